@@ -1,0 +1,78 @@
+"""What runs in the child processes: workers, the scheduler, the status server. Each returns when it was told to stop."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import dramatiq
+
+from esid import schedule
+from esid.clock import Stop
+from esid.daemon import parts
+from esid.queue.actors import Work, declare_actors
+from esid.queue.broker import queue_name
+from esid.queue.middleware.dead_letters import DeadLetters
+from esid.queue.middleware.hold import Hold
+from esid.queue.middleware.retries import Retries
+from esid.settings import Settings
+from esid.web.server import serve
+
+#: Seconds that a worker gives running work at a stop. Smaller than the supervisor's budget for all of them.
+WORKER_STOP_S = 60.0
+#: Seconds between progress lines on a terminal, and elsewhere.
+PROGRESS_TTY_S, PROGRESS_S = 5.0, 60.0
+#: Connections of a worker process to PostgreSQL: its threads share them.
+WORKER_POOL = 8
+
+
+def worker(settings: Settings, stop: Stop) -> None:
+    """Consume the queues of the chosen entities until `stop`."""
+    store = parts.open_store(settings, WORKER_POOL)
+    budget = parts.open_budget(settings, stop)
+    publisher = parts.open_publisher(settings, store, [Hold(store, budget, stop), Retries(store), DeadLetters(store)])
+    broker: Any = publisher.broker
+    work = Work(store, parts.open_client(settings, budget), publisher, settings.entities)
+    declare_actors(broker, work, settings.esid_queue_prefix)
+    queues = {queue_name(settings.esid_queue_prefix, entity) for entity in settings.entities}
+    consumer = dramatiq.Worker(broker, queues=queues, worker_threads=settings.esid_threads, worker_timeout=500)
+    consumer.queue_prefetch = settings.esid_prefetch * settings.esid_threads
+    consumer.start()
+    while not stop.wait(3600):
+        pass
+    consumer.stop(timeout=int(WORKER_STOP_S * 1000))
+    work.close()
+    broker.close()
+    budget.close()
+    store.close()
+
+
+def scheduler(settings: Settings, stop: Stop) -> None:
+    """Publish what is due until `stop`."""
+    store = parts.open_store(settings)
+    budget = parts.open_budget(settings)
+    publisher = parts.open_publisher(settings, store)
+    requests = parts.open_requests(settings, store)
+    runner = schedule.Scheduler(store, publisher, requests, budget, settings.entities)
+    schedules = {
+        "alliance": settings.esid_schedule_alliances,
+        "corporation": settings.esid_schedule_corporations,
+        "character": settings.esid_schedule_characters,
+    }
+    chosen = {entity: text for entity, text in schedules.items() if entity in settings.entities}
+    runner.start(schedule.plan(chosen, progress_s=PROGRESS_TTY_S if sys.stderr.isatty() else PROGRESS_S))
+    while not stop.wait(3600):
+        pass
+    runner.stop()
+    budget.close()
+    store.close()
+
+
+def web(settings: Settings, stop: Stop, listener: Any) -> None:
+    """Answer health until `stop`, on the socket that the supervisor bound."""
+    store = parts.open_store(settings)
+    publisher = parts.open_publisher(settings, store)
+    budget = parts.open_budget(settings)
+    serve(listener, store, publisher.broker, budget, stop)
+    budget.close()
+    store.close()

@@ -1,0 +1,63 @@
+"""The instance lock: one daemon on one SQLite file; on PostgreSQL a sign that some daemon of this directory runs.
+
+The kernel holds it (flock), so it ends with its process; the text in the file is for people only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from esid import clock
+from esid.errors import AlreadyRunning, NotPermitted
+
+NAME = "esid.lock"
+
+
+class InstanceLock:
+    """Held from `__init__` until `release` or the end of the process. Children must not inherit it: see `supervisor`.
+
+    Args:
+        alone: refuse a second holder.
+
+    Raises:
+        AlreadyRunning: naming pid and start of the other daemon.
+        NotPermitted: the file cannot be made.
+    """
+
+    def __init__(self, directory: Path, *, alone: bool) -> None:
+        path = directory / NAME
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise NotPermitted(f"{path} cannot be made: {error.strerror}; set ESID_DATA_DIR") from None
+        try:
+            fcntl.flock(self._file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise AlreadyRunning(
+                f"esid is already running on {directory} ({holder(directory)}); stop it first, or set ESID_DATA_DIR"
+            ) from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"pid {os.getpid()} since {clock.now():%Y-%m-%d %H:%M:%S} UTC\n".encode(), 0)
+
+    def release(self) -> None:
+        """Give it back."""
+        os.close(self._file)
+
+
+def holder(directory: Path) -> str | None:
+    """`pid N since TIME` of a running daemon; None where none runs (whatever the file says)."""
+    try:
+        file = os.open(directory / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.read(file, 200).decode("utf-8", "replace").strip()
+    else:
+        return None
+    finally:
+        os.close(file)

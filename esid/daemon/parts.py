@@ -1,0 +1,86 @@
+"""Builds the parts of a process from the settings. Each process builds its own, after the fork."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import dramatiq
+
+from esid.clock import Stop
+from esid.errors import NotPermitted
+from esid.esi.budget import Budget, Limits
+from esid.esi.client import Client
+from esid.queue.broker import open_broker
+from esid.queue.publish import Publisher
+from esid.queue.requests import Requests
+from esid.settings import Settings
+from esid.store import migrate, notes
+from esid.store.connection import Store
+
+
+def data_dir(settings: Settings) -> Path:
+    """The data directory, made (0700) where it is missing.
+
+    Raises:
+        NotPermitted: it cannot be made.
+    """
+    path = settings.data_dir
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise NotPermitted(f"{path} cannot be made: {error.strerror}; set ESID_DATA_DIR to a directory of yours") from None
+    return path
+
+
+def open_store(settings: Settings, pool_size: int = 4) -> Store:
+    """The database, lazily."""
+    if settings.database.startswith("sqlite:"):
+        data_dir(settings)
+    return Store(settings.database, pool_size)
+
+
+def ready_store(settings: Settings, pool_size: int = 4) -> Store:
+    """The database with the schema of this program; an empty one is set up.
+
+    Raises:
+        StoreError: in its kinds; NotPermitted.
+    """
+    store = open_store(settings, pool_size)
+    migrate.set_up(store)
+    migrate.check(store)
+    notes.use_compatibility_date(store, settings.esi_compatibility_date)
+    return store
+
+
+def open_budget(settings: Settings, stop: Stop | None = None) -> Budget:
+    """The budget that this host shares."""
+    limits = Limits(
+        max_rps=settings.esi_max_rps,
+        max_in_flight=settings.esi_max_in_flight,
+        error_reserve=settings.esi_error_reserve,
+        bucket_reserve=settings.esi_bucket_reserve,
+    )
+    return Budget(data_dir(settings) / f"budget-{settings.esid_egress}", limits, stop)
+
+
+def open_client(settings: Settings, budget: Budget) -> Client:
+    """The HTTP edge."""
+    return Client(
+        settings.esi_base_url,
+        budget,
+        contact=settings.esi_contact,
+        compatibility_date=settings.esi_compatibility_date,
+        threads=settings.esid_threads,
+    )
+
+
+def open_publisher(settings: Settings, store: Store, middleware: Sequence[dramatiq.Middleware] = ()) -> Publisher:
+    """The queue."""
+    broker = open_broker(store, settings.rabbitmq_url, settings.esid_queue_prefix, middleware)
+    return Publisher(store, broker, settings.esid_queue_prefix)
+
+
+def open_requests(settings: Settings, store: Store) -> Requests:
+    """What commands ask through."""
+    return Requests(store, open_publisher(settings, store), settings.esid_queue_prefix)

@@ -1,0 +1,27 @@
+"""WHAT is mirrored: one page for each entity, and this list. A new entity is a page, a line here, a migration, a fixture."""
+
+from esid.entities.alliance import ALLIANCE, ALLIANCE_CORPORATIONS, ALLIANCES
+from esid.entities.base import Entity
+from esid.entities.character import CHARACTER
+from esid.entities.corporation import CORPORATION, NPCCORPS
+from esid.entities.killmail import KILLMAIL
+
+#: Every entity, lists before what they list.
+ENTITIES: tuple[Entity, ...] = (
+    ALLIANCES,
+    NPCCORPS,
+    ALLIANCE,
+    ALLIANCE_CORPORATIONS,
+    CORPORATION,
+    CHARACTER,
+    KILLMAIL,
+)
+BY_NAME = {entity.name: entity for entity in ENTITIES}
+
+#: The entities with tables of their own: what `--actors` and `esid enqueue` name.
+MIRRORED = tuple(entity for entity in ENTITIES if entity.tables)
+
+#: Lists of ids by the entity whose queue they take: what a full sync begins with.
+LISTS = {
+    queue.name: tuple(e for e in ENTITIES if e.queue == queue.name and "{id}" not in e.route.path) for queue in MIRRORED
+}

@@ -1,0 +1,227 @@
+"""The HTTP edge: one request in, one checked answer out. The only module that sends anything to ESI.
+
+No retries in here (one layer retries, the queue); no redirects; certificates are always checked; proxies from the
+environment are not used.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from urllib3.exceptions import HTTPError
+
+from esid import __version__, clock
+from esid.errors import BadBody, EsiError, EsiUnavailable, Held, NotFound, Refused, TooLarge
+from esid.esi import cache
+from esid.esi.budget import DEFAULT_WAIT_S, Budget, Outcome, retry_after_s
+from esid.esi.deadline import DeadlineAdapter, Exchange, Watch
+from esid.esi.decode import parse_json
+
+#: Seconds: to connect, between two reads, for a whole exchange.
+CONNECT_S, READ_S, TOTAL_S = 5.0, 10.0, 30.0
+#: Bytes of a body, decompressed. The largest public answer is under 3 MB.
+LARGEST_BODY = 16 * 1024 * 1024
+_CHUNK = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of ESI.
+
+    Attributes:
+        path: with `{id}` and `{argument}` where they go.
+        cache_s: known cache time, for answers that name none.
+        group: rate group; None = the route counts against the error limit.
+    """
+
+    path: str
+    cache_s: float = 3600.0
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A 200 or a 304.
+
+    Attributes:
+        body: the decoded JSON; None after a 304.
+        etag: to be sent back next time, verbatim.
+        checked_at: the time that the answer speaks of, by ESI's clock.
+        expires_at: when it may be asked again, by our clock.
+    """
+
+    body: Any
+    is_new: bool
+    etag: str | None
+    checked_at: dt.datetime
+    expires_at: dt.datetime
+
+
+class Client:
+    """Sends requests within the budget. Safe to share by the threads of one process.
+
+    Args:
+        base_url: scheme and host.
+        contact: mail or URL for the User-Agent; "" only against a local ESI.
+        compatibility_date: sent with each request; answers of another date are other answers.
+        threads: connections that are kept open.
+        adapter: another transport, for tests.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        budget: Budget,
+        *,
+        contact: str = "",
+        compatibility_date: str = "2026-08-18",
+        threads: int = 16,
+        adapter: requests.adapters.BaseAdapter | None = None,
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._budget = budget
+        self._watch = Watch()
+        self._adapter = adapter or DeadlineAdapter(pool_connections=1, pool_maxsize=threads, max_retries=0)
+        self._sessions = threading.local()
+        self._headers = {
+            "User-Agent": user_agent(contact),
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+            "Accept-Language": "en",
+            "X-Compatibility-Date": compatibility_date,
+            "X-Tenant": "tranquility",
+        }
+
+    def get(self, route: Route, *, id: int = 0, argument: str | None = None, etag: str | None = None) -> Answer:  # noqa: A002
+        """GET one resource, conditionally where an ETag is known.
+
+        Raises:
+            EsiError: in the kinds of `esid.errors`.
+            Held, Stopping: the budget let nothing leave.
+        """
+        headers = {"If-None-Match": etag} if etag else {}
+        return self._exchange("GET", route, route.path.format(id=id, argument=argument), headers, None, etag)
+
+    def post(self, route: Route, ids: Sequence[int]) -> Answer:
+        """POST a list of ids (1 to 1000, each once). Raises as `get`."""
+        body = json.dumps(list(ids)).encode()
+        return self._exchange("POST", route, route.path, {"Content-Type": "application/json"}, body, None)
+
+    def _exchange(
+        self, method: str, route: Route, path: str, headers: dict[str, str], body: bytes | None, etag: str | None
+    ) -> Answer:
+        with self._budget.request(route.group) as outcome, self._watch.exchange(TOTAL_S) as exchange:
+            status, answer_headers, data = self._send(method, path, headers, body, outcome, exchange)
+        _check_status(status, answer_headers, data)
+        if status == 304 and etag is None:
+            raise BadBody("HTTP 304 to a request without If-None-Match", status=304)
+        now = clock.now()
+        return Answer(
+            body=None if status == 304 else parse_json(data),
+            is_new=status != 304,
+            etag=answer_headers.get("Etag") or (etag if status == 304 else None),
+            checked_at=cache.as_of(answer_headers, route.cache_s, now),
+            expires_at=now + dt.timedelta(seconds=cache.fresh_s(answer_headers, route.cache_s)),
+        )
+
+    def _send(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None, outcome: Outcome, exchange: Exchange
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        try:
+            with self._session().request(
+                method,
+                self._base_url + path,
+                headers=headers,
+                data=body,
+                timeout=(CONNECT_S, READ_S),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                outcome.headers, outcome.status = response.headers, response.status_code
+                return response.status_code, response.headers, _read(response, exchange)
+        except (requests.RequestException, HTTPError, OSError) as error:
+            raise EsiUnavailable(_network_words(error, exchange), status=outcome.status) from error
+
+    def _session(self) -> requests.Session:
+        session = getattr(self._sessions, "session", None)
+        if session is None:
+            session = self._sessions.session = requests.Session()
+            session.trust_env = False
+            session.headers.clear()
+            session.headers.update(self._headers)
+            session.mount("https://", self._adapter)
+            session.mount("http://", self._adapter)
+        return session
+
+
+def user_agent(contact: str) -> str:
+    """`esid/1.2.3 (you@example.com)`: the form that CCP asks for."""
+    return f"esid/{__version__} ({contact})" if contact else f"esid/{__version__}"
+
+
+def _read(response: requests.Response, exchange: Exchange) -> bytes:
+    """The decompressed body, up to the cap.
+
+    Raises:
+        TooLarge: it goes on beyond the cap.
+        EsiUnavailable: it ends before its Content-Length.
+    """
+    parts, size = [], 0
+    while chunk := response.raw.read(_CHUNK, decode_content=True):
+        parts.append(chunk)
+        size += len(chunk)
+        if size > LARGEST_BODY:
+            raise TooLarge(f"the body is larger than {LARGEST_BODY >> 20} MiB", status=response.status_code, sample=parts[0])
+    if exchange.expired:
+        raise EsiUnavailable(f"no whole answer within {TOTAL_S:.0f} s", status=response.status_code)
+    return b"".join(parts)
+
+
+def _check_status(status: int, headers: Mapping[str, str], body: bytes) -> None:
+    """Turn everything that is neither 200 nor 304 into an error of its kind."""
+    if status == 200:
+        if not body.strip():
+            raise BadBody("the body is empty", status=200)
+        return
+    if status == 304:
+        return
+    words = f"HTTP {status}: {_error_text(body)}"
+    if status == 420:
+        reset = headers.get("X-Esi-Error-Limit-Reset", "")
+        raise Held(float(reset) if reset.isdigit() else DEFAULT_WAIT_S, "420")
+    if status == 429:
+        raise Held(retry_after_s(headers), "429")
+    if status == 404:
+        raise NotFound(words, status=404, sample=body)
+    if status == 422:
+        raise Refused(words, status=422, sample=body, reason="wrong_pair")
+    if 300 <= status < 400:
+        raise Refused(f"HTTP {status}: redirects are not followed", status=status, reason="redirect")
+    if status >= 500 or status < 400:
+        raise EsiUnavailable(words, status=status, sample=body)
+    raise Refused(words, status=status, sample=body)
+
+
+def _error_text(body: bytes) -> str:
+    """ESI's own words where the body has them, else its first characters."""
+    try:
+        value = parse_json(body)
+        text = value["error"] if isinstance(value, dict) and isinstance(value.get("error"), str) else body.decode()
+    except (EsiError, UnicodeDecodeError):
+        text = body[:200].decode("utf-8", "replace")
+    return " ".join(text.split())[:200] or "(empty body)"
+
+
+def _network_words(error: Exception, exchange: Exchange) -> str:
+    if exchange.expired:
+        return f"no whole answer within {TOTAL_S:.0f} s"
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"TLS: {error}"[:300]
+    reason = getattr(error, "reason", None) or (error.args[0] if error.args else error)
+    return f"{type(error).__name__}: {getattr(reason, 'reason', reason)}"[:300]

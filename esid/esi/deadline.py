@@ -1,0 +1,108 @@
+"""A deadline for a whole exchange. Timeouts of single reads never end one that drips a byte now and then."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from esid import clock
+
+_current = threading.local()
+
+
+class Exchange:
+    """One request and its answer. `expired` is True once the deadline has cut it off."""
+
+    def __init__(self, ends_at: float) -> None:
+        self.ends_at = ends_at
+        self.expired = False
+        self.sock: Any = None
+
+    def cut(self) -> None:
+        """Shut the socket down under whoever reads from it."""
+        self.expired = True
+        try:
+            if self.sock is not None:
+                # The plain socket's method: the one of an SSLSocket takes the TLS state away from under the reader.
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+
+class Watch:
+    """One thread of a process that cuts off exchanges whose deadline has passed."""
+
+    def __init__(self) -> None:
+        self._exchanges: set[Exchange] = set()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def exchange(self, seconds: float) -> Iterator[Exchange]:
+        """Everything that the calling thread sends and reads in here ends within `seconds`."""
+        exchange = Exchange(clock.monotonic() + seconds)
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="esi-deadline", daemon=True)
+                self._thread.start()
+            self._exchanges.add(exchange)
+        _current.exchange = exchange
+        try:
+            yield exchange
+        finally:
+            _current.exchange = None
+            with self._changed:
+                self._exchanges.discard(exchange)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                late = [exchange for exchange in self._exchanges if exchange.ends_at <= clock.monotonic()]
+                self._exchanges.difference_update(late)
+            for exchange in late:
+                exchange.cut()
+            clock.sleep(0.25)
+
+
+def _adopt(connection: HTTPConnection) -> None:
+    exchange = getattr(_current, "exchange", None)
+    if exchange is not None:
+        exchange.sock = connection.sock
+        if exchange.expired:
+            exchange.cut()
+
+
+class _Connection(HTTPConnection):
+    def getresponse(self) -> Any:
+        _adopt(self)
+        return super().getresponse()
+
+
+class _SecureConnection(HTTPSConnection):
+    def getresponse(self) -> Any:
+        _adopt(self)
+        return super().getresponse()
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class DeadlineAdapter(HTTPAdapter):
+    """An adapter whose connections can be cut off by a `Watch`."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pool manager with our connection classes."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}

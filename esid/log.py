@@ -1,0 +1,129 @@
+"""Log lines: one event a line, name first, then the words for a person, then fields.
+
+Called by everything that has something to say; prints nothing that `hide` was told about.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+from typing import Any
+
+from esid import clock
+
+_secrets: set[str] = set()
+
+#: Other people's loggers and the level from which they are of interest here.
+_FOREIGN_LEVELS = {
+    "dramatiq": logging.CRITICAL + 1,
+    "pika": logging.CRITICAL + 1,
+    "apscheduler": logging.WARNING,
+    "urllib3": logging.ERROR,
+    "peewee": logging.WARNING,
+}
+
+
+def hide(*secrets: str) -> None:
+    """From now on print `***` in the place of each of these texts."""
+    _secrets.update(secret for secret in secrets if secret)
+
+
+def redacted(text: str) -> str:
+    """The text with every hidden secret replaced."""
+    for secret in _secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
+def get(name: str) -> logging.Logger:
+    """The logger of one station, named `esid.NAME`."""
+    return logging.getLogger(f"esid.{name}")
+
+
+def event(logger: logging.Logger, name: str, words: str = "", *, level: int = logging.INFO, **fields: Any) -> None:
+    """Log one event.
+
+    Args:
+        name: `station.what`, the stable key to search for.
+        words: what a person wants to read; may be empty where the fields say it.
+        fields: values; floats are printed with three significant digits.
+    """
+    logger.log(level, "%s", name, extra={"esid_words": words, "esid_fields": fields})
+
+
+class Outage:
+    """Says once that something is away, and once that it is back."""
+
+    def __init__(self, logger: logging.Logger, name: str) -> None:
+        self._logger, self._name = logger, name
+        self._since: float | None = None
+        self._lock = threading.Lock()
+
+    def down(self, error: object) -> None:
+        """It is away; only the first call in a row logs."""
+        with self._lock:
+            if self._since is not None:
+                return
+            self._since = clock.monotonic()
+        event(self._logger, f"{self._name}.away", f"{error}; work waits", level=logging.ERROR)
+
+    def up(self) -> None:
+        """It answers; logs when it was away before."""
+        with self._lock:
+            if self._since is None:
+                return
+            away_s, self._since = clock.monotonic() - self._since, None
+        event(self._logger, f"{self._name}.back", "it answers again, work goes on", away_s=round(away_s, 1))
+
+
+def set_up(level: str, style: str) -> None:
+    """Send everything to standard error in one style.
+
+    Args:
+        level: DEBUG, INFO, WARNING or ERROR.
+        style: "text" or "json".
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter() if style == "json" else _TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name, foreign in _FOREIGN_LEVELS.items():
+        logging.getLogger(name).setLevel(max(foreign, root.level))
+
+
+def _value(value: Any) -> str:
+    text = f"{value:.3g}" if isinstance(value, float) else str(value)
+    return json.dumps(text, ensure_ascii=False) if not text or any(c in text for c in ' "=\n\r\t') else text
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "esid_fields", {})
+        words = getattr(record, "esid_words", "")
+        parts = [clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"), record.levelname, record.getMessage()]
+        if words:
+            parts.append(" " + words)
+        parts += [f"{name}={_value(value)}" for name, value in fields.items() if value is not None]
+        text = " ".join(parts).replace("\n", "\\n")
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return redacted(text)
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": clock.now().isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        if words := getattr(record, "esid_words", ""):
+            line["words"] = words
+        line.update(getattr(record, "esid_fields", {}))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return redacted(json.dumps(line, ensure_ascii=False, default=str))

@@ -1,0 +1,150 @@
+"""The actors, one for each entity, over one unit of work. The only place where the ESI edge and the DB edge meet.
+
+Take, ask (the budget is in the client), decode, one transaction, publish what follows; Dramatiq acknowledges after
+that. A message may be delivered twice: what has been done is not taken again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import dramatiq
+
+from esid import log
+from esid.entities import BY_NAME, ENTITIES
+from esid.entities.base import Edges, Entity, Failed
+from esid.errors import BadField, EsidError, EsiError, Held, QueueError, Stopping
+from esid.esi.client import Client
+from esid.esi.decode import check_id
+from esid.queue.broker import FOLLOW_UP, queue_name
+from esid.queue.publish import Publisher
+from esid.store import ledger, notes
+from esid.store.connection import Store
+from esid.store.model import Done, Job
+
+_log = log.get("work")
+
+
+class BadMessage(EsidError):
+    """A message whose arguments are not a list of ids."""
+
+
+class Unfinished(EsidError):
+    """Some ids of a message could not be done; the middleware decides what becomes of them.
+
+    Attributes:
+        failed: ids with an error of their own.
+        open_ids: ids that were not begun because of `interruption`.
+    """
+
+    def __init__(
+        self, entity: str, failed: Sequence[Failed], open_ids: Sequence[int], interruption: Held | Stopping | None
+    ) -> None:
+        super().__init__(f"{entity}: {len(failed)} failed, {len(open_ids)} open")
+        self.entity, self.failed, self.open_ids, self.interruption = entity, failed, open_ids, interruption
+
+
+@dataclass
+class Harvest:
+    """What one message brought in."""
+
+    done: list[Done] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    interruption: Held | Stopping | None = None
+
+
+class Work:
+    """What a unit of work needs, once a process.
+
+    Args:
+        entities: names of the queues that this daemon works on; what else is discovered is left to another daemon.
+    """
+
+    def __init__(self, store: Store, client: Client, publisher: Publisher, entities: Collection[str]) -> None:
+        self._store, self._publisher, self._entities = store, publisher, entities
+        self._unknown = notes.UnknownFields()
+        self._edges = Edges(client, partial(notes.unbatchable, store), partial(notes.add_unbatchable, store))
+
+    def perform(self, entity: Entity, ids: Sequence[int]) -> None:
+        """The unit of work.
+
+        Raises:
+            Unfinished: some ids were not done; what was done is committed.
+            DatabaseUnavailable: nothing is lost, the message is to be given back.
+        """
+        jobs = ledger.take(self._store, entity.name, _checked(ids))
+        harvest = self._ask(entity, jobs)
+        new = ledger.finish(self._store, entity.name, harvest.done)
+        self._note_unknown(entity, harvest.done)
+        self._follow_up(entity, harvest.done, ledger.by_entity(new))
+        ended = {one.id for one in harvest.done} | {one.job.id for one in harvest.failed}
+        open_ids = [job.id for job in jobs if job.id not in ended]
+        if harvest.failed or open_ids:
+            raise Unfinished(entity.name, harvest.failed, open_ids, harvest.interruption)
+
+    def close(self) -> None:
+        """Write what is still counted in memory."""
+        self._unknown.flush(self._store, now=True)
+
+    def _ask(self, entity: Entity, jobs: Sequence[Job]) -> Harvest:
+        harvest = Harvest()
+        try:
+            for result in entity.sync(entity, jobs, self._edges) if jobs else ():
+                (harvest.failed if isinstance(result, Failed) else harvest.done).append(result)  # type: ignore[arg-type]
+        except (Held, Stopping) as interruption:
+            harvest.interruption = interruption
+        except EsiError as error:
+            ended = {one.id for one in harvest.done} | {one.job.id for one in harvest.failed}
+            harvest.failed += [Failed(job, error) for job in jobs if job.id not in ended]
+        return harvest
+
+    def _follow_up(self, entity: Entity, done: Sequence[Done], new: dict[str, list[int]]) -> None:
+        """Publish intents. A failure here loses nothing: the scheduler publishes what is left in the ledger."""
+        unfinished = [one.id for one in done if one.unfinished]
+        try:
+            if unfinished:
+                self._publisher.publish(entity, unfinished, FOLLOW_UP, in_batches=False)
+            for name, ids in new.items():
+                # Ids for a bulk route are gathered by the scheduler, until a batch is full.
+                if BY_NAME[name].queue in self._entities and not BY_NAME[name].batch:
+                    self._publisher.publish(BY_NAME[name], ids, FOLLOW_UP)
+        except QueueError as error:
+            log.event(_log, "work.follow_ups_wait", str(error), entity=entity.name)
+
+    def _note_unknown(self, entity: Entity, done: Sequence[Done]) -> None:
+        for one in done:
+            if one.unknown:
+                self._unknown.add(entity.name, one.unknown)
+        self._unknown.flush(self._store)
+
+
+def declare_actors(broker: dramatiq.Broker, work: Work, prefix: str) -> None:
+    """One actor for each entity, on its queue; lists come before what they list."""
+    for place, entity in enumerate(ENTITIES):
+        declare = dramatiq.actor(
+            broker=broker,
+            actor_name=entity.name,
+            queue_name=queue_name(prefix, entity.queue),
+            priority=place,
+        )
+        declare(_function(work, entity))
+
+
+def _function(work: Work, entity: Entity) -> Any:
+    def sync(ids: list[int]) -> None:
+        work.perform(entity, ids)
+
+    return sync
+
+
+def _checked(ids: object) -> list[int]:
+    """The ids of a message: a broker is an input, not a friend."""
+    if not isinstance(ids, list) or not 0 < len(ids) <= 1000:
+        raise BadMessage(f"the argument is no list of 1 to 1000 ids: {str(ids)[:80]}")
+    try:
+        return [check_id(key, "message") for key in ids]
+    except BadField as error:
+        raise BadMessage(str(error)) from None

@@ -1,0 +1,52 @@
+"""The queue as the rest of esid sees it: a Dramatiq broker with four verbs more. Two of them exist, behind one suite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import dramatiq
+
+from esid.entities import MIRRORED
+from esid.queue.database import DatabaseBroker
+from esid.queue.rabbitmq import RabbitBroker
+from esid.store.connection import Store
+
+#: Priorities of messages: what a person asked for, what the schedule asks for, what an answer led to.
+PERSON, SCHEDULED, FOLLOW_UP = 2, 1, 0
+
+
+class Queue(Protocol):
+    """What both brokers add to `dramatiq.Broker`. All of them raise BrokerUnavailable or a DatabaseUnavailable."""
+
+    def check(self) -> None:
+        """Connect and declare every queue. Raises QueueMismatch or BrokerRefused too."""
+
+    def enqueue_many(self, messages: Sequence[dramatiq.Message]) -> None:  # type: ignore[type-arg]
+        """Publish messages; on return all of them are safe."""
+
+    def depths(self) -> dict[str, int]:
+        """Messages that wait, by queue name."""
+
+    def purge(self, queue_name: str) -> int:
+        """Empty one queue; returns how many messages were in it."""
+
+
+def queue_name(prefix: str, entity_queue: str) -> str:
+    """The name of an entity's queue at the broker."""
+    return f"{prefix}.{entity_queue}"
+
+
+def open_broker(
+    store: Store, rabbitmq_url: str, prefix: str, middleware: Sequence[dramatiq.Middleware] = ()
+) -> RabbitBroker | DatabaseBroker:
+    """The broker that the settings name, with one queue for each mirrored entity. Connects to nothing yet.
+
+    Args:
+        rabbitmq_url: empty = the queue lives in the database.
+        middleware: all of it; Dramatiq's defaults are not used.
+    """
+    broker = RabbitBroker(rabbitmq_url, list(middleware), store) if rabbitmq_url else DatabaseBroker(store, list(middleware))
+    for entity in MIRRORED:
+        broker.declare_queue(queue_name(prefix, entity.queue))
+    return broker

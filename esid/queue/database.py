@@ -1,0 +1,196 @@
+"""A durable Dramatiq broker on the database, for the embedded default and for PostgreSQL without RabbitMQ.
+
+A consumer claims messages with a lease and renews it; what a dead process held comes back when its lease ends, or at
+once when the supervisor releases it. There is no delay queue: delays are times in the table, not memory of a worker.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import dramatiq
+from dramatiq.errors import DecodeError
+
+from esid import clock, log
+from esid.errors import DatabaseUnavailable
+from esid.store import dead_letters, messages
+from esid.store.connection import Store
+
+#: Seconds: a lease, and how often it is renewed.
+LEASE_S, RENEW_S = 30.0, 10.0
+#: Seconds between looks at an empty queue: doubling from the first to the second.
+_POLL_S, _IDLE_POLL_S = 0.02, 0.5
+_log = log.get("queue")
+
+
+class DatabaseBroker(dramatiq.Broker):
+    """See `queue.broker.Queue` for what it adds.
+
+    Args:
+        store: an open database whose schema is there.
+    """
+
+    def __init__(self, store: Store, middleware: list[dramatiq.Middleware]) -> None:
+        super().__init__(middleware=middleware)
+        self.store = store
+        self.outage = log.Outage(_log, "database")
+
+    def check(self) -> None:
+        """The queue is where the database is: nothing to declare."""
+        messages.counts(self.store)
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Make a queue known; idempotent."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues[queue_name] = None
+            self.emit_after("declare_queue", queue_name)
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        """Store one message for good.
+
+        Args:
+            delay: milliseconds before which nobody gets it (Dramatiq's unit).
+        """
+        self.emit_before("enqueue", message, delay)
+        messages.put(self.store, [_stored(message, (delay or 0) / 1000)])
+        self.emit_after("enqueue", message, delay)
+        return message
+
+    def enqueue_many(self, many: Sequence[dramatiq.Message[Any]]) -> None:
+        """Store messages for good, 1000 in a transaction."""
+        for start in range(0, len(many), 1000):
+            messages.put(self.store, [_stored(message, 0.0) for message in many[start : start + 1000]])
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
+        """A consumer of one queue; `timeout` in milliseconds."""
+        return DatabaseConsumer(self, queue_name, prefetch, timeout / 1000)
+
+    def depths(self) -> dict[str, int]:
+        """Messages that wait, by queue name."""
+        counts = messages.counts(self.store)
+        return {name: counts.get(name, (0, 0))[0] for name in sorted(self.queues)}
+
+    def purge(self, queue_name: str) -> int:
+        """Empty one queue."""
+        return messages.clear(self.store, queue_name)
+
+    def flush(self, queue_name: str) -> None:
+        """Dramatiq's word for `purge`."""
+        self.purge(queue_name)
+
+    def close(self) -> None:
+        """The store is closed by whoever opened it."""
+
+
+class DatabaseMessage(dramatiq.MessageProxy):
+    """A claimed message. Set `requeue` to have it given back where it would be acknowledged."""
+
+    def __init__(self, claimed: messages.Claimed) -> None:
+        super().__init__(dramatiq.Message.decode(claimed.body.encode()))
+        self.claim = claimed.id
+        self.deliveries = claimed.deliveries
+        self.requeue = False
+
+
+class DatabaseConsumer(dramatiq.Consumer):
+    """Claims up to `prefetch` messages at a time. Acks come from worker threads and are written by the consumer's own."""
+
+    def __init__(self, broker: DatabaseBroker, queue_name: str, prefetch: int, timeout_s: float) -> None:
+        self._broker, self._queue = broker, queue_name
+        self._prefetch, self._timeout_s = prefetch, timeout_s
+        self.owner = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        self._claimed: deque[DatabaseMessage] = deque()
+        self._held = 0
+        self._acked: list[int] = []
+        self._returned: list[int] = []
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._poll_s = _POLL_S
+        self._renew_at = clock.monotonic() + RENEW_S
+
+    def ack(self, message: Any) -> None:
+        """Delete the message with the next turn, or give it back where it asks for that."""
+        self._settle(self._returned if message.requeue else self._acked, message)
+
+    def nack(self, message: Any) -> None:
+        """The dead-letter middleware has recorded it; it leaves the queue."""
+        self._settle(self._acked, message)
+
+    def requeue(self, many: Iterable[Any]) -> None:
+        """Give back what was claimed and not begun."""
+        for message in many:
+            self._settle(self._returned, message)
+
+    def __next__(self) -> Any:
+        """The next message, or None after the timeout."""
+        ends_at = clock.monotonic() + self._timeout_s
+        while not self._claimed:
+            try:
+                self._turn()
+                self._broker.outage.up()
+            except DatabaseUnavailable as error:
+                self._broker.outage.down(error)
+                self._poll_s = 1.0
+            if self._claimed:
+                break
+            left_s = ends_at - clock.monotonic()
+            if left_s <= 0:
+                return None
+            if self._wake.wait(min(self._poll_s, left_s)):
+                self._wake.clear()
+            self._poll_s = min(_IDLE_POLL_S, self._poll_s * 2)
+        return self._claimed.popleft()
+
+    def close(self) -> None:
+        """Write the last acks and give back everything else."""
+        try:
+            self._turn(wanted=0)
+            messages.release(self._broker.store, self.owner)
+        except DatabaseUnavailable as error:
+            self._broker.outage.down(error)
+
+    def _settle(self, into: list[int], message: Any) -> None:
+        with self._lock:
+            into.append(message.claim)
+            self._held -= 1
+        self._wake.set()
+
+    def _turn(self, wanted: int | None = None) -> None:
+        store = self._broker.store
+        with self._lock:
+            acked, returned = self._acked[:], self._returned[:]
+            wanted = self._prefetch - self._held if wanted is None else wanted
+        if self._held > 0 and clock.monotonic() >= self._renew_at:
+            messages.renew(store, self.owner, LEASE_S)
+            self._renew_at = clock.monotonic() + RENEW_S
+        if not (acked or returned or (wanted > 0 and messages.is_ready(store, self._queue))):
+            return
+        claimed = messages.turn(
+            store, self._queue, self.owner, acked=acked, returned=returned, wanted=wanted, lease_s=LEASE_S
+        )
+        with self._lock:
+            del self._acked[: len(acked)], self._returned[: len(returned)]
+            self._held += len(claimed)
+        self._poll_s = _POLL_S
+        for one in claimed:
+            self._decode(one)
+
+    def _decode(self, claimed: messages.Claimed) -> None:
+        try:
+            self._claimed.append(DatabaseMessage(claimed))
+        except (DecodeError, TypeError, ValueError) as error:
+            dead_letters.add_message(self._broker.store, "bad_message", f"not a message: {error}", claimed.body)
+            with self._lock:
+                self._acked.append(claimed.id)
+                self._held -= 1
+
+
+def _stored(message: dramatiq.Message[Any], delay_s: float) -> tuple[str, int, str, float]:
+    priority = int(message.options.get("broker_priority") or 0)
+    return message.queue_name, priority, message.encode().decode(), delay_s

@@ -1,0 +1,78 @@
+"""ESI error-limit backoff: after a 420 no message is begun before the limit resets; what the budget holds waits.
+
+Waiting is not failing: it counts as no attempt.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import dramatiq
+
+from esid import clock, log
+from esid.clock import Stop
+from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError, Held, Stopping
+from esid.esi.budget import Budget
+from esid.queue.actors import Unfinished
+from esid.store import ledger
+from esid.store.connection import Store
+
+#: Seconds to wait after the database or the broker was found away, at least and at most.
+_AWAY_S, _LONGEST_AWAY_S = 1.0, 30.0
+_log = log.get("hold")
+
+
+class Hold(dramatiq.Middleware):
+    """Holds messages while the budget, the database or a stop says so."""
+
+    def __init__(self, store: Store, budget: Budget, stop: Stop) -> None:
+        self._store, self._budget, self._stop = store, budget, stop
+        self._outage = log.Outage(_log, "database")
+        self._away_s = _AWAY_S
+        self._held_until = 0.0
+
+    def before_process_message(self, broker: dramatiq.Broker, message: Any) -> None:
+        """Wait for the end of a pause; a stop ends the wait, and the budget then refuses the first request."""
+        while not self._stop.is_set() and (paused_s := self._budget.paused_s()) > 0:
+            self._say(paused_s, "420")
+            self._stop.wait(min(paused_s, 1.0))
+
+    def after_process_message(
+        self, broker: dramatiq.Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        """Put back what was not begun, uncounted."""
+        if isinstance(exception, Unfinished) and exception.open_ids:
+            self._put_back(message, exception)
+        elif isinstance(exception, Stopping):
+            message.requeue = True
+        elif isinstance(exception, (DatabaseUnavailable, BrokerUnavailable)):
+            self._wait_out(message, exception)
+        elif exception is None:
+            self._away_s = _AWAY_S
+            self._outage.up()
+
+    def _put_back(self, message: Any, unfinished: Unfinished) -> None:
+        interruption = unfinished.interruption
+        if not isinstance(interruption, Held):
+            message.requeue = True
+            return
+        self._say(interruption.wait_s, interruption.reason)
+        wait_s = interruption.wait_s + random.uniform(0, 1 + 0.1 * interruption.wait_s)  # noqa: S311
+        try:
+            ledger.defer(self._store, unfinished.entity, unfinished.open_ids, wait_s)
+        except EsidError:
+            message.requeue = True
+
+    def _wait_out(self, message: Any, error: Exception) -> None:
+        message.requeue = True
+        self._outage.down(error)
+        self._stop.wait(random.uniform(self._away_s / 2, self._away_s))  # noqa: S311
+        self._away_s = min(_LONGEST_AWAY_S, self._away_s * 2)
+
+    def _say(self, wait_s: float, reason: str) -> None:
+        """One line for each hold of a process, however many threads wait."""
+        now = clock.monotonic()
+        if now >= self._held_until:
+            self._held_until = now + max(wait_s, 10.0)
+            log.event(_log, "esi.held", "ESI's limit is reached, work waits", reason=reason, for_s=round(wait_s, 1))

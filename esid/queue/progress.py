@@ -1,0 +1,66 @@
+"""What is going on, in words: how far a sync is, how fast, how long it will take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from esid import clock, log
+from esid.entities import ENTITIES, MIRRORED
+from esid.esi.budget import Budget
+from esid.store import ledger
+from esid.store.connection import Store
+
+_log = log.get("sync")
+PLURALS = {entity.name: f"{entity.name}s" for entity in MIRRORED}
+
+
+class Progress:
+    """Compares the ledger with how it stood at the last call."""
+
+    def __init__(self, store: Store, budget: Budget, queues: Sequence[str]) -> None:
+        self._store, self._budget, self._queues = store, budget, queues
+        self._names = [entity.name for entity in ENTITIES if entity.queue in queues]
+        self._at = clock.monotonic()
+        self._requests = self._sent()
+        self._was_open = 0
+
+    def say(self) -> None:
+        """Log one line while there is work, and one when it is done; nothing while nothing happens."""
+        counts = ledger.counts(self._store)
+        is_open = sum(_open(counts.get(name, {})) for name in self._names)
+        now, requests = clock.monotonic(), self._sent()
+        rate = max(0.0, requests - self._requests) / max(0.001, now - self._at)
+        if is_open:
+            words = ", ".join(self._words(queue, counts) for queue in self._queues if counts.get(queue))
+            left_s = is_open / rate if rate >= 0.1 else None
+            ends = f", about {span(left_s)} left" if left_s else ""
+            log.event(_log, "sync.progress", f"{words or 'reading lists'}; {rate:.0f} requests/s{ends}")
+        elif self._was_open:
+            known = sum(counts.get(queue, {}).get("completed", 0) for queue in self._queues)
+            failed = sum(sum(c for s, c in by.items() if s == "failed") for by in counts.values())
+            extra = f", {failed:,} failed (see `esid dead list`)" if failed else ""
+            log.event(_log, "sync.done", f"everything that is due has been asked: {known:,} ids are up to date{extra}")
+        self._was_open, self._at, self._requests = is_open, now, requests
+
+    def _words(self, queue: str, counts: dict[str, dict[str, int]]) -> str:
+        by_status = counts[queue]
+        return f"{PLURALS[queue]} {sum(by_status.values()) - _open(by_status):,} of {sum(by_status.values()):,}"
+
+    def _sent(self) -> int:
+        return int(str(self._budget.snapshot()["requests"]))
+
+
+def span(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def _open(by_status: dict[str, int]) -> int:
+    return by_status.get("pending", 0) + by_status.get("processing", 0)

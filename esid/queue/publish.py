@@ -1,0 +1,57 @@
+"""Turns ids into messages and tells the ledger that they are in the queue. The only module that makes messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dramatiq
+
+from esid.entities.base import IDS_PER_MESSAGE, Entity
+from esid.queue.broker import Queue, queue_name
+from esid.store import ledger
+from esid.store.connection import Store
+
+#: Ids that are marked as queued in one transaction.
+_AT_ONCE = 5000
+
+
+class Publisher:
+    """Publishes to the queues of one prefix.
+
+    Args:
+        broker: where to.
+        prefix: first part of the queues' names.
+    """
+
+    def __init__(self, store: Store, broker: Queue, prefix: str) -> None:
+        self._store, self.broker, self._prefix = store, broker, prefix
+
+    def publish(self, entity: Entity, ids: Sequence[int], priority: int, *, in_batches: bool = True) -> None:
+        """Put pending ids of one entity into its queue.
+
+        Args:
+            in_batches: many ids go into messages for the bulk routes, where the entity has some.
+
+        Raises:
+            BrokerUnavailable, DatabaseUnavailable: what was not published stays pending in the ledger and is
+                published by the scheduler.
+        """
+        size = entity.batch if entity.batch and in_batches and len(ids) > IDS_PER_MESSAGE else IDS_PER_MESSAGE
+        for start in range(0, len(ids), _AT_ONCE):
+            part = ids[start : start + _AT_ONCE]
+            self.broker.enqueue_many([self._message(entity, chunk, priority) for chunk in _chunks(part, size)])
+            ledger.queued(self._store, entity.name, part)
+
+    def _message(self, entity: Entity, ids: Sequence[int], priority: int) -> dramatiq.Message[Any]:
+        return dramatiq.Message(
+            queue_name=queue_name(self._prefix, entity.queue),
+            actor_name=entity.name,
+            args=(list(ids),),
+            kwargs={},
+            options={"broker_priority": priority},
+        )
+
+
+def _chunks(ids: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (ids[start : start + size] for start in range(0, len(ids), size))

@@ -1,0 +1,217 @@
+"""RabbitMQ: Dramatiq's broker with publisher confirms, one publishing connection a process, batches and readable errors.
+
+There is no delay queue: long waits live in the ledger, so no message sits unacknowledged in a worker's memory.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import dramatiq
+import pika
+from dramatiq.brokers.rabbitmq import RabbitmqBroker, _RabbitmqConsumer, _RabbitmqMessage
+from dramatiq.common import xq_name
+from dramatiq.errors import BrokerConnectionError, ConnectionClosed, DecodeError
+
+from esid import log
+from esid.errors import BrokerRefused, BrokerUnavailable, QueueError, QueueMismatch
+from esid.settings import without_password
+from esid.store import dead_letters
+from esid.store.connection import Store
+
+#: Seconds: heartbeats, connecting, waiting for a broker that blocks publishers.
+HEARTBEAT_S, CONNECT_S, BLOCKED_S = 60, 5, 30
+#: Priorities 0 to 3 (esid uses 0 to 2); part of the queue's declaration, so changing it needs new queues.
+MAX_PRIORITY = 3
+#: Messages of one transaction when many are published.
+BATCH = 500
+_FAULTS = (pika.exceptions.AMQPError, BrokerConnectionError, OSError)
+_log = log.get("queue")
+
+
+class RabbitBroker(RabbitmqBroker):
+    """See `queue.broker.Queue` for what it adds. Publishing is safe from every thread.
+
+    Args:
+        url: `amqp://user:password@host:port/vhost`.
+        store: where messages that cannot be read are recorded.
+    """
+
+    def __init__(self, url: str, middleware: list[dramatiq.Middleware], store: Store) -> None:
+        super().__init__(confirm_delivery=True, url=url, middleware=middleware, max_priority=MAX_PRIORITY)
+        parameters = pika.URLParameters(url)
+        parameters.heartbeat = HEARTBEAT_S
+        parameters.blocked_connection_timeout = BLOCKED_S
+        parameters.socket_timeout = parameters.stack_timeout = CONNECT_S
+        parameters.connection_attempts = 1
+        self.parameters = parameters
+        self.store = store
+        self.outage = log.Outage(_log, "rabbitmq")
+        self._where = without_password(url)
+        self._publishing = threading.RLock()
+        # Dramatiq keeps a connection for each publishing thread; one under a lock serves them all.
+        self.state: Any = SimpleNamespace()
+
+    @property
+    def consumer_class(self) -> type[RabbitConsumer]:
+        """Our consumer."""
+        return RabbitConsumer
+
+    def check(self) -> None:
+        """Connect and declare every queue.
+
+        Raises:
+            BrokerUnavailable, BrokerRefused, QueueMismatch: with the cause and the cure.
+        """
+        for name in sorted(self.queues):
+            self.queues_pending.add(name)
+            try:
+                self._ensure_queue(name)
+            except _FAULTS as error:
+                raise self._translated(error, name) from error
+
+    def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
+        """Make a queue known, without a delay queue; with `ensure` it exists at the broker afterwards."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            self.queues_pending.add(queue_name)
+            self.emit_after("declare_queue", queue_name)
+        if ensure:
+            self._ensure_queue(queue_name)
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        """Publish one message; it is confirmed on return. Raises BrokerUnavailable."""
+        if delay is not None:
+            raise QueueError("delays are kept in the ledger, not in RabbitMQ")
+        with self._publishing:
+            try:
+                return super().enqueue(message)
+            except _FAULTS as error:
+                raise self._translated(error, message.queue_name) from error
+
+    def enqueue_many(self, messages: Sequence[dramatiq.Message[Any]]) -> None:
+        """Publish messages in transactions of 500; each is safe once its transaction is committed.
+
+        Raises:
+            BrokerUnavailable: those of the transactions before it are safe, the rest is not.
+        """
+        if len(messages) == 1:
+            self.enqueue(messages[0])
+            return
+        for start in range(0, len(messages), BATCH):
+            with self._publishing:
+                self._publish(messages[start : start + BATCH])
+
+    def depths(self) -> dict[str, int]:
+        """Messages that wait (not those in a worker's hands), by queue name."""
+        with self._publishing:
+            try:
+                return {name: self._declare_queue(name).method.message_count for name in sorted(self.queues)}
+            except _FAULTS as error:
+                del self.connection
+                raise self._translated(error) from error
+
+    def purge(self, queue_name: str) -> int:
+        """Empty one queue and its dead-letter queue."""
+        with self._publishing:
+            try:
+                self.declare_queue(queue_name, ensure=True)
+                self.channel.queue_purge(xq_name(queue_name))
+                return int(self.channel.queue_purge(queue_name).method.message_count)
+            except _FAULTS as error:
+                del self.connection
+                raise self._translated(error, queue_name) from error
+
+    def _publish(self, messages: Sequence[dramatiq.Message[Any]]) -> None:
+        for attempt in (1, 2):
+            try:
+                for name in {message.queue_name for message in messages}:
+                    self.declare_queue(name, ensure=True)
+                channel = self.connection.channel()
+                channel.tx_select()
+                for message in messages:
+                    properties = pika.BasicProperties(delivery_mode=2, priority=message.options.get("broker_priority"))
+                    channel.basic_publish("", message.queue_name, message.encode(), properties)
+                channel.tx_commit()
+                channel.close()
+                return
+            except _FAULTS as error:
+                # An idle connection may have been closed by the other side: once more on a new one.
+                del self.connection
+                if attempt == 2:
+                    raise self._translated(error) from error
+
+    def _ensure_queue(self, canonical_queue_name: str) -> None:
+        with self._publishing:
+            super()._ensure_queue(canonical_queue_name)
+
+    def _declare_dq_queue(self, queue_name: str) -> None:
+        """No delay queues."""
+
+    def _translated(self, error: Exception, queue_name: str = "") -> QueueError:
+        if isinstance(error, QueueError):
+            return error
+        cause: Any = error.args[0] if isinstance(error, ConnectionClosed) and error.args else error
+        code = getattr(cause, "reply_code", None)
+        if code == 406:
+            return QueueMismatch(
+                f"queue {queue_name} exists at {self._where} with other arguments ({cause.reply_text}); "
+                f"delete it (rabbitmqctl delete_queue {queue_name}) or set another ESID_QUEUE_PREFIX"
+            )
+        names = {type(cause).__name__, *(type(part).__name__ for part in getattr(cause, "args", ()))}
+        if names & {"ProbableAuthenticationError", "ProbableAccessDeniedError", "AuthenticationError"} or code in {
+            403,
+            530,
+        }:
+            return BrokerRefused(f"{self._where} refused us: check user, password and virtual host in RABBITMQ_URL")
+        reason = (getattr(cause, "args", None) and str(cause.args[0])) or str(cause) or type(cause).__name__
+        return BrokerUnavailable(f"cannot reach RabbitMQ at {self._where}: {reason[:200]}; is it running?")
+
+
+class RabbitMessage(_RabbitmqMessage):
+    """A delivered message. Set `requeue` to have it given back where it would be acknowledged."""
+
+    requeue = False
+
+
+class RabbitConsumer(_RabbitmqConsumer):
+    """Dramatiq's consumer, with messages that can be given back, and a record of bytes that are no message."""
+
+    def ack(self, message: Any) -> None:
+        """Acknowledge, or give back where the message asks for that."""
+        if not message.requeue:
+            super().ack(message)
+            return
+        try:
+            self.known_tags.remove(message._tag)
+            self.connection.add_callback_threadsafe(partial(self.channel.basic_nack, message._tag, requeue=True))
+        except (KeyError, pika.exceptions.AMQPError):
+            # The connection is gone, and with it the delivery: RabbitMQ has taken the message back.
+            return
+
+    def __next__(self) -> RabbitMessage | None:
+        """The next message, or None after the timeout. Raises ConnectionClosed."""
+        try:
+            method, _, body = next(self.iterator)
+        except (AssertionError, StopIteration, pika.exceptions.AMQPError) as error:
+            self.broker.outage.down(f"cannot reach RabbitMQ at {self.broker._where}")
+            if getattr(error, "reply_code", None) == 404:
+                self.broker.queues_pending.add(self.queue_name)
+            raise ConnectionClosed(error) from None
+        self.broker.outage.up()
+        if method is None:
+            return None
+        try:
+            message = RabbitMessage(method.redelivered, method.delivery_tag, dramatiq.Message.decode(body))
+        except (DecodeError, TypeError, ValueError) as error:
+            text = body.decode("utf-8", "backslashreplace")
+            dead_letters.add_message(self.broker.store, "bad_message", f"not a message: {error}", text)
+            self._nack(method.delivery_tag)
+            return None
+        self.known_tags.add(method.delivery_tag)
+        return message

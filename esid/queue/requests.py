@@ -1,0 +1,117 @@
+"""What a person or the schedule asks for: ids, full syncs, purges, dead letters back to work."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from esid import clock
+from esid.entities import ENTITIES, LISTS
+from esid.entities.base import LIST_ID, Entity
+from esid.queue.broker import PERSON, SCHEDULED, queue_name
+from esid.queue.publish import Publisher
+from esid.store import dead_letters, ledger
+from esid.store.connection import Store
+from esid.store.dead_letters import Filter
+from esid.store.ledger import Accepted
+from esid.store.model import Seen
+
+#: Ids that are looked up and published at a time, so that memory stays flat however many there are.
+AT_ONCE = 5000
+
+
+class Requests:
+    """Asks the daemon (running now or later) for work."""
+
+    def __init__(self, store: Store, publisher: Publisher, prefix: str) -> None:
+        self._store, self._publisher, self._prefix = store, publisher, prefix
+
+    def enqueue(
+        self, entity: Entity, wanted: Iterable[tuple[int, str | None]], priority: int = PERSON
+    ) -> Iterator[Accepted]:
+        """Ask for ids, 5000 at a time; each part is safe when it is yielded.
+
+        Args:
+            wanted: (id, argument) each; the argument is a killmail's hash.
+        """
+        ids = iter(wanted)
+        while part := dict(islice(ids, AT_ONCE)):
+            seen = [Seen(entity.name, key, argument) for key, argument in part.items()]
+            accepted = ledger.request(self._store, seen, looked_before=_looked_before(entity))
+            self._publisher.publish(entity, accepted.queued, priority)
+            yield accepted
+
+    def sync(self, queue: str, priority: int = SCHEDULED) -> int:
+        """A full sync of one mirrored entity: its lists, and every known id that may be asked again.
+
+        Inside the cache time nothing is due and nothing is asked. Returns how many jobs were queued.
+        """
+        count = 0
+        for entity in LISTS[queue]:
+            count += sum(len(part.queued) for part in self.enqueue(entity, [(LIST_ID, None)], priority))
+        for entity in ENTITIES:
+            if entity.queue == queue and entity not in LISTS[queue]:
+                count += self._sync_due(entity, priority)
+        return count
+
+    def purge(self, queue: str) -> tuple[int, int]:
+        """Empty one entity's queue; (messages, jobs) that waited. The jobs are due again at the next full sync."""
+        messages = self._publisher.broker.purge(queue_name(self._prefix, queue))
+        return messages, sum(ledger.purge(self._store, entity.name) for entity in ENTITIES if entity.queue == queue)
+
+    def retry_dead(self, wanted: Filter) -> int:
+        """Ask again for dead ids. Twice is one effect. Returns how many were queued."""
+        count = 0
+        for entity in ENTITIES:
+            keys = [
+                (letter.entity_id, None)
+                for letter in dead_letters.find(self._store, wanted)
+                if letter.entity_type == entity.name and letter.entity_id
+            ]
+            for accepted in self.enqueue(entity, keys):
+                count += len(accepted.queued)
+        return count
+
+    def _sync_due(self, entity: Entity, priority: int) -> int:
+        count = 0
+        while ids := ledger.due(self._store, entity.name, looked_before=_looked_before(entity), limit=AT_ONCE):
+            self._publisher.publish(entity, ids, priority)
+            count += len(ids)
+        return count
+
+
+def dispatch(store: Store, publisher: Publisher, queues: Sequence[str]) -> int:
+    """Publish what waits in the ledger and whose time has come: retries, intents, and full batches before their time."""
+    count = 0
+    for entity in (entity for entity in ENTITIES if entity.queue in queues):
+        if entity.batch:
+            ids = ledger.gathered(store, entity.name, AT_ONCE)
+            full = ids[: len(ids) - len(ids) % entity.batch]
+            publisher.publish(entity, full, SCHEDULED)
+            count += len(full)
+        ids = ledger.unpublished(store, entity.name, AT_ONCE)
+        publisher.publish(entity, ids, SCHEDULED)
+        count += len(ids)
+    return count
+
+
+def sweep(store: Store, publisher: Publisher, queues: Sequence[str], quiet_s: float) -> int:
+    """Publish again what has no live message: open jobs that nothing touched for `quiet_s` while their queue is empty.
+
+    A message too many is harmless: what was done meanwhile is not taken again.
+    """
+    count, depths = 0, publisher.broker.depths()
+    for entity in (entity for entity in ENTITIES if entity.queue in queues):
+        if any(name.endswith(f".{entity.queue}") and depth for name, depth in depths.items()):
+            continue
+        ids = ledger.orphaned(store, entity.name, quiet_s, AT_ONCE)
+        if ids:
+            publisher.publish(entity, ids, SCHEDULED)
+            ledger.touch(store, entity.name, ids)
+            count += len(ids)
+    return count
+
+
+def _looked_before(entity: Entity) -> dt.datetime | None:
+    return clock.now() - dt.timedelta(seconds=entity.bulk_s) if entity.bulk_s else None

@@ -1,0 +1,118 @@
+"""APScheduler inside the daemon: what runs when (pure), and its wiring.
+
+Several daemons may run it on one database: due jobs are claimed by an atomic statement, so each is published once.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from esid import clock, log
+from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError
+from esid.esi.budget import Budget
+from esid.queue.progress import Progress
+from esid.queue.publish import Publisher
+from esid.queue.requests import Requests, dispatch, sweep
+from esid.settings import duration
+from esid.store.connection import Store
+
+#: Seconds between looks for intents and retries whose time has come, and for jobs without a message.
+DISPATCH_S, SWEEP_S = 1.0, 60.0
+#: Seconds that an open job is left alone before the sweep takes its message for lost.
+QUIET_S = 300.0
+_log = log.get("schedule")
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A named job: when (an interval in seconds or a crontab expression, UTC) and whether it runs at start too."""
+
+    name: str
+    when: float | str
+    at_start: bool = False
+
+
+def plan(schedules: Mapping[str, str], *, progress_s: float) -> tuple[Planned, ...]:
+    """Every job of a daemon.
+
+    Args:
+        schedules: entity -> its setting (`10m`, a crontab expression, `off`), for the entities that it works on.
+        progress_s: seconds between progress lines.
+    """
+    syncs = [
+        Planned(f"sync_{entity}", duration(text) if text[-1:] in "smhd" and " " not in text else text, at_start=True)
+        for entity, text in schedules.items()
+        if text != "off"
+    ]
+    return (
+        Planned("dispatch", DISPATCH_S, at_start=True),
+        Planned("sweep", SWEEP_S),
+        Planned("progress", progress_s),
+        *syncs,
+    )
+
+
+class Scheduler:
+    """Runs the plan in threads of its process. Ticks that were due while the process was frozen run once, late."""
+
+    def __init__(
+        self, store: Store, publisher: Publisher, requests: Requests, budget: Budget, queues: Sequence[str]
+    ) -> None:
+        self._store, self._publisher, self._requests, self._queues = store, publisher, requests, queues
+        self._progress = Progress(store, budget, queues)
+        self._outage = log.Outage(_log, "schedule")
+        defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+        self._scheduler: Any = BackgroundScheduler(
+            timezone=dt.UTC, job_defaults=defaults, executors={"default": ThreadPoolExecutor(4)}
+        )
+
+    def start(self, planned: Sequence[Planned]) -> None:
+        """Begin; returns at once."""
+        for job in planned:
+            trigger = (
+                IntervalTrigger(seconds=job.when, timezone=dt.UTC)
+                if isinstance(job.when, float)
+                else CronTrigger.from_crontab(job.when, timezone=dt.UTC)
+            )
+            first = {"next_run_time": clock.now()} if job.at_start else {}
+            self._scheduler.add_job(self._guarded(job.name), trigger, id=job.name, **first)
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Start nothing more and wait for what runs."""
+        self._scheduler.shutdown(wait=True)
+
+    def _guarded(self, name: str) -> Callable[[], None]:
+        """A job that says once that the database or the broker is away, and tries again at its next tick."""
+
+        def run() -> None:
+            try:
+                self._run(name)
+                self._outage.up()
+            except (DatabaseUnavailable, BrokerUnavailable) as error:
+                self._outage.down(error)
+            except EsidError as error:
+                log.event(_log, "schedule.failed", str(error), level=30, job=name)
+
+        return run
+
+    def _run(self, name: str) -> None:
+        if name == "dispatch":
+            dispatch(self._store, self._publisher, self._queues)
+        elif name == "sweep":
+            if count := sweep(self._store, self._publisher, self._queues, QUIET_S):
+                log.event(_log, "schedule.swept", "jobs without a message are published again", jobs=count)
+        elif name == "progress":
+            self._progress.say()
+        else:
+            entity = name.removeprefix("sync_")
+            if count := self._requests.sync(entity):
+                log.event(_log, "sync.started", f"{count:,} due jobs of the {entity} queue go to ESI", entity=entity)

@@ -1,0 +1,165 @@
+"""The open database: connections, transactions, statements. Only `store` calls it; SQL stands nowhere else.
+
+Statements are written with `%s` for both databases. Each process opens its own `Store`; it must not cross a fork.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import peewee
+from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from esid.errors import NotPermitted, SettingsError
+from esid.settings import without_password
+from esid.store import model
+from esid.store.faults import is_repeatable, translated
+
+T = TypeVar("T")
+
+#: Seconds: waiting for a connection of the pool, for PostgreSQL to accept, for one statement, for SQLite's writer.
+POOL_WAIT_S, CONNECT_S, STATEMENT_S, BUSY_S = 5, 5, 30, 10
+#: Query parameters of a database URL that libpq understands and that make sense here; others (Prisma's) are dropped.
+_URL_OPTIONS = {"sslmode", "sslrootcert", "sslcert", "sslkey", "application_name", "target_session_attrs"}
+#: Most parameters of one statement: SQLite's limit is 32,766.
+_MOST_PARAMETERS = 30_000
+_DRIVER_ERRORS = (peewee.PeeweeException, MaxConnectionsExceeded)
+
+
+class Store:
+    """One database, opened lazily: nothing is touched before the first statement.
+
+    Args:
+        url: `postgresql://user:password@host:port/name` or `sqlite:///path`.
+        pool_size: most connections of this process to PostgreSQL; SQLite has one a thread.
+    """
+
+    def __init__(self, url: str, pool_size: int = 8) -> None:
+        self.url = url
+        self.where = without_password(url)
+        self.is_sqlite = url.startswith("sqlite:")
+        self.database: Any = _sqlite(url) if self.is_sqlite else _postgresql(url, pool_size)
+        # SQLite has one writer: threads of one process queue up here rather than poll the file's lock.
+        self._writer = threading.RLock()
+        model.database.initialize(self.database)
+
+    @contextmanager
+    def connection(self) -> Iterator[None]:
+        """A connection for a few reads. PostgreSQL's goes back to the pool at the end.
+
+        Raises:
+            EsidError: the driver's error in our terms (see `store.faults`).
+        """
+        try:
+            if self.is_sqlite or not self.database.is_closed():
+                self.database.connect(reuse_if_open=True)
+                yield
+            else:
+                with self.database.connection_context():
+                    yield
+        except _DRIVER_ERRORS as error:
+            self._forget_broken()
+            raise translated(error, self.where) from error
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Do `work` in one transaction; it runs again, up to 3 times, after a deadlock or a serialization failure.
+
+        Raises:
+            EsidError: the driver's error in our terms; nothing was written.
+        """
+        attempts = Retrying(
+            retry=retry_if_exception(is_repeatable),
+            stop=stop_after_attempt(3),
+            wait=wait_random_exponential(multiplier=0.05, max=1),
+            reraise=True,
+        )
+        result: T = attempts(self._run_once, work)
+        return result
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows that one statement returns; [] where it returns none."""
+        cursor = self.database.execute_sql(sql.replace("%s", "?") if self.is_sqlite else sql, tuple(parameters))
+        return list(cursor.fetchall()) if cursor.description else []
+
+    def insert(
+        self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], tail: str = ""
+    ) -> list[tuple[Any, ...]]:
+        """Insert many rows in as few statements as the database takes; `tail` is ON CONFLICT and RETURNING."""
+        values = list(rows)
+        at_once = min(1000, max(1, _MOST_PARAMETERS // len(columns)))
+        one = "(" + ", ".join(["%s"] * len(columns)) + ")"
+        returned: list[tuple[Any, ...]] = []
+        for start in range(0, len(values), at_once):
+            part = values[start : start + at_once]
+            sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([one] * len(part))} {tail}"
+            returned += self.rows(sql, [value for row in part for value in row])
+        return returned
+
+    def close(self) -> None:
+        """Close this thread's connection and the idle ones of the pool."""
+        if isinstance(self.database, PooledPostgresqlDatabase):
+            self.database.close_all()
+        elif not self.database.is_closed():
+            self.database.close()
+
+    def _run_once(self, work: Callable[[], T]) -> T:
+        with self.connection():
+            if self.is_sqlite:
+                with self._writer, self.database.atomic("IMMEDIATE"):
+                    return work()
+            with self.database.atomic():
+                return work()
+
+    def _forget_broken(self) -> None:
+        """A connection that the server closed must not go back into use."""
+        try:
+            if not self.is_sqlite and not self.database.is_closed() and not self.database.is_connection_usable():
+                self.database.manual_close()
+        except (peewee.PeeweeException, OSError):
+            self.database.close()
+
+
+def marks(values: Sequence[Any]) -> str:
+    """`%s, %s, %s` for an IN list."""
+    return ", ".join(["%s"] * len(values))
+
+
+def _sqlite(url: str) -> peewee.SqliteDatabase:
+    path = Path(unquote(urlsplit(url).path)[1:] if url.startswith("sqlite:////") else unquote(url[len("sqlite:///") :]))
+    try:
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True, mode=0o700)
+    except OSError as error:
+        raise NotPermitted(f"{path.parent} cannot be made: {error.strerror}; set ESID_DATA_DIR") from None
+    pragmas = {"journal_mode": "wal", "synchronous": "normal", "cache_size": -16_000, "temp_store": "memory"}
+    return peewee.SqliteDatabase(str(path), pragmas=pragmas, timeout=BUSY_S)
+
+
+def _postgresql(url: str, pool_size: int) -> PooledPostgresqlDatabase:
+    parts = urlsplit(url)
+    name = unquote(parts.path.lstrip("/"))
+    if not name:
+        raise SettingsError(f"{without_password(url)} names no database; write postgresql://user@host:5432/esid")
+    options = {key: value for key, value in parse_qsl(parts.query) if key in _URL_OPTIONS}
+    return PooledPostgresqlDatabase(
+        name,
+        max_connections=pool_size,
+        stale_timeout=300,
+        timeout=POOL_WAIT_S,
+        host=parts.hostname,
+        port=parts.port or 5432,
+        user=unquote(parts.username or "") or None,
+        password=unquote(parts.password or "") or None,
+        connect_timeout=CONNECT_S,
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=2,
+        options=f"-c statement_timeout={STATEMENT_S * 1000} -c timezone=UTC",
+        **({"application_name": "esid"} | options),
+    )

@@ -1,0 +1,415 @@
+"""The ledger `sync_jobs`: what is known, pending, fresh, failed. The memory of all work.
+
+A pending row either has a live message in the queue (`due_at` NULL) or a time at which one is published (`due_at`).
+Every function is one transaction unless it says that it joins the caller's.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from esid import clock
+from esid.store import dead_letters
+from esid.store.connection import Store, marks
+from esid.store.model import Done, Failure, Job, Row, Seen, utc_text, utc_time
+from esid.store.upsert import upsert
+
+#: Seconds that the writer of an intent has to publish it before the scheduler does so.
+PUBLISH_GRACE_S = 30.0
+_OPEN = "status IN ('pending', 'processing')"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What became of ids that somebody asked for."""
+
+    queued: tuple[int, ...]
+    pending: tuple[int, ...]
+    fresh: tuple[int, ...]
+
+
+def take(store: Store, entity: str, ids: Sequence[int]) -> list[Job]:
+    """Mark the pending ones of `ids` as in work and return them, in order; the others have been done already."""
+
+    def work() -> list[tuple[Any, ...]]:
+        return store.rows(
+            f"UPDATE sync_jobs SET status = 'processing', updated_at = %s WHERE entity_type = %s "
+            f"AND entity_id IN ({marks(ids)}) AND {_OPEN} "
+            "RETURNING entity_id, argument, retry_count, etag, expires_at, checked_at",
+            (utc_text(clock.now()), entity, *sorted(ids)),
+        )
+
+    jobs = [
+        Job(entity, key, argument, retries, etag, utc_time(expires), utc_time(checked))
+        for key, argument, retries, etag, expires, checked in (store.run(work) if ids else [])
+    ]
+    return sorted(jobs, key=lambda job: job.id)
+
+
+def finish(store: Store, entity: str, done: Sequence[Done]) -> list[Seen]:
+    """Write answers: rows, freshness, job state and the ids that stood in them, all in one transaction.
+
+    Returns:
+        The seen ids that were new and are to be fetched; they are intents until somebody publishes them.
+    """
+    return store.run(lambda: _finish(store, entity, sorted(done, key=lambda one: one.id))) if done else []
+
+
+def discover(store: Store, seen: Iterable[Seen]) -> list[Seen]:
+    """Make ids known; return those that were new and are to be fetched."""
+    return store.run(lambda: _discover(store, seen, clock.now()))
+
+
+def request(store: Store, seen: Sequence[Seen], *, looked_before: dt.datetime | None = None) -> Accepted:
+    """Somebody asks for these ids (of one entity) now: new, due and failed ones become pending.
+
+    Args:
+        looked_before: also those last looked at before this time are due, whatever their Expires (see `due`).
+    """
+    return store.run(lambda: _request(store, seen, looked_before, clock.now())) if seen else Accepted((), (), ())
+
+
+def queued(store: Store, entity: str, ids: Sequence[int]) -> None:
+    """The broker has confirmed a message for these ids."""
+    if ids:
+        store.run(
+            lambda: store.rows(
+                f"UPDATE sync_jobs SET due_at = NULL, updated_at = %s WHERE entity_type = %s "
+                f"AND entity_id IN ({marks(ids)}) AND {_OPEN} AND due_at IS NOT NULL",
+                (utc_text(clock.now()), entity, *sorted(ids)),
+            )
+        )
+
+
+def retry(store: Store, entity: str, waits: dict[int, float], failures: dict[int, Failure]) -> None:
+    """Count a failed attempt of each id and let it wait.
+
+    Args:
+        waits: seconds by id. An id of `failures` without a wait is given up: dead letter, status failed.
+    """
+
+    def work() -> None:
+        now = clock.now()
+        for key in sorted(failures):
+            failure = failures[key]
+            if key in waits:
+                due = utc_text(now + dt.timedelta(seconds=waits[key]))
+                _set(store, entity, key, "pending", now, error=_line(failure), due_at=due, counted=True)
+            else:
+                later = failure.ask_again_after_s
+                expires = utc_text(now + dt.timedelta(seconds=later)) if later else None
+                attempts = _set(store, entity, key, "failed", now, error=_line(failure), expires_at=expires, counted=True)
+                dead_letters.add(store, entity, key, failure, attempts, now)
+
+    store.run(work)
+
+
+def defer(store: Store, entity: str, ids: Sequence[int], wait_s: float) -> None:
+    """Put ids back that could not be asked now; no attempt is counted."""
+
+    def work() -> None:
+        now = clock.now()
+        due = utc_text(now + dt.timedelta(seconds=wait_s))
+        store.rows(
+            f"UPDATE sync_jobs SET status = 'pending', due_at = %s, updated_at = %s WHERE entity_type = %s "
+            f"AND entity_id IN ({marks(ids)}) AND {_OPEN}",
+            (due, utc_text(now), entity, *sorted(ids)),
+        )
+
+    if ids:
+        store.run(work)
+
+
+def due(store: Store, entity: str, *, looked_before: dt.datetime | None = None, limit: int = 10_000) -> list[int]:
+    """Make up to `limit` known ids whose answer has expired pending, and return them.
+
+    Args:
+        looked_before: also those last looked at before this time (characters, whose bulk routes send no Expires), but
+            for the ones that break a batch.
+    """
+
+    def work() -> list[int]:
+        now = clock.now()
+        condition, parameters = "expires_at <= %s", [utc_text(now)]
+        if looked_before:
+            condition = (
+                "(expires_at <= %s OR (status = 'completed' AND checked_at <= %s AND NOT EXISTS (SELECT 1 FROM unbatchable "
+                "WHERE unbatchable.entity_type = sync_jobs.entity_type AND unbatchable.entity_id = sync_jobs.entity_id)))"
+            )
+            parameters.append(utc_text(looked_before))
+        returned = store.rows(
+            "UPDATE sync_jobs SET status = 'pending', retry_count = 0, error = NULL, due_at = %s, updated_at = %s "
+            "WHERE entity_type = %s AND entity_id IN (SELECT entity_id FROM sync_jobs WHERE entity_type = %s "
+            f"AND status IN ('completed', 'failed') AND {condition} ORDER BY entity_id LIMIT %s) "
+            "AND status IN ('completed', 'failed') RETURNING entity_id",
+            (_grace(now), utc_text(now), entity, entity, *parameters, limit),
+        )
+        return sorted(key for (key,) in returned)
+
+    return store.run(work)
+
+
+def unpublished(store: Store, entity: str, limit: int) -> list[int]:
+    """Pending ids whose time to be published has come, the longest waiting first."""
+    with store.connection():
+        rows = store.rows(
+            f"SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND due_at <= %s AND {_OPEN} "
+            "ORDER BY due_at, entity_id LIMIT %s",
+            (entity, utc_text(clock.now()), limit),
+        )
+    return [key for (key,) in rows]
+
+
+def gathered(store: Store, entity: str, limit: int) -> list[int]:
+    """Pending ids that wait for company (never tried, not yet due), the longest waiting first."""
+    with store.connection():
+        rows = store.rows(
+            "SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND due_at IS NOT NULL AND retry_count = 0 "
+            "AND status = 'pending' ORDER BY due_at, entity_id LIMIT %s",
+            (entity, limit),
+        )
+    return [key for (key,) in rows]
+
+
+def orphaned(store: Store, entity: str, quiet_s: float, limit: int) -> list[int]:
+    """Open ids that nothing has touched for `quiet_s` seconds although a message for them was confirmed."""
+    before = utc_text(clock.now() - dt.timedelta(seconds=quiet_s))
+    with store.connection():
+        rows = store.rows(
+            f"SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND {_OPEN} AND due_at IS NULL "
+            "AND updated_at <= %s ORDER BY entity_id LIMIT %s",
+            (entity, before, limit),
+        )
+    return [key for (key,) in rows]
+
+
+def touch(store: Store, entity: str, ids: Sequence[int]) -> None:
+    """Mark open ids as published just now (by the sweep)."""
+    store.run(
+        lambda: store.rows(
+            f"UPDATE sync_jobs SET updated_at = %s, due_at = NULL WHERE entity_type = %s "
+            f"AND entity_id IN ({marks(ids)}) AND {_OPEN}",
+            (utc_text(clock.now()), entity, *sorted(ids)),
+        )
+    )
+
+
+def purge(store: Store, entity: str) -> int:
+    """The queue of `entity` was emptied: what waited in it is due again at the next scheduled sync."""
+
+    def work() -> int:
+        now = utc_text(clock.now())
+        return len(
+            store.rows(
+                "UPDATE sync_jobs SET status = 'failed', error = 'purged', due_at = NULL, expires_at = %s, "
+                f"updated_at = %s WHERE entity_type = %s AND {_OPEN} RETURNING entity_id",
+                (now, now, entity),
+            )
+        )
+
+    return store.run(work)
+
+
+def forget_etags(store: Store) -> None:
+    """ETags belong to a compatibility date: after a change of it every answer is asked for whole. Joins a transaction."""
+    store.rows("UPDATE sync_jobs SET etag = NULL WHERE etag IS NOT NULL")
+
+
+def _finish(store: Store, entity: str, done: Sequence[Done]) -> list[Seen]:
+    now = clock.now()
+    known = {
+        key: (utc_time(checked), utc_time(expires), created)
+        for key, checked, expires, created in store.rows(
+            "SELECT entity_id, checked_at, expires_at, created_at FROM sync_jobs WHERE entity_type = %s AND entity_id IN "
+            f"({marks(done)}) ORDER BY entity_id{'' if store.is_sqlite else ' FOR UPDATE'}",
+            (entity, *(one.id for one in done)),
+        )
+    }
+    rows = [row for one in done for row in one.rows if not _is_older(row, one, known.get(one.id))]
+    changed = {key for _, key in upsert(store, rows, now)}
+    _book(store, entity, done, changed, now)
+    store.rows(
+        f"DELETE FROM dead_letters WHERE entity_type = %s AND entity_id IN ({marks(done)})",
+        (entity, *(one.id for one in done)),
+    )
+    return _discover(store, (seen for one in done for seen in one.seen), now)
+
+
+def _is_older(row: Row, done: Done, known: tuple[Any, ...] | None) -> bool:
+    """True when the ledger holds a newer answer than the one that `row` comes from."""
+    if known is None:
+        return False
+    mine, theirs = (done.checked_at, known[0]) if row.guard == "checked_at" else (done.expires_at, known[1])
+    return mine is not None and theirs is not None and theirs > mine
+
+
+def _book(store: Store, entity: str, done: Sequence[Done], changed: set[int], now: dt.datetime) -> None:
+    """Write freshness and state of answered jobs; the newer of two answers stands."""
+    stamp = utc_text(now)
+    values = [
+        (
+            entity, one.id, "pending" if one.unfinished else "completed", 0, stamp, stamp, one.etag,
+            utc_text(one.expires_at), utc_text(one.checked_at), stamp if one.id in changed else None,
+            _grace(now) if one.unfinished else None,
+        )
+        for one in done
+    ]  # fmt: skip
+    columns = (
+        "entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at", "etag", "expires_at",
+        "checked_at", "changed_at", "due_at",
+    )  # fmt: skip
+    later = "MAX" if store.is_sqlite else "GREATEST"
+    # SQLite's MAX(a, b) is NULL when one is; PostgreSQL's GREATEST is not.
+    newest = "{later}(COALESCE(sync_jobs.{c}, excluded.{c}), COALESCE(excluded.{c}, sync_jobs.{c}))"
+    store.insert(
+        "sync_jobs",
+        columns,
+        values,
+        "ON CONFLICT (entity_type, entity_id) DO UPDATE SET status = excluded.status, retry_count = 0, error = NULL, "
+        "updated_at = excluded.updated_at, etag = excluded.etag, "
+        f"expires_at = {newest.format(later=later, c='expires_at')}, "
+        f"checked_at = {newest.format(later=later, c='checked_at')}, "
+        "changed_at = COALESCE(excluded.changed_at, sync_jobs.changed_at), due_at = excluded.due_at",
+    )
+
+
+def _discover(store: Store, seen: Iterable[Seen], now: dt.datetime) -> list[Seen]:
+    by_key = {(one.entity, one.id): one for one in seen}
+    stamp = utc_text(now)
+    values = [
+        (
+            one.entity, one.id, "pending" if one.asked else "completed", 0, stamp, stamp, one.argument,
+            _grace(now) if one.asked else None,
+        )
+        for _, one in sorted(by_key.items())
+    ]  # fmt: skip
+    columns = (
+        "entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at", "argument", "due_at",
+    )  # fmt: skip
+    new = store.insert("sync_jobs", columns, values, "ON CONFLICT DO NOTHING RETURNING entity_type, entity_id")
+    return [by_key[entity, key] for entity, key in new if by_key[entity, key].asked]
+
+
+def _request(store: Store, seen: Sequence[Seen], looked_before: dt.datetime | None, now: dt.datetime) -> Accepted:
+    new = {one.id for one in _discover(store, seen, now)}
+    by_id = {one.id: one for one in seen}
+    entity = seen[0].entity
+    queued, pending, fresh = set(new), set[int](), set[int]()
+    for status, key, expires, argument, due_at, checked in _states(store, entity, sorted(set(by_id) - new)):
+        wanted = by_id[key].argument
+        other = wanted is not None and wanted != argument and status != "completed"
+        if status in {"pending", "processing"} and not other:
+            # An intent that nobody published in time is published now.
+            (queued if _is_before(due_at, now) else pending).add(key)
+        elif status == "completed" and not _is_before(expires, now) and not _is_before(checked, looked_before):
+            fresh.add(key)
+        else:
+            queued.add(key)
+    for key in sorted(queued - new):
+        store.rows(
+            "UPDATE sync_jobs SET status = 'pending', retry_count = 0, error = NULL, due_at = %s, updated_at = %s, "
+            "argument = COALESCE(%s, argument), expires_at = CASE WHEN status = 'failed' THEN NULL ELSE expires_at END "
+            "WHERE entity_type = %s AND entity_id = %s",
+            (_grace(now), utc_text(now), by_id[key].argument, entity, key),
+        )
+    return Accepted(tuple(sorted(queued)), tuple(sorted(pending)), tuple(sorted(fresh)))
+
+
+def _states(store: Store, entity: str, ids: Sequence[int]) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    for start in range(0, len(ids), 1000):
+        part = ids[start : start + 1000]
+        found += store.rows(
+            "SELECT status, entity_id, expires_at, argument, due_at, checked_at FROM sync_jobs "
+            f"WHERE entity_type = %s AND entity_id IN ({marks(part)}) ORDER BY entity_id",
+            (entity, *part),
+        )
+    return found
+
+
+def _is_before(time: Any, limit: dt.datetime | None) -> bool:
+    value = utc_time(time)
+    return value is not None and limit is not None and value <= limit
+
+
+def _set(
+    store: Store,
+    entity: str,
+    key: int,
+    status: str,
+    now: dt.datetime,
+    *,
+    error: str | None = None,
+    due_at: str | None = None,
+    expires_at: str | None = None,
+    counted: bool = False,
+) -> int:
+    """Change one job; returns its attempts so far."""
+    rows = store.rows(
+        "UPDATE sync_jobs SET status = %s, error = %s, due_at = %s, expires_at = COALESCE(%s, expires_at), "
+        "updated_at = %s, retry_count = retry_count + %s WHERE entity_type = %s AND entity_id = %s RETURNING retry_count",
+        (status, error, due_at, expires_at, utc_text(now), int(counted), entity, key),
+    )
+    return int(rows[0][0]) if rows else int(counted)
+
+
+def _line(failure: Failure) -> str:
+    return f"{failure.reason}: {failure.message}"[:500]
+
+
+def _grace(now: dt.datetime) -> str | None:
+    return utc_text(now + dt.timedelta(seconds=PUBLISH_GRACE_S))
+
+
+def by_entity(seen: Iterable[Seen]) -> dict[str, list[int]]:
+    """The ids of each entity, in order."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for one in seen:
+        groups[one.entity].append(one.id)
+    return {entity: sorted(ids) for entity, ids in groups.items()}
+
+
+def counts(store: Store) -> dict[str, dict[str, int]]:
+    """Entity -> status -> how many."""
+    with store.connection():
+        rows = store.rows("SELECT entity_type, status, COUNT(*) FROM sync_jobs GROUP BY entity_type, status")
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for entity, status, count in rows:
+        found[entity][status] = count
+    return dict(found)
+
+
+def open_count(store: Store, entities: Sequence[str]) -> int:
+    """How many jobs of these entities are pending or in work."""
+    with store.connection():
+        sql = f"SELECT COUNT(*) FROM sync_jobs WHERE entity_type IN ({marks(entities)}) AND {_OPEN}"
+        return int(store.rows(sql, entities)[0][0])
+
+
+def oldest_open(store: Store, entities: Sequence[str]) -> dict[str, dt.datetime]:
+    """Entity -> when its longest untouched open job was last touched."""
+    found = {}
+    with store.connection():
+        for entity in entities:
+            sql = f"SELECT MIN(updated_at) FROM sync_jobs WHERE entity_type = %s AND {_OPEN}"
+            time = utc_time(store.rows(sql, (entity,))[0][0])
+            if time is not None:
+                found[entity] = time
+    return found
+
+
+def job(store: Store, entity: str, key: int) -> dict[str, Any] | None:
+    """One row of the ledger, as `esid show` prints it."""
+    columns = (
+        "status", "retry_count", "error", "created_at", "updated_at", "checked_at", "changed_at", "expires_at", "due_at",
+        "etag", "argument",
+    )  # fmt: skip
+    with store.connection():
+        rows = store.rows(
+            f"SELECT {', '.join(columns)} FROM sync_jobs WHERE entity_type = %s AND entity_id = %s", (entity, key)
+        )
+    return dict(zip(columns, rows[0], strict=True)) if rows else None

@@ -1,0 +1,103 @@
+"""The messages of the embedded queue: claimed with a lease, acknowledged by deletion, back after a crash.
+
+Time is the database's own, so that hosts with wrong clocks agree on leases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from esid.store.connection import Store, marks
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A message in somebody's hands. `deliveries` counts this one."""
+
+    id: int
+    body: str
+    deliveries: int
+
+
+def _now(store: Store) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)" if store.is_sqlite else "EXTRACT(EPOCH FROM clock_timestamp())"
+
+
+def put(store: Store, messages: Sequence[tuple[str, int, str, float]]) -> None:
+    """Store messages for good, all or none.
+
+    Args:
+        messages: (queue, priority, body, seconds of delay) each.
+    """
+
+    def work() -> None:
+        now = float(store.rows(f"SELECT {_now(store)}")[0][0])
+        rows = [(queue, priority, now + delay_s, 0, body) for queue, priority, body, delay_s in messages]
+        store.insert("messages", ("queue", "priority", "ready_at", "deliveries", "body"), rows)
+
+    if messages:
+        store.run(work)
+
+
+def turn(
+    store: Store, queue: str, owner: str, *, acked: Sequence[int], returned: Sequence[int], wanted: int, lease_s: float
+) -> list[Claimed]:
+    """One transaction of a consumer: forget what was acked, give back what was returned, claim up to `wanted` more."""
+
+    def work() -> list[Claimed]:
+        if acked:
+            store.rows(f"DELETE FROM messages WHERE owner = %s AND id IN ({marks(acked)})", (owner, *acked))
+        if returned:
+            store.rows(
+                f"UPDATE messages SET owner = NULL, ready_at = {_now(store)} WHERE owner = %s AND id IN ({marks(returned)})",
+                (owner, *returned),
+            )
+        return _claim(store, queue, owner, wanted, lease_s) if wanted > 0 else []
+
+    return store.run(work)
+
+
+def _claim(store: Store, queue: str, owner: str, wanted: int, lease_s: float) -> list[Claimed]:
+    lock = "" if store.is_sqlite else "FOR UPDATE SKIP LOCKED"
+    rows = store.rows(
+        f"UPDATE messages SET owner = %s, ready_at = {_now(store)} + %s, deliveries = deliveries + 1 WHERE id IN "
+        f"(SELECT id FROM messages WHERE queue = %s AND ready_at <= {_now(store)} ORDER BY priority DESC, id "
+        f"LIMIT %s {lock}) RETURNING id, body, deliveries, priority",
+        (owner, lease_s, queue, wanted),
+    )
+    return [Claimed(*row[:3]) for row in sorted(rows, key=lambda row: (-row[3], row[0]))]
+
+
+def is_ready(store: Store, queue: str) -> bool:
+    """True when there is something to claim. Reads only."""
+    with store.connection():
+        sql = f"SELECT 1 FROM messages WHERE queue = %s AND ready_at <= {_now(store)} LIMIT 1"
+        return bool(store.rows(sql, (queue,)))
+
+
+def renew(store: Store, owner: str, lease_s: float) -> None:
+    """Extend the lease of everything that `owner` holds."""
+    sql = f"UPDATE messages SET ready_at = {_now(store)} + %s WHERE owner = %s"
+    store.run(lambda: store.rows(sql, (lease_s, owner)))
+
+
+def release(store: Store, owner: str) -> int:
+    """Give back at once everything that `owner` (a consumer of a dead process, or `prefix%`) held."""
+    sql = f"UPDATE messages SET owner = NULL, ready_at = {_now(store)} WHERE owner LIKE %s RETURNING id"
+    return len(store.run(lambda: store.rows(sql, (owner,))))
+
+
+def counts(store: Store) -> dict[str, tuple[int, int]]:
+    """Queue -> (ready, in somebody's hands)."""
+    with store.connection():
+        rows = store.rows(
+            f"SELECT queue, SUM(CASE WHEN ready_at <= {_now(store)} OR owner IS NULL THEN 1 ELSE 0 END), COUNT(*) "
+            "FROM messages GROUP BY queue"
+        )
+    return {queue: (int(ready), int(total) - int(ready)) for queue, ready, total in rows}
+
+
+def clear(store: Store, queue: str) -> int:
+    """Delete every message of one queue; returns how many."""
+    return len(store.run(lambda: store.rows("DELETE FROM messages WHERE queue = %s RETURNING id", (queue,))))

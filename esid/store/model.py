@@ -1,0 +1,132 @@
+"""The base of every Peewee model, and the value types that pages and store exchange. No I/O here."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from typing import Any
+
+from peewee import BigIntegerField, DatabaseProxy, DateTimeField, Model
+
+#: Bound to the one open database by `store.connection.Store`.
+database = DatabaseProxy()
+
+
+class UtcField(DateTimeField):
+    """An aware UTC time: TIMESTAMPTZ on PostgreSQL, ISO text in UTC (which sorts) on SQLite."""
+
+    field_type = "TIMESTAMPTZ"
+
+    def db_value(self, value: dt.datetime | None) -> str | None:
+        """Text for the driver. Raises ValueError for a naive time."""
+        return utc_text(value)
+
+    def python_value(self, value: Any) -> dt.datetime | None:
+        """An aware time from what the driver gives."""
+        return utc_time(value)
+
+
+class Table(Model):
+    """Base of all tables."""
+
+    class Meta:
+        database = database
+
+
+class EntityTable(Table):
+    """Base of the tables that readers use: `id` is ESI's id, `updated_at` moves only when a value changed."""
+
+    id = BigIntegerField(primary_key=True)
+    created_at = UtcField()
+    updated_at = UtcField()
+
+
+def utc_text(value: dt.datetime | None) -> str | None:
+    """`2026-11-24 03:07:46.000000+00:00` for an aware time, None for None. Raises ValueError for a naive time."""
+    if value is None:
+        return None
+    if value.tzinfo is None:
+        raise ValueError(f"naive time {value!r}")
+    return value.astimezone(dt.UTC).isoformat(sep=" ", timespec="microseconds")
+
+
+def utc_time(value: Any) -> dt.datetime | None:
+    """An aware time from a driver's value: a datetime (PostgreSQL), text (SQLite) or None."""
+    if value is None or isinstance(value, dt.datetime):
+        return value
+    return dt.datetime.fromisoformat(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Some columns of one row. `values` holds the key too; columns that are not named are left alone.
+
+    With `guard="checked_at"` the row is dropped when the ledger holds a later look at the same id; with
+    `guard="expires_at"` when it holds an answer that expires later. So an older answer never overwrites a newer one.
+    """
+
+    model: type[Table]
+    values: dict[str, Any]
+    guard: str = "expires_at"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An id that stood in an answer: it becomes known, and is fetched when `asked` and new.
+
+    `argument` is what the route needs beside the id: a killmail's hash.
+    """
+
+    entity: str
+    id: int
+    argument: str | None = None
+    asked: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row of the ledger as a worker takes it."""
+
+    entity: str
+    id: int
+    argument: str | None = None
+    retry_count: int = 0
+    etag: str | None = None
+    expires_at: dt.datetime | None = None
+    checked_at: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What one answer means for the database.
+
+    Attributes:
+        rows: to be written; empty after a 304.
+        seen: ids that stood in the answer.
+        checked_at: the time the answer speaks of, by ESI's clock.
+        expires_at: when it may be asked again, by our clock; None = never by itself.
+        unfinished: True when the job has more to do and stays pending (a character known in part).
+        unknown: names of fields that nobody here knows.
+    """
+
+    id: int
+    rows: tuple[Row, ...] = ()
+    seen: tuple[Seen, ...] = ()
+    etag: str | None = None
+    checked_at: dt.datetime | None = None
+    expires_at: dt.datetime | None = None
+    unfinished: bool = False
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an id was not fetched: what a retry or a dead letter keeps of it."""
+
+    reason: str
+    message: str
+    max_attempts: int = 1
+    ask_again_after_s: float | None = None
+    status: int | None = None
+    sample: str = ""
+    traceback: str = field(default="", repr=False)

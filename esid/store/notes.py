@@ -1,0 +1,96 @@
+"""Small things worth remembering: facts of the installation, ids that break a batch, unknown fields."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+
+from esid import clock
+from esid.store import ledger
+from esid.store.connection import Store, marks
+from esid.store.model import utc_text
+
+#: Seconds between two writes of the counts of unknown fields by one process.
+FLUSH_S = 30.0
+
+
+def memo(store: Store, name: str) -> str | None:
+    """The value noted under a name."""
+    with store.connection():
+        rows = store.rows("SELECT value FROM memos WHERE name = %s", (name,))
+    return str(rows[0][0]) if rows else None
+
+
+def set_memo(store: Store, name: str, value: str) -> None:
+    """Note a value."""
+    tail = "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+    store.run(lambda: store.insert("memos", ("name", "value"), [(name, value)], tail))
+
+
+def use_compatibility_date(store: Store, date: str) -> None:
+    """ETags of another compatibility date are worth nothing."""
+    if memo(store, "compatibility_date") == date:
+        return
+    store.run(lambda: ledger.forget_etags(store))
+    set_memo(store, "compatibility_date", date)
+
+
+def unbatchable(store: Store, entity: str, ids: Sequence[int]) -> set[int]:
+    """Those of `ids` that break a batch."""
+    if not ids:
+        return set()
+    with store.connection():
+        rows = store.rows(
+            f"SELECT entity_id FROM unbatchable WHERE entity_type = %s AND entity_id IN ({marks(ids)})", (entity, *ids)
+        )
+    return {key for (key,) in rows}
+
+
+def add_unbatchable(store: Store, entity: str, ids: Sequence[int]) -> None:
+    """Never put these ids into a batch again."""
+    rows = [(entity, key, utc_text(clock.now())) for key in sorted(ids)]
+    columns = ("entity_type", "entity_id", "created_at")
+    if rows:
+        store.run(lambda: store.insert("unbatchable", columns, rows, "ON CONFLICT DO NOTHING"))
+
+
+class UnknownFields:
+    """Counts fields that esid does not know, in memory, and writes the counts now and then."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._lock = threading.Lock()
+        self._flushed_at = clock.monotonic() - FLUSH_S
+
+    def add(self, entity: str, names: Sequence[str]) -> None:
+        """Count fields of one answer."""
+        with self._lock:
+            self._counts.update((entity, name) for name in names)
+
+    def flush(self, store: Store, *, now: bool = False) -> None:
+        """Write what has been counted, at most every 30 s unless `now`."""
+        with self._lock:
+            if not self._counts or not (now or clock.monotonic() - self._flushed_at >= FLUSH_S):
+                return
+            counts, self._counts = self._counts, Counter()
+            self._flushed_at = clock.monotonic()
+        stamp = utc_text(clock.now())
+        rows = [(entity, name[:200], count, stamp, stamp) for (entity, name), count in sorted(counts.items())]
+        columns = ("entity_type", "field", "count", "first_at", "last_at")
+        store.run(
+            lambda: store.insert(
+                "unknown_fields",
+                columns,
+                rows,
+                "ON CONFLICT (entity_type, field) DO UPDATE SET count = unknown_fields.count + excluded.count, "
+                "last_at = excluded.last_at",
+            )
+        )
+
+
+def unknown_fields(store: Store) -> list[tuple[str, str, int]]:
+    """(entity, field, how often seen), by name."""
+    with store.connection():
+        rows = store.rows("SELECT entity_type, field, count FROM unknown_fields ORDER BY entity_type, field")
+    return [(entity, name, count) for entity, name, count in rows]

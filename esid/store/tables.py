@@ -1,0 +1,135 @@
+"""The tables that belong to no entity: the ledger and what works around it. Their SQL stands in migrations/."""
+
+from __future__ import annotations
+
+from peewee import (
+    AutoField,
+    BigAutoField,
+    BigIntegerField,
+    CompositeKey,
+    DoubleField,
+    IntegerField,
+    TextField,
+)
+
+from esid.store.model import Table, UtcField
+
+
+class SyncJob(Table):
+    """The ledger: one row for every URL that esid knows of (an id of an entity, or a list)."""
+
+    entity_type = TextField()
+    entity_id = BigIntegerField()
+    #: pending (to be fetched), processing (taken by a worker), completed, failed (see dead_letters).
+    status = TextField()
+    #: Failed attempts since the last success.
+    retry_count = IntegerField()
+    error = TextField(null=True)
+    created_at = UtcField()
+    updated_at = UtcField()
+    etag = TextField(null=True)
+    #: When ESI may be asked again, by our clock; NULL = never by itself (killmails) or never asked.
+    expires_at = UtcField(null=True)
+    #: The time that the newest answer speaks of, by ESI's clock.
+    checked_at = UtcField(null=True)
+    #: When an answer last changed a value.
+    changed_at = UtcField(null=True)
+    #: What the route needs beside the id: a killmail's hash.
+    argument = TextField(null=True)
+    #: A pending job without a message in the queue is published at this time; NULL = it has one.
+    due_at = UtcField(null=True)
+
+    class Meta:
+        table_name = "sync_jobs"
+        primary_key = CompositeKey("entity_type", "entity_id")
+
+
+class DeadLetter(Table):
+    """Work that is given up, with the reason; kept until a person retries or drops it."""
+
+    id = BigAutoField()
+    #: NULL where the message could not be read.
+    entity_type = TextField(null=True)
+    entity_id = BigIntegerField(null=True)
+    reason = TextField()
+    message = TextField()
+    attempts = IntegerField()
+    #: HTTP status and first 200 bytes of the last answer.
+    answer_status = IntegerField(null=True)
+    answer_sample = TextField(null=True)
+    traceback = TextField(null=True)
+    #: The message itself, where no id could be read from it.
+    body = TextField(null=True)
+    first_at = UtcField()
+    last_at = UtcField()
+
+    class Meta:
+        table_name = "dead_letters"
+
+
+class Message(Table):
+    """The queue of the embedded default. `ready_at` is the end of a delay, or of a consumer's lease."""
+
+    id = BigAutoField()
+    queue = TextField()
+    #: Higher first.
+    priority = IntegerField()
+    #: Seconds since the epoch by the database's clock.
+    ready_at = DoubleField()
+    #: Who holds the lease; NULL = nobody.
+    owner = TextField(null=True)
+    deliveries = IntegerField()
+    body = TextField()
+
+    class Meta:
+        table_name = "messages"
+
+
+class Unbatchable(Table):
+    """Ids that make ESI refuse a whole batch; they are never put into one again."""
+
+    entity_type = TextField()
+    entity_id = BigIntegerField()
+    created_at = UtcField()
+
+    class Meta:
+        table_name = "unbatchable"
+        primary_key = CompositeKey("entity_type", "entity_id")
+
+
+class UnknownField(Table):
+    """Fields of answers that esid does not know, counted by name."""
+
+    entity_type = TextField()
+    field = TextField()
+    count = BigIntegerField()
+    first_at = UtcField()
+    last_at = UtcField()
+
+    class Meta:
+        table_name = "unknown_fields"
+        primary_key = CompositeKey("entity_type", "field")
+
+
+class Memo(Table):
+    """Small facts of this installation, by name."""
+
+    name = TextField(primary_key=True)
+    value = TextField()
+
+    class Meta:
+        table_name = "memos"
+
+
+class SchemaMigration(Table):
+    """Which migrations have run."""
+
+    number = AutoField()
+    name = TextField()
+    applied_at = UtcField()
+
+    class Meta:
+        table_name = "schema_migrations"
+
+
+TABLES = (SyncJob, DeadLetter, Message, Unbatchable, UnknownField, Memo, SchemaMigration)

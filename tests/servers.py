@@ -1,0 +1,289 @@
+"""Private PostgreSQL and RabbitMQ servers on free loopback ports, for the tests that need real ones.
+
+Both keep their data in a temporary directory that `close()`, or the end of the process, removes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+
+from tests.waiting import wait_until
+
+_START_S = 60.0
+_STOP_S = 30.0
+_LOG_TAIL = 2000
+
+
+class PrivateServer:
+    """A temporary directory and a life cycle; `stop()` keeps the data, `close()` removes it."""
+
+    def __init__(self, name: str) -> None:
+        self._owner = os.getpid()
+        self.directory = Path(tempfile.mkdtemp(prefix=f"esid-{name}-"))
+        self.log_path = self.directory / "server.log"
+        atexit.register(self.close)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> Self:
+        """Start on the data there is and return once the server accepts connections."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Stop the server, whatever it is doing, and remove its data; a forked child leaves both alone."""
+        if os.getpid() != self._owner:
+            return
+        atexit.unregister(self.close)
+        self._end()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _end(self) -> None:
+        raise NotImplementedError
+
+    def _log_tail(self) -> str:
+        if not self.log_path.exists():
+            return "(no log)"
+        return self.log_path.read_text(errors="replace")[-_LOG_TAIL:]
+
+
+class PrivatePostgres(PrivateServer):
+    """PostgreSQL with the superuser `esid` (trusted) and `secretrole` (password `s3cret-pw`, scram)."""
+
+    password_role = "secretrole"
+    password = "s3cret-pw"
+
+    def __init__(self) -> None:
+        self._bin = _newest("/usr/lib/postgresql/*/bin", "initdb", "postgresql")
+        super().__init__("postgres")
+        (self.port,) = free_ports(1)
+        self._data = self.directory / "data"
+        self._databases = 0
+        self._as_postgres: list[str] = []
+        if os.geteuid() == 0:
+            self._as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
+            shutil.chown(self.directory, "postgres", "postgres")
+
+    def url(self, dbname: str) -> str:
+        """The URL of a database for the role that needs no password."""
+        return f"postgresql://esid@127.0.0.1:{self.port}/{dbname}"
+
+    def password_url(self, dbname: str, password: str = password) -> str:
+        """The URL of a database for the role that needs a password, with this one."""
+        return f"postgresql://{self.password_role}:{quote(password, safe='')}@127.0.0.1:{self.port}/{dbname}"
+
+    def start(self) -> Self:
+        """Start on the data there is; the first start makes the cluster and its roles."""
+        fresh = not self._data.exists()
+        if fresh:
+            self._make_cluster()
+        self._pg_ctl("start", "-w", "-t", f"{_START_S:.0f}", "-l", str(self.log_path))
+        if fresh:
+            role = f"CREATE ROLE {self.password_role} LOGIN SUPERUSER PASSWORD '{self.password}'"
+            self._client("psql", "-d", "postgres", "-q", "-c", role)
+        return self
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop with pg_ctl's mode "smart", "fast" or "immediate" (a crash); harmless when not running."""
+        if (self._data / "postmaster.pid").exists():
+            self._pg_ctl("stop", "-w", "-t", f"{_STOP_S:.0f}", "-m", mode)
+
+    def create_database(self) -> str:
+        """Make an empty database and return its name."""
+        self._databases += 1
+        name = f"test_{self._databases}"
+        self._client("createdb", name)
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database if it exists, cutting off whoever uses it."""
+        self._client("dropdb", "--if-exists", "--force", name)
+
+    def _end(self) -> None:
+        with suppress(RuntimeError):  # it died by itself and left its pid file
+            self.stop("immediate")
+
+    def _make_cluster(self) -> None:
+        options = ["--username=esid", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
+        self._run([*self._as_postgres, str(self._bin / "initdb"), "--pgdata", str(self._data), *options])
+        (self._data / "pg_hba.conf").write_text(
+            f"host all {self.password_role} 127.0.0.1/32 scram-sha-256\nhost all esid 127.0.0.1/32 trust\n"
+        )
+        with (self._data / "postgresql.conf").open("a") as conf:
+            conf.write(
+                f"port = {self.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\n"
+                "max_connections = 150\npassword_encryption = 'scram-sha-256'\n"
+            )
+
+    def _pg_ctl(self, *arguments: str) -> None:
+        self._run([*self._as_postgres, str(self._bin / "pg_ctl"), "-s", "-D", str(self._data), *arguments])
+
+    def _client(self, program: str, *arguments: str) -> None:
+        address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "esid"]
+        self._run([str(self._bin / program), *address, *arguments])
+
+    def _run(self, command: list[str]) -> None:
+        """Run to the end; output goes to a file because a started server would keep a pipe open."""
+        with tempfile.TemporaryFile() as output:
+            done = subprocess.run(command, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            output.seek(0)
+            said = output.read().decode(errors="replace")
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed: {said}\n{self._log_tail()}")
+
+
+class PrivateRabbitmq(PrivateServer):
+    """A RabbitMQ node with an epmd of its own and the user guest:guest."""
+
+    def __init__(self) -> None:
+        pattern = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"
+        self._server = _newest(pattern, "rabbitmq-server", "rabbitmq-server")
+        self._epmd_path = shutil.which("epmd")
+        if self._epmd_path is None:
+            raise RuntimeError("epmd is not installed: apt install erlang-base")
+        super().__init__("rabbitmq")
+        self.port, self._dist_port, self._epmd_port = free_ports(3)
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._node: subprocess.Popen[bytes] | None = None
+        self._prepare_home()
+
+    @property
+    def url(self) -> str:
+        """The URL of the virtual host "/"."""
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
+
+    def start(self) -> Self:
+        """Start on the data there is; takes about seven seconds."""
+        if self._epmd is None:
+            address = ["-address", "127.0.0.1", "-port", str(self._epmd_port)]
+            self._epmd = self._spawn([str(self._epmd_path), *address])
+            wait_until(lambda: _accepts(self._epmd_port), _START_S, "epmd to listen")
+        self._node = self._spawn([str(self._server / "rabbitmq-server")])
+        wait_until(self._is_ready, _START_S, "RabbitMQ to accept connections", every_s=0.1)
+        return self
+
+    def kill(self) -> None:
+        """End the node with SIGKILL, as a crash would; harmless when not running."""
+        if self._node is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._node.pid, signal.SIGKILL)
+            self._node.wait(_STOP_S)
+            self._node = None
+
+    def stop(self) -> None:
+        """Shut the node down in good order; harmless when not running."""
+        if self._node is not None:
+            for pid in _pids_in_group(self._node.pid, "beam.smp"):
+                os.kill(pid, signal.SIGTERM)
+            self._node.wait(_STOP_S)
+            self.kill()
+
+    def _end(self) -> None:
+        self.kill()
+        if self._epmd is not None:
+            self._epmd.kill()
+            self._epmd.wait(_STOP_S)
+            self._epmd = None
+
+    def _prepare_home(self) -> None:
+        cookie = self.directory / ".erlang.cookie"
+        cookie.write_text(os.urandom(10).hex())
+        cookie.chmod(0o400)
+        (self.directory / "enabled_plugins").write_text("[].")
+
+    def _environment(self) -> Mapping[str, str]:
+        home = str(self.directory)
+        return os.environ | {
+            "HOME": home,
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "RABBITMQ_NODENAME": f"esid{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_MNESIA_BASE": f"{home}/mnesia",
+            "RABBITMQ_LOG_BASE": f"{home}/log",
+            "RABBITMQ_CONFIG_FILE": f"{home}/rabbitmq",
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{home}/enabled_plugins",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} "
+            "+sbwt none +sbwtdcpu none +sbwtdio none",  # idle schedulers do not spin
+        }
+
+    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        """Start in a process group of its own, out of reach of the terminal's Ctrl-C."""
+        with self.log_path.open("ab") as log:
+            return subprocess.Popen(
+                command,
+                cwd=self.directory,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _is_ready(self) -> bool:
+        """Whether the node answers a protocol header that asks for an unknown version."""
+        if self._node is not None and self._node.poll() is not None:
+            raise RuntimeError(f"RabbitMQ ended while starting:\n{self._log_tail()}")
+        return _accepts(self.port, b"AMQP\0\0\x09\x01")
+
+
+def free_ports(count: int) -> list[int]:
+    """Different loopback ports that nobody listens on at this moment."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _accepts(port: int, greeting: bytes = b"") -> bool:
+    """Whether a connection succeeds and, where a greeting is sent, is answered."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
+            if not greeting:
+                return True
+            connection.sendall(greeting)
+            return bool(connection.recv(1))
+    except OSError:
+        return False
+
+
+def _newest(pattern: str, program: str, package: str) -> Path:
+    """The directory with the highest version among those that hold the program."""
+    found = [each for each in Path("/").glob(pattern.lstrip("/")) if (each / program).exists()]
+    if not found:
+        raise RuntimeError(f"{program} not found under {pattern}: apt install {package}")
+    return max(found, key=_version)
+
+
+def _version(directory: Path) -> list[int]:
+    """The numbers in the name of the versioned parent, e.g. rabbitmq_server-3.10.8 -> [3, 10, 8]."""
+    text = directory.parent.name.rpartition("-")[2]
+    return [int(each) for each in text.split(".") if each.isdigit()]
+
+
+def _pids_in_group(group: int, name: str) -> list[int]:
+    """The processes of this name in this process group."""
+    pids = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended while we looked
+            pid, _, rest = stat.read_text().partition(" (")
+            command, _, fields = rest.rpartition(") ")
+            if command == name and int(fields.split()[2]) == group:
+                pids.append(int(pid))
+    return pids

@@ -1,0 +1,27 @@
+"""The one place where a test waits for something to become true."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(
+    condition: Callable[[], T], deadline_s: float = 10.0, what: str = "the condition", every_s: float = 0.02
+) -> T:
+    """Call `condition` every `every_s` seconds and return its first truthy value.
+
+    Raises AssertionError naming `what` when `deadline_s` seconds pass first. An exception raised by
+    `condition` passes through at once.
+    """
+    end = time.monotonic() + deadline_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() >= end:
+            raise AssertionError(f"waited {deadline_s:g} s in vain for {what}")
+        time.sleep(every_s)
