@@ -23,7 +23,7 @@ WORKER_STOP_S = 60.0
 #: Seconds between progress lines on a terminal, and elsewhere.
 PROGRESS_TTY_S, PROGRESS_S = 5.0, 60.0
 #: Connections of a worker process to PostgreSQL: its threads share them.
-WORKER_POOL = 8
+WORKER_POOL = 12
 
 
 def worker(settings: Settings, stop: Stop) -> None:
@@ -32,7 +32,7 @@ def worker(settings: Settings, stop: Stop) -> None:
     budget = parts.open_budget(settings, stop)
     publisher = parts.open_publisher(settings, store, [Hold(store, budget, stop), Retries(store), DeadLetters(store)])
     broker: Any = publisher.broker
-    work = Work(store, parts.open_client(settings, budget), publisher, settings.entities)
+    work = Work(store, parts.open_client(settings, budget), publisher, settings.entities, stop)
     declare_actors(broker, work, settings.esid_queue_prefix)
     queues = {queue_name(settings.esid_queue_prefix, entity) for entity in settings.entities}
     consumer = dramatiq.Worker(broker, queues=queues, worker_threads=settings.esid_threads, worker_timeout=500)

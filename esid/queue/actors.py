@@ -6,6 +6,7 @@ that. A message may be delivered twice: what has been done is not taken again.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,17 +15,20 @@ from typing import Any
 import dramatiq
 
 from esid import log
+from esid.clock import Stop
 from esid.entities import BY_NAME, ENTITIES
 from esid.entities.base import Edges, Entity, Failed
-from esid.errors import BadField, EsidError, EsiError, Held, QueueError, Stopping
+from esid.errors import BadField, DatabaseUnavailable, EsidError, EsiError, Held, QueueError, Stopping
 from esid.esi.client import Client
 from esid.esi.decode import check_id
 from esid.queue.broker import FOLLOW_UP, queue_name
 from esid.queue.publish import Publisher
 from esid.store import ledger, notes
 from esid.store.connection import Store
-from esid.store.model import Done, Job
+from esid.store.model import Done, Job, Seen
 
+#: Entities whose new ids are gathered by the scheduler, for their bulk route.
+GATHERING = frozenset(entity.name for entity in ENTITIES if entity.batch)
 _log = log.get("work")
 
 
@@ -63,8 +67,11 @@ class Work:
         entities: names of the queues that this daemon works on; what else is discovered is left to another daemon.
     """
 
-    def __init__(self, store: Store, client: Client, publisher: Publisher, entities: Collection[str]) -> None:
+    def __init__(
+        self, store: Store, client: Client, publisher: Publisher, entities: Collection[str], stop: Stop | None = None
+    ) -> None:
         self._store, self._publisher, self._entities = store, publisher, entities
+        self._stop = stop or Stop()
         self._unknown = notes.UnknownFields()
         self._edges = Edges(client, partial(notes.unbatchable, store), partial(notes.add_unbatchable, store))
 
@@ -77,7 +84,7 @@ class Work:
         """
         jobs = ledger.take(self._store, entity.name, _checked(ids))
         harvest = self._ask(entity, jobs)
-        new = ledger.finish(self._store, entity.name, harvest.done)
+        new = self._finish(entity, harvest.done)
         self._note_unknown(entity, harvest.done)
         self._follow_up(entity, harvest.done, ledger.by_entity(new))
         ended = {one.id for one in harvest.done} | {one.job.id for one in harvest.failed}
@@ -101,6 +108,17 @@ class Work:
             harvest.failed += [Failed(job, error) for job in jobs if job.id not in ended]
         return harvest
 
+    def _finish(self, entity: Entity, done: Sequence[Done]) -> list[Seen]:
+        """Write what ESI has answered; while the database is away the answers are kept, not asked for again."""
+        wait_s = 0.5
+        while True:
+            try:
+                return ledger.finish(self._store, entity.name, done, GATHERING)
+            except DatabaseUnavailable:
+                if self._stop.wait(random.uniform(wait_s / 2, wait_s)):  # noqa: S311
+                    raise
+                wait_s = min(30.0, wait_s * 2)
+
     def _follow_up(self, entity: Entity, done: Sequence[Done], new: dict[str, list[int]]) -> None:
         """Publish intents. A failure here loses nothing: the scheduler publishes what is left in the ledger."""
         unfinished = [one.id for one in done if one.unfinished]
@@ -108,8 +126,7 @@ class Work:
             if unfinished:
                 self._publisher.publish(entity, unfinished, FOLLOW_UP, in_batches=False)
             for name, ids in new.items():
-                # Ids for a bulk route are gathered by the scheduler, until a batch is full.
-                if BY_NAME[name].queue in self._entities and not BY_NAME[name].batch:
+                if BY_NAME[name].queue in self._entities:
                     self._publisher.publish(BY_NAME[name], ids, FOLLOW_UP)
         except QueueError as error:
             log.event(_log, "work.follow_ups_wait", str(error), entity=entity.name)

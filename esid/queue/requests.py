@@ -19,6 +19,8 @@ from esid.store.model import Seen
 
 #: Ids that are looked up and published at a time, so that memory stays flat however many there are.
 AT_ONCE = 5000
+#: Seconds that ids for a bulk route wait for company while other work is open.
+GATHER_S = 30.0
 
 
 class Requests:
@@ -86,14 +88,21 @@ def dispatch(store: Store, publisher: Publisher, queues: Sequence[str]) -> int:
     count = 0
     for entity in (entity for entity in ENTITIES if entity.queue in queues):
         if entity.batch:
-            ids = ledger.gathered(store, entity.name, AT_ONCE)
-            full = ids[: len(ids) - len(ids) % entity.batch]
-            publisher.publish(entity, full, SCHEDULED)
-            count += len(full)
+            count += _dispatch_batches(store, publisher, entity, queues)
         ids = ledger.unpublished(store, entity.name, AT_ONCE)
         publisher.publish(entity, ids, SCHEDULED)
         count += len(ids)
     return count
+
+
+def _dispatch_batches(store: Store, publisher: Publisher, entity: Entity, queues: Sequence[str]) -> int:
+    """Publish ids that wait for company: full batches at once, the rest when nothing may add to it or it has waited."""
+    ids, waited_s = ledger.gathered(store, entity.name, AT_ONCE)
+    others = [other.name for other in ENTITIES if other.name != entity.name and other.queue in queues]
+    if ids and waited_s < GATHER_S and ledger.is_open(store, others):
+        ids = ids[: len(ids) - len(ids) % (entity.batch or 1)]
+    publisher.publish(entity, ids, SCHEDULED)
+    return len(ids)
 
 
 def sweep(store: Store, publisher: Publisher, queues: Sequence[str], quiet_s: float) -> int:

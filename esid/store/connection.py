@@ -24,7 +24,7 @@ from esid.store.faults import is_repeatable, translated
 T = TypeVar("T")
 
 #: Seconds: waiting for a connection of the pool, for PostgreSQL to accept, for one statement, for SQLite's writer.
-POOL_WAIT_S, CONNECT_S, STATEMENT_S, BUSY_S = 5, 5, 30, 10
+POOL_WAIT_S, CONNECT_S, STATEMENT_S, BUSY_S = 20, 5, 30, 10
 #: Query parameters of a database URL that libpq understands and that make sense here; others (Prisma's) are dropped.
 _URL_OPTIONS = {"sslmode", "sslrootcert", "sslcert", "sslkey", "application_name", "target_session_attrs"}
 #: Most parameters of one statement: SQLite's limit is 32,766.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from esid.store.upsert import upsert
 
 #: Seconds that the writer of an intent has to publish it before the scheduler does so.
 PUBLISH_GRACE_S = 30.0
+#: Seconds that an id for a bulk route waits for company at most, if nobody gathers; far beyond any other wait.
+GATHER_S = 86_400.0
 _OPEN = "status IN ('pending', 'processing')"
 
 
@@ -50,18 +52,16 @@ def take(store: Store, entity: str, ids: Sequence[int]) -> list[Job]:
     return sorted(jobs, key=lambda job: job.id)
 
 
-def finish(store: Store, entity: str, done: Sequence[Done]) -> list[Seen]:
+def finish(store: Store, entity: str, done: Sequence[Done], gathering: Collection[str] = ()) -> list[Seen]:
     """Write answers: rows, freshness, job state and the ids that stood in them, all in one transaction.
 
+    Args:
+        gathering: entities whose new ids wait for company (see `gathered`).
+
     Returns:
-        The seen ids that were new and are to be fetched; they are intents until somebody publishes them.
+        The other seen ids that were new and are to be fetched; they are intents until somebody publishes them.
     """
-    return store.run(lambda: _finish(store, entity, sorted(done, key=lambda one: one.id))) if done else []
-
-
-def discover(store: Store, seen: Iterable[Seen]) -> list[Seen]:
-    """Make ids known; return those that were new and are to be fetched."""
-    return store.run(lambda: _discover(store, seen, clock.now()))
+    return store.run(lambda: _finish(store, entity, sorted(done, key=lambda one: one.id), gathering)) if done else []
 
 
 def request(store: Store, seen: Sequence[Seen], *, looked_before: dt.datetime | None = None) -> Accepted:
@@ -164,15 +164,17 @@ def unpublished(store: Store, entity: str, limit: int) -> list[int]:
     return [key for (key,) in rows]
 
 
-def gathered(store: Store, entity: str, limit: int) -> list[int]:
-    """Pending ids that wait for company (never tried, not yet due), the longest waiting first."""
+def gathered(store: Store, entity: str, limit: int) -> tuple[list[int], float]:
+    """Ids that wait for company, the longest waiting first, and the seconds that the first has waited."""
+    now = clock.now()
     with store.connection():
         rows = store.rows(
-            "SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND due_at IS NOT NULL AND retry_count = 0 "
-            "AND status = 'pending' ORDER BY due_at, entity_id LIMIT %s",
-            (entity, limit),
+            "SELECT entity_id, created_at FROM sync_jobs WHERE entity_type = %s AND due_at > %s AND status = 'pending' "
+            "ORDER BY due_at, entity_id LIMIT %s",
+            (entity, utc_text(now + dt.timedelta(seconds=GATHER_S / 24)), limit),
         )
-    return [key for (key,) in rows]
+    first = utc_time(rows[0][1]) if rows else None
+    return [key for key, _ in rows], (now - first).total_seconds() if first else 0.0
 
 
 def orphaned(store: Store, entity: str, quiet_s: float, limit: int) -> list[int]:
@@ -219,7 +221,7 @@ def forget_etags(store: Store) -> None:
     store.rows("UPDATE sync_jobs SET etag = NULL WHERE etag IS NOT NULL")
 
 
-def _finish(store: Store, entity: str, done: Sequence[Done]) -> list[Seen]:
+def _finish(store: Store, entity: str, done: Sequence[Done], gathering: Collection[str]) -> list[Seen]:
     now = clock.now()
     known = {
         key: (utc_time(checked), utc_time(expires), created)
@@ -236,7 +238,8 @@ def _finish(store: Store, entity: str, done: Sequence[Done]) -> list[Seen]:
         f"DELETE FROM dead_letters WHERE entity_type = %s AND entity_id IN ({marks(done)})",
         (entity, *(one.id for one in done)),
     )
-    return _discover(store, (seen for one in done for seen in one.seen), now)
+    new = _discover(store, (seen for one in done for seen in one.seen), now, gathering)
+    return [one for one in new if one.entity not in gathering]
 
 
 def _is_older(row: Row, done: Done, known: tuple[Any, ...] | None) -> bool:
@@ -277,13 +280,14 @@ def _book(store: Store, entity: str, done: Sequence[Done], changed: set[int], no
     )
 
 
-def _discover(store: Store, seen: Iterable[Seen], now: dt.datetime) -> list[Seen]:
+def _discover(store: Store, seen: Iterable[Seen], now: dt.datetime, gathering: Collection[str] = ()) -> list[Seen]:
+    """Make ids known; return those that were new and are to be fetched."""
     by_key = {(one.entity, one.id): one for one in seen}
     stamp = utc_text(now)
     values = [
         (
             one.entity, one.id, "pending" if one.asked else "completed", 0, stamp, stamp, one.argument,
-            _grace(now) if one.asked else None,
+            _grace(now, GATHER_S if one.entity in gathering else PUBLISH_GRACE_S) if one.asked else None,
         )
         for _, one in sorted(by_key.items())
     ]  # fmt: skip
@@ -361,8 +365,8 @@ def _line(failure: Failure) -> str:
     return f"{failure.reason}: {failure.message}"[:500]
 
 
-def _grace(now: dt.datetime) -> str | None:
-    return utc_text(now + dt.timedelta(seconds=PUBLISH_GRACE_S))
+def _grace(now: dt.datetime, seconds: float = PUBLISH_GRACE_S) -> str | None:
+    return utc_text(now + dt.timedelta(seconds=seconds))
 
 
 def by_entity(seen: Iterable[Seen]) -> dict[str, list[int]]:
@@ -388,6 +392,15 @@ def open_count(store: Store, entities: Sequence[str]) -> int:
     with store.connection():
         sql = f"SELECT COUNT(*) FROM sync_jobs WHERE entity_type IN ({marks(entities)}) AND {_OPEN}"
         return int(store.rows(sql, entities)[0][0])
+
+
+def is_open(store: Store, entities: Sequence[str]) -> bool:
+    """True when any job of these entities is pending or in work."""
+    if not entities:
+        return False
+    with store.connection():
+        sql = f"SELECT 1 FROM sync_jobs WHERE entity_type IN ({marks(entities)}) AND {_OPEN} LIMIT 1"
+        return bool(store.rows(sql, entities))
 
 
 def oldest_open(store: Store, entities: Sequence[str]) -> dict[str, dt.datetime]:

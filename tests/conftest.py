@@ -1,0 +1,140 @@
+"""Fixtures: private servers on free ports, one database for each test, and a count of what ran on which of them.
+
+A missing server is a failure, never a skip.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from esid.store import migrate
+from esid.store.connection import Store
+from tests.daemon import Daemon
+from tests.fake_esi import FakeEsi, World
+from tests.servers import PrivatePostgres, PrivateRabbitmq
+
+STACKS = ("sqlite + database queue", "postgresql + rabbitmq", "postgresql + database queue")
+_ran: Counter[str] = Counter()
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A database and a queue of its own for one test, as settings."""
+
+    name: str
+    database_url: str
+    rabbitmq_url: str
+    queue_prefix: str
+
+    def environment(self, data_dir: Path) -> dict[str, str]:
+        """The environment of a daemon on this stack."""
+        return {
+            "DATABASE_URL": self.database_url,
+            "RABBITMQ_URL": self.rabbitmq_url,
+            "ESID_QUEUE_PREFIX": self.queue_prefix,
+            "ESID_DATA_DIR": str(data_dir),
+        }
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of the machine reaches a test, and no `.env` either."""
+    for name in list(os.environ):
+        if name.startswith(("ESI_", "ESID_", "DB_")) or name in {"DATABASE_URL", "RABBITMQ_URL", "WORKER_TYPES"}:
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PrivatePostgres]:
+    """One private PostgreSQL for the run."""
+    with PrivatePostgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[PrivateRabbitmq]:
+    """One private RabbitMQ for the run."""
+    with PrivateRabbitmq() as server:
+        yield server
+
+
+def _database_url(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Iterator[str]:
+    if kind.startswith("sqlite"):
+        yield f"sqlite:///{tmp_path / 'data' / 'esid.db'}"
+        return
+    server: PrivatePostgres = request.getfixturevalue("postgres")
+    name = server.create_database()
+    yield server.url(name)
+    server.drop_database(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of each kind."""
+    _ran[request.param] += 1
+    yield from _database_url(request, request.param, tmp_path)
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    """An open database of each kind with the schema in it."""
+    opened = Store(database_url, pool_size=8)
+    migrate.migrate(opened)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=STACKS)
+def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
+    """A database and a queue of each pair that people run."""
+    _ran[request.param] += 1
+    yield from _stack(request, request.param, tmp_path)
+
+
+@pytest.fixture(params=STACKS[:2])
+def main_stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
+    """The embedded default and the stack at scale, for tests that would cost too much on all three."""
+    _ran[request.param] += 1
+    yield from _stack(request, request.param, tmp_path)
+
+
+def _stack(request: pytest.FixtureRequest, name: str, tmp_path: Path) -> Iterator[Stack]:
+    rabbitmq_url = request.getfixturevalue("rabbitmq").url if "rabbitmq" in name else ""
+    prefix = f"test{os.urandom(4).hex()}"
+    for url in _database_url(request, name, tmp_path):
+        yield Stack(name, url, rabbitmq_url, prefix)
+
+
+@pytest.fixture
+def world() -> World:
+    """A small world."""
+    return World.generate(alliances=6, corporations=40, characters=80, npc_corporations=3)
+
+
+@pytest.fixture
+def esi(world: World) -> Iterator[FakeEsi]:
+    """ESI with that world."""
+    with FakeEsi(world) as server:
+        yield server
+
+
+@pytest.fixture
+def daemon(stack: Stack, esi: FakeEsi, tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon on each stack, not yet started."""
+    made = Daemon({**stack.environment(tmp_path / "data"), "ESI_BASE_URL": esi.base_url, "ESI_MAX_RPS": "0"})
+    yield made
+    made.end()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many tests ran on which database and queue."""
+    terminalreporter.section("databases and queues")
+    for name, count in sorted(_ran.items()):
+        terminalreporter.write_line(f"{count:5} tests on {name}")

@@ -1,0 +1,112 @@
+"""A real `esid` in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Daemon:
+    """`esid` with one environment: its commands, and its daemon as a process group of its own.
+
+    Args:
+        settings: on top of an environment without any setting; the status server is off unless named.
+    """
+
+    settings: dict[str, str]
+    directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="esid-test-")))
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of every process."""
+        path = {"PATH": os.environ["PATH"], "HOME": str(self.directory), "PYTHONPATH": str(ROOT)}
+        return {**path, "ESID_HTTP_LISTEN": "off", **self.settings}
+
+    @property
+    def log(self) -> str:
+        """Everything that the daemon has printed."""
+        path = self.directory / "log"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def run(self, *arguments: str, stdin: str = "", timeout_s: float = 60.0, **changes: str) -> Ran:
+        """Run one command to its end."""
+        done = subprocess.run(
+            [sys.executable, "-m", "esid", *arguments],
+            env={**self.environment, **changes},
+            cwd=self.directory,
+            input=stdin.encode(),
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def ok(self, *arguments: str, **more: str) -> str:
+        """Run one command that must succeed; its standard output."""
+        ran = self.run(*arguments, **more)
+        assert ran.code == 0, (arguments, ran)
+        return ran.out
+
+    def start(self, *arguments: str, until: str = "daemon.started") -> Daemon:
+        """Start `esid run` and wait until it says so."""
+        before = self.log.count(until)
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "esid", "run", *arguments],
+                env=self.environment,
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(lambda: self.log.count(until) > before or self.process.poll() is not None, 30, f"{until!r}: {self.log}")
+        assert self.process.poll() is None, self.log
+        return self
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        """Send a signal to the supervisor, or to its whole process group as systemd and pm2 do."""
+        assert self.process
+        (os.killpg if group else os.kill)(self.process.pid, number)
+
+    def wait(self, timeout_s: float = 30.0) -> int:
+        """The exit code."""
+        assert self.process
+        return self.process.wait(timeout_s)
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def children(self) -> dict[str, int]:
+        """Pids of the child processes, by no particular name."""
+        assert self.process
+        found = subprocess.run(["ps", "--ppid", str(self.process.pid), "-o", "pid="], capture_output=True, check=False)
+        return {pid: int(pid) for pid in found.stdout.decode().split()}
+
+    def end(self) -> None:
+        """Kill what is left."""
+        if self.process and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)

@@ -1,0 +1,329 @@
+"""The whole daemon against a world: whatever the database and the queue, the tables end equal to it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esid.entities.alliance import Alliance
+from esid.entities.character import Character
+from esid.entities.corporation import Corporation
+from esid.store import ledger
+from esid.store.connection import Store
+from esid.store.model import utc_text
+from tests import mirror
+from tests.conftest import Stack
+from tests.daemon import ROOT, Daemon
+from tests.fake_esi import FakeEsi, World
+from tests.waiting import wait_until
+
+KILLMAILS = ROOT.parent / "shared" / "esi" / "killmails"
+#: Seconds that a bulk answer is good for, and a little more than any other answer of the fake is.
+HOUR_S, DAY_S = 3700.0, 90_000.0
+
+
+@pytest.fixture
+def open_store(stack: Stack) -> Iterator[Store]:
+    """The database of the daemon, for looking at it."""
+    store = Store(stack.database_url, pool_size=2)
+    yield store
+    store.close()
+
+
+def reachable(world: World) -> World:
+    """The part of a world that can be discovered: a corporation outside every alliance may be named by nobody."""
+    corporations = {key for ids in world.alliance_corporations.values() for key in ids} | set(world.npc_corporations)
+    for body in world.alliances.values():
+        corporations |= {body["creator_corporation_id"], body.get("executor_corporation_id")}
+    characters = {body["creator_id"] for body in world.alliances.values()}
+    while True:
+        found = {body.get(name) for key, body in world.corporations.items() if key in corporations for name in PEOPLE}
+        homes = {world.characters[key]["corporation_id"] for key in found | characters if key in world.characters}
+        if homes <= corporations and found <= characters:
+            break
+        characters |= found
+        corporations |= homes
+    world.corporations = {key: body for key, body in world.corporations.items() if key in corporations}
+    world.characters = {key: body for key, body in world.characters.items() if key in characters}
+    return world
+
+
+PEOPLE = ("ceo_id", "creator_id")
+
+
+def wait_for_sync(daemon: Daemon, store: Store, deadline_s: float = 90.0, only: str | None = None) -> None:
+    """Until something has been done and everything that is due (of one entity) has been asked."""
+
+    def is_idle() -> bool:
+        counts = ledger.counts(store)
+        chosen = [counts.get(only, {})] if only else list(counts.values())
+        return any(chosen) and not any(by.get("pending", 0) + by.get("processing", 0) for by in chosen)
+
+    wait_until(is_idle, deadline_s, f"an idle daemon; its log: {daemon.log[-3000:]}", every_s=0.1)
+
+
+def age(store: Store, seconds: float) -> None:
+    """Let every answer be older than it is."""
+
+    def work() -> None:
+        for key, kind, expires, checked in store.rows(
+            "SELECT entity_id, entity_type, expires_at, checked_at FROM sync_jobs WHERE checked_at IS NOT NULL"
+        ):
+            older = [
+                utc_text(dt.datetime.fromisoformat(str(time)) - dt.timedelta(seconds=seconds)) if time else None
+                for time in (expires, checked)
+            ]
+            store.rows(
+                "UPDATE sync_jobs SET expires_at = %s, checked_at = %s WHERE entity_id = %s AND entity_type = %s",
+                (*older, key, kind),
+            )
+
+    store.run(work)
+
+
+def stamps(store: Store) -> dict[tuple[str, int], Any]:
+    """When each row last changed."""
+    with store.connection():
+        return {
+            (model.__name__, row.id): row.updated_at
+            for model in (Alliance, Corporation, Character)
+            for row in model.select(model.id, model.updated_at)
+        }
+
+
+def test_a_world_ends_in_the_tables_by_itself(daemon: Daemon, esi: FakeEsi, world: World, open_store: Store) -> None:
+    # Given a world with awkward names, zeros and absent fields, and no setting but the addresses
+    daemon.start()
+
+    # When the daemon has started, it syncs by itself
+    wait_for_sync(daemon, open_store)
+
+    # Then the tables are the world, and ESI was asked for nothing twice, for nothing early and for nothing in vain
+    mirror.assert_equal(open_store, reachable(world))
+    assert esi.early() == []
+    assert [request for request in esi.log if request.status >= 400] == []
+    gets = [request.path for request in esi.requests(method="GET")]
+    assert len(gets) == len(set(gets))
+    assert daemon.stop() == 0
+
+
+def test_a_second_start_inside_the_cache_time_asks_nothing(daemon: Daemon, esi: FakeEsi, open_store: Store) -> None:
+    daemon.start()
+    wait_for_sync(daemon, open_store)
+    daemon.stop()
+    esi.clear_log()
+
+    # When it starts again and a person asks for a full sync too
+    daemon.start()
+    assert json.loads(daemon.ok("sync", "all", "--wait", "--json"))["queued"] == {
+        "alliance": 0,
+        "corporation": 0,
+        "character": 0,
+    }
+
+    # Then nothing was asked
+    assert esi.log == []
+
+
+def test_after_expiry_everything_unchanged_is_a_304_or_a_bulk_post(
+    daemon: Daemon, esi: FakeEsi, world: World, open_store: Store
+) -> None:
+    daemon.start()
+    wait_for_sync(daemon, open_store)
+    before = stamps(open_store)
+    requests = len(esi.requests(method="GET"))
+    mover = min(mirror.table(open_store, Character))
+    world.characters[mover]["alliance_id"] = max(set(world.alliances) - {world.characters[mover].get("alliance_id")})
+
+    # When all answers have expired and one character has moved
+    esi.clear_log()
+    esi.clock.advance(DAY_S)
+    age(open_store, DAY_S)
+    daemon.ok("sync", "all", "--wait", timeout_s=90)
+
+    # Then it costs 304s and bulk posts, and no unchanged row is rewritten
+    assert len(esi.requests(method="GET", status=304)) >= requests - 1
+    assert {request.status for request in esi.log} <= {200, 304}
+    assert len(esi.requests(method="POST")) == 2
+    assert esi.early() == []
+    mirror.assert_equal(open_store, reachable(world))
+    after = stamps(open_store)
+    assert [key for key in before if after[key] != before[key]] == [("Character", mover)]
+
+
+def test_affiliations_are_kept_fresh_in_bulk_alone(daemon: Daemon, esi: FakeEsi, world: World, open_store: Store) -> None:
+    daemon.start()
+    wait_for_sync(daemon, open_store)
+    mover = next(key for key, body in world.characters.items() if body.get("alliance_id"))
+    for name in ("alliance_id", "faction_id"):
+        world.characters[mover].pop(name, None)
+
+    # When an hour has passed and only characters are synced
+    esi.clear_log()
+    esi.clock.advance(HOUR_S)
+    age(open_store, HOUR_S)
+    daemon.ok("sync", "characters", "--wait")
+
+    # Then one POST tells, and a field that went away is NULL
+    characters = [request for request in esi.log if "character" in request.path]
+    assert [(request.method, request.path) for request in characters] == [("POST", "/characters/affiliation")]
+    assert mirror.table(open_store, Character)[mover]["alliance_id"] is None
+
+
+def test_one_bad_id_fails_no_batch_for_long(daemon: Daemon, esi: FakeEsi, world: World, open_store: Store) -> None:
+    # Given a character that has been deleted among many known by id
+    world.characters[95_000_001] = dict(next(iter(world.characters.values())))
+    world.deleted_characters.add(95_000_001)
+    wanted = sorted(world.characters)
+    daemon.ok("enqueue", "character", "-", stdin="\n".join(map(str, wanted)))
+
+    # When all are asked in bulk
+    daemon.start("--actors", "character")
+    wait_for_sync(daemon, open_store, only="character")
+
+    # Then the others are there, the bad one is a dead letter with its reason
+    found = mirror.table(open_store, Character)
+    assert sorted(found) == [key for key in wanted if key != 95_000_001]
+    letters = json.loads(daemon.ok("dead", "list", "--json"))
+    assert [(letter["entity_id"], letter["reason"]) for letter in letters] == [(95_000_001, "not_found")]
+    assert "deleted" in letters[0]["message"]
+
+    # And it is never asked in a batch again
+    esi.clear_log()
+    esi.clock.advance(DAY_S)
+    age(open_store, DAY_S)
+    daemon.ok("sync", "characters", "--wait")
+    assert [request for request in esi.requests(method="POST") if 95_000_001 in request.ids] == []
+    assert [request for request in esi.requests(method="POST") if request.status != 200] == []
+
+
+def test_a_closed_alliance_keeps_its_row(daemon: Daemon, esi: FakeEsi, world: World, open_store: Store) -> None:
+    daemon.start()
+    wait_for_sync(daemon, open_store)
+    closed = next(iter(world.alliances))
+    world.closed_alliances.add(closed)
+    world.alliances[closed].pop("executor_corporation_id", None)
+    world.alliance_corporations[closed] = []
+
+    esi.clock.advance(DAY_S)
+    age(open_store, DAY_S)
+    daemon.ok("sync", "alliances", "--wait")
+
+    row = mirror.table(open_store, Alliance)[closed]
+    assert row["executor_corporation_id"] is None
+    assert row["name"] == world.alliances[closed]["name"]
+
+
+def real_killmails() -> dict[tuple[int, str], dict[str, Any]]:
+    """Every killmail of one real day and every edge case beside it; {} where they are not at hand."""
+    found: dict[tuple[int, str], dict[str, Any]] = {}
+    if not KILLMAILS.exists():
+        return found
+    with tarfile.open(KILLMAILS / "killmails-2021-12-03.tar.bz2") as archive:
+        for member in archive:
+            stream = archive.extractfile(member) if member.isfile() else None
+            if stream:
+                add_killmail(found, json.load(stream))
+    for path in sorted((KILLMAILS / "edge").glob("*.json")):
+        add_killmail(found, json.loads(path.read_text(encoding="utf-8")))
+    return found
+
+
+def add_killmail(found: dict[tuple[int, str], dict[str, Any]], loaded: Any) -> None:
+    """One file holds a killmail or a list of them; those without a hash get one."""
+    for body in loaded if isinstance(loaded, list) else [loaded]:
+        key = body["killmail_id"]
+        hash_ = body.pop("killmail_hash", None) or f"{key:040x}"
+        body.pop("http_last_modified", None)
+        found.setdefault((key, hash_), body)
+
+
+@pytest.fixture
+def killmail_world() -> World:
+    """Killmails and nothing else; the many when they are at hand, ours in any case."""
+    killmails = {
+        (1, "a" * 40): {
+            "killmail_id": 1,
+            "killmail_time": "2007-12-05T13:37:00Z",
+            "solar_system_id": 30000142,
+            "attackers": [{"damage_done": 0, "final_blow": True, "security_status": 0.0}],
+            "victim": {"ship_type_id": 670, "damage_taken": 0},
+        },
+        **real_killmails(),
+    }
+    return World(killmails={key: body for key, body in unique(killmails).items()})
+
+
+def unique(killmails: dict[tuple[int, str], dict[str, Any]]) -> dict[tuple[int, str], dict[str, Any]]:
+    """One hash for each id."""
+    by_id = {key: (key, hash_) for key, hash_ in reversed(killmails)}
+    return {pair: killmails[pair] for pair in by_id.values()}
+
+
+def test_real_killmails_end_equal_to_their_json(main_stack: Stack, killmail_world: World, tmp_path: Path) -> None:
+    # Given every killmail of a real day, asked for by id and hash
+    with FakeEsi(killmail_world, buckets={"killmail": (1_000_000, 900)}) as esi:
+        settings = {**main_stack.environment(tmp_path / "data"), "ESI_BASE_URL": esi.base_url, "ESI_MAX_RPS": "0"}
+        daemon = Daemon(settings)
+        names = "\n".join(f"{key}:{hash_}" for key, hash_ in killmail_world.killmails)
+        daemon.ok("enqueue", "killmail", "-", stdin=names)
+
+        # When only killmails are worked on
+        daemon.start("--actors", "killmail")
+        store = Store(main_stack.database_url, pool_size=2)
+        try:
+            wait_until(
+                lambda: ledger.open_count(store, ["killmail"]) == 0, 120, f"killmails: {daemon.log[-2000:]}", every_s=0.2
+            )
+            # Then attackers and items are there in order, nested items under their parent
+            mirror.assert_equal(store, killmail_world)
+            assert esi.count(method="GET") == len(killmail_world.killmails)
+            assert {request.path.split("/")[1] for request in esi.log} == {"killmails"}
+        finally:
+            daemon.end()
+            store.close()
+
+
+def test_a_wrong_hash_is_a_dead_letter_with_that_reason(daemon: Daemon, esi: FakeEsi, open_store: Store) -> None:
+    daemon.ok("enqueue", "killmail", f"12345:{'0' * 40}")
+    daemon.start("--actors", "killmail")
+    wait_for_sync(daemon, open_store)
+
+    letters = json.loads(daemon.ok("dead", "list", "--json"))
+
+    assert [(one["entity_type"], one["entity_id"], one["reason"], one["answer_status"]) for one in letters] == [
+        ("killmail", 12345, "wrong_pair", 422)
+    ]
+    assert esi.count() == 1
+
+
+def test_a_large_sync_costs_no_request_that_it_need_not(main_stack: Stack, tmp_path: Path) -> None:
+    # Given 600 alliances, 4,000 corporations and 8,000 characters, all of which can be found by following answers
+    world = World.generate(alliances=600, corporations=4000, characters=8000, seed=7)
+    esi = FakeEsi(world).start()
+    daemon = Daemon({**main_stack.environment(tmp_path / "data"), "ESI_BASE_URL": esi.base_url, "ESI_MAX_RPS": "0"})
+    daemon.ok("enqueue", "character", "-", stdin="\n".join(map(str, sorted(world.characters))))
+    daemon.ok("enqueue", "corporation", "-", stdin="\n".join(map(str, sorted(world.corporations))))
+    store = Store(main_stack.database_url, pool_size=2)
+    try:
+        # When everything is synced for the first time
+        daemon.start()
+        wait_for_sync(daemon, store, 170)
+        mirror.assert_equal(store, world)
+
+        # Then: lists once, each alliance twice, each corporation once, 8 + 8 bulk posts, each character once
+        assert esi.count(method="POST", prefix="/characters/affiliation") == 8
+        assert esi.count(method="POST", prefix="/universe/names") == 8
+        assert esi.count(method="GET") == 2 + 2 * 600 + 4000 + 8000
+        assert {request.status for request in esi.log} == {200}
+        assert esi.early() == []
+    finally:
+        daemon.end()
+        store.close()
+        esi.stop()
