@@ -257,7 +257,7 @@ def killmail_world() -> World:
         },
         **real_killmails(),
     }
-    return World(killmails={key: body for key, body in unique(killmails).items()})
+    return World(killmails=dict(unique(killmails).items()))
 
 
 def unique(killmails: dict[tuple[int, str], dict[str, Any]]) -> dict[tuple[int, str], dict[str, Any]]:
