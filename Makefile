@@ -1,0 +1,41 @@
+# Every target sets up what it needs: a virtual environment, the package, and for the tests the servers they talk to.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SERVERS = rabbitmq-server postgresql
+
+.PHONY: run test lint servers clean
+
+run: $(VENV)/.run
+	$(if $(CONTACT),ESI_CONTACT="$(CONTACT)") $(BIN)/esid run
+
+test: lint servers
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check esid tests
+	$(BIN)/ruff format --check esid tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports --config setup.cfg
+
+# The tests start private RabbitMQ and PostgreSQL servers on free ports; only the programs have to be there.
+servers:
+	@if ! ls /usr/lib/postgresql/*/bin/postgres /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server >/dev/null 2>&1; then \
+	  if [ "$$(id -u)" != 0 ]; then echo "the tests need these programs; run: sudo apt-get install $(SERVERS)" >&2; exit 1; fi; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SERVERS); \
+	fi
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV) || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq python3-venv && \
+	  $(PYTHON) -m venv $(VENV); } || { echo "python3 -m venv failed; run: sudo apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

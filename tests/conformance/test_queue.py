@@ -1,0 +1,361 @@
+"""Both brokers promise the same: accepted is kept, a crash gives back, priorities count, only our queues are touched."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import pika
+import pytest
+
+from esid.errors import BrokerRefused, BrokerUnavailable, QueueMismatch
+from esid.queue.broker import open_broker, queue_name
+from esid.queue.database import DatabaseConsumer
+from esid.queue.middleware.dead_letters import DeadLetters
+from esid.queue.rabbitmq import RabbitBroker
+from esid.store import dead_letters, messages, migrate
+from esid.store.connection import Store
+from esid.store.dead_letters import Filter
+from tests.conftest import Stack
+from tests.servers import PrivateRabbitmq, free_ports
+from tests.waiting import wait_until
+
+Open = Callable[[], Any]
+
+
+@pytest.fixture
+def stack_store(stack: Stack) -> Iterator[Store]:
+    """The database of a stack, with its schema."""
+    store = Store(stack.database_url, pool_size=12)
+    migrate.migrate(store)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def open_queue(stack: Stack, stack_store: Store) -> Iterator[Open]:
+    """Opens a broker as one process would; all of them are closed at the end."""
+    opened: list[Any] = []
+
+    def open_one() -> Any:
+        broker = open_broker(stack_store, stack.rabbitmq_url, stack.queue_prefix, [DeadLetters(stack_store)])
+        broker.check()
+        opened.append(broker)
+        return broker
+
+    yield open_one
+    for broker in opened:
+        for name in broker.queues:
+            broker.purge(name)
+        broker.close()
+
+
+@pytest.fixture
+def queue(stack: Stack) -> str:
+    """The name of one queue."""
+    return queue_name(stack.queue_prefix, "corporation")
+
+
+def message(queue: str, *ids: int, priority: int = 0, actor: str = "corporation") -> dramatiq.Message[Any]:
+    """A message as the publisher makes it."""
+    return dramatiq.Message(queue, actor, (list(ids),), {}, options={"broker_priority": priority})
+
+
+def receive(consumer: Any, count: int, deadline_s: float = 10.0) -> list[Any]:
+    """That many messages."""
+    got: list[Any] = []
+
+    def enough() -> bool:
+        one = next(consumer)
+        if one is not None:
+            got.append(one)
+        return len(got) >= count
+
+    wait_until(enough, deadline_s, f"{count} messages, got {len(got)}")
+    return got
+
+
+def settle(broker: Any, queue: str, consumer: Any, left: int = 0) -> None:
+    """Let the consumer write its acks."""
+    wait_until(lambda: [next(consumer)] and broker.depths()[queue] == left, 10, f"{left} messages left")
+
+
+def test_what_was_accepted_is_delivered_whole_and_in_order(open_queue: Open, queue: str) -> None:
+    broker = open_queue()
+    sent = [message(queue, n) for n in range(50)]
+    for one in sent[:5]:
+        broker.enqueue(one)
+    broker.enqueue_many(sent[5:])
+    assert broker.depths()[queue] == 50
+
+    consumer = broker.consume(queue, prefetch=100, timeout=200)
+    got = receive(consumer, 50)
+    assert [one.args[0] for one in got] == [[n] for n in range(50)]
+    assert {one.actor_name for one in got} == {"corporation"}
+    for one in got:
+        consumer.ack(one)
+    settle(broker, queue, consumer)
+    consumer.close()
+
+
+def test_an_unacknowledged_message_comes_back_when_its_consumer_ends(open_queue: Open, queue: str) -> None:
+    broker = open_queue()
+    broker.enqueue_many([message(queue, 1), message(queue, 2)])
+    first = broker.consume(queue, prefetch=2, timeout=200)
+    held = receive(first, 2)
+    first.ack(held[0])
+    first.close()
+
+    second = open_queue().consume(queue, prefetch=2, timeout=200)
+    (again,) = receive(second, 1)
+    assert again.args[0] == held[1].args[0]
+    second.ack(again)
+    settle(broker, queue, second)
+    second.close()
+
+
+def test_a_message_that_is_given_back_is_delivered_again(open_queue: Open, queue: str) -> None:
+    broker = open_queue()
+    broker.enqueue(message(queue, 1))
+    consumer = broker.consume(queue, prefetch=1, timeout=200)
+    (one,) = receive(consumer, 1)
+    one.requeue = True
+    consumer.ack(one)
+    (again,) = receive(consumer, 1)
+    assert again.args[0] == [1]
+    consumer.ack(again)
+    settle(broker, queue, consumer)
+    consumer.close()
+
+
+def test_what_a_person_asked_for_comes_first(open_queue: Open, queue: str) -> None:
+    broker = open_queue()
+    broker.enqueue_many([message(queue, n, priority=priority) for n, priority in enumerate([0, 1, 2, 0, 2])])
+    consumer = broker.consume(queue, prefetch=1, timeout=200)
+    order = []
+    for _ in range(5):
+        (one,) = receive(consumer, 1)
+        order += one.args[0]
+        consumer.ack(one)
+    assert order == [2, 4, 1, 0, 3]
+    consumer.close()
+
+
+def test_prefetch_is_kept(open_queue: Open, queue: str) -> None:
+    broker = open_queue()
+    broker.enqueue_many([message(queue, n) for n in range(10)])
+    consumer = broker.consume(queue, prefetch=3, timeout=200)
+    held = receive(consumer, 3)
+    assert next(consumer) is None
+    consumer.ack(held[0])
+    assert len(receive(consumer, 1)) == 1
+    consumer.close()
+
+
+def test_two_consumers_share_without_doubling(open_queue: Open, queue: str) -> None:
+    broker = open_queue()
+    broker.enqueue_many([message(queue, n) for n in range(200)])
+    got: list[int] = []
+    lock = threading.Lock()
+
+    def consume(mine: Any) -> None:
+        consumer = mine.consume(queue, prefetch=5, timeout=200)
+        while len(got) < 200:
+            one = next(consumer)
+            if one is not None:
+                with lock:
+                    got.extend(one.args[0])
+                consumer.ack(one)
+        next(consumer)
+        consumer.close()
+
+    threads = [threading.Thread(target=consume, args=(open_queue(),)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(got) == list(range(200))
+
+
+def test_purging_empties_our_queue_and_no_other(open_queue: Open, stack: Stack, queue: str) -> None:
+    broker = open_queue()
+    other = queue_name(stack.queue_prefix, "alliance")
+    broker.enqueue_many([message(queue, 1), message(queue, 2), message(other, 3, actor="alliance")])
+    assert broker.purge(queue) == 2
+    assert (broker.depths()[queue], broker.depths()[other]) == (0, 1)
+
+
+def test_publishing_from_many_threads_loses_nothing(open_queue: Open, queue: str) -> None:
+    broker = open_queue()
+
+    def publish(start: int) -> None:
+        for n in range(start, start + 10):
+            broker.enqueue(message(queue, n))
+
+    threads = [threading.Thread(target=publish, args=(10 * number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert broker.depths()[queue] == 80
+
+
+def put_bytes(broker: Any, queue: str, body: str) -> None:
+    """Something on the queue that no publisher of ours made."""
+    if isinstance(broker, RabbitBroker):
+        broker.channel.basic_publish("", queue, body.encode())
+    else:
+        messages.put(broker.store, [(queue, 0, body, 0.0)])
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["no JSON at all", '{"a": 1}', "[]", "gASVCgAAAAAAAACMBm9zLnN5c3RlbZQu"],
+    ids=["text", "object", "list", "pickle"],
+)
+def test_bytes_that_are_no_message_are_a_dead_letter_and_the_rest_flows(
+    open_queue: Open, stack_store: Store, queue: str, body: str
+) -> None:
+    broker = open_queue()
+    put_bytes(broker, queue, body)
+    broker.enqueue(message(queue, 7))
+    consumer = broker.consume(queue, prefetch=5, timeout=200)
+    (good,) = receive(consumer, 1)
+    assert good.args[0] == [7]
+    consumer.ack(good)
+    settle(broker, queue, consumer)
+    consumer.close()
+    (letter,) = dead_letters.find(stack_store, Filter())
+    assert (letter.reason, letter.body) == ("bad_message", body)
+
+
+def work_through(broker: Any, queue: str, done: Callable[[], bool]) -> None:
+    """Run a real worker until `done`."""
+    worker = dramatiq.Worker(broker, queues={queue}, worker_threads=2, worker_timeout=100)
+    worker.start()
+    try:
+        wait_until(done, 20, "the worker")
+    finally:
+        worker.stop()
+
+
+def test_an_unknown_actor_is_a_dead_letter_and_the_rest_flows(open_queue: Open, stack_store: Store, queue: str) -> None:
+    broker = open_queue()
+    got: list[list[int]] = []
+    dramatiq.actor(got.append, broker=broker, actor_name="corporation", queue_name=queue)
+    broker.enqueue(message(queue, 1, actor="from_the_future"))
+    broker.enqueue(message(queue, 2))
+    work_through(broker, queue, lambda: got == [[2]] and bool(dead_letters.find(stack_store, Filter())))
+    (letter,) = dead_letters.find(stack_store, Filter())
+    assert letter.reason == "unknown_actor"
+    assert "from_the_future" in str(letter.body)
+
+
+def test_a_clean_stop_loses_nothing_that_was_fetched_ahead(open_queue: Open, queue: str) -> None:
+    broker = open_queue()
+    started, go, done = threading.Event(), threading.Event(), []
+
+    def slow(ids: list[int]) -> None:
+        started.set()
+        go.wait(20)
+        done.extend(ids)
+
+    dramatiq.actor(slow, broker=broker, actor_name="corporation", queue_name=queue)
+    broker.enqueue_many([message(queue, n) for n in range(40)])
+    worker = dramatiq.Worker(broker, queues={queue}, worker_threads=4, worker_timeout=100)
+    worker.start()
+    assert started.wait(10)
+    stopper = threading.Thread(target=worker.stop)
+    stopper.start()
+    go.set()
+    stopper.join(30)
+    wait_until(lambda: broker.depths()[queue] + len(done) == 40, 10, "every message done or back in the queue")
+    assert len(done) < 40
+
+
+# -- what only one of them can do
+
+
+def test_a_lease_that_ends_gives_the_message_to_somebody_else(store: Store) -> None:
+    messages.put(store, [("q", 0, "body", 0.0)])
+    (first,) = messages.turn(store, "q", "frozen", acked=[], returned=[], wanted=1, lease_s=0.0)
+    (second,) = messages.turn(store, "q", "other", acked=[], returned=[], wanted=1, lease_s=30.0)
+    assert (first.id, second.deliveries) == (second.id, 2)
+    # The frozen one wakes up: its ack changes nothing.
+    messages.turn(store, "q", "frozen", acked=[first.id], returned=[], wanted=0, lease_s=30.0)
+    assert messages.counts(store) == {"q": (0, 1)}
+    assert messages.release(store, "other") == 1
+    assert messages.counts(store) == {"q": (1, 0)}
+
+
+def test_a_lease_is_renewed_while_its_owner_lives(store: Store) -> None:
+    messages.put(store, [("q", 0, "body", 0.0)])
+    messages.turn(store, "q", "owner", acked=[], returned=[], wanted=1, lease_s=0.0)
+    messages.renew(store, "owner", 30.0)
+    assert not messages.is_ready(store, "q")
+
+
+def test_a_delayed_message_waits_in_the_table(store: Store) -> None:
+    messages.put(store, [("q", 0, "later", 3600.0), ("q", 0, "now", 0.0)])
+    claimed = messages.turn(store, "q", "owner", acked=[], returned=[], wanted=5, lease_s=30.0)
+    assert [one.body for one in claimed] == ["now"]
+
+
+def test_a_database_that_goes_away_stops_no_consumer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker: Any = open_broker(store, "", "x")
+    name = queue_name("x", "alliance")
+    broker.enqueue(message(name, 1, actor="alliance"))
+    consumer: DatabaseConsumer = broker.consume(name, prefetch=1, timeout=50)
+    (one,) = receive(consumer, 1)
+    database = store.database
+    store.database = Store("postgresql://nobody@127.0.0.1:1/none", pool_size=1).database
+    consumer.ack(one)
+    assert next(consumer) is None
+    store.database = database
+    wait_until(lambda: [next(consumer)] and messages.counts(store) == {}, 10, "the ack")
+    consumer.close()
+
+
+def test_a_queue_with_other_arguments_is_named_with_the_cure(rabbitmq: PrivateRabbitmq, store: Store) -> None:
+    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq.url))
+    connection.channel().queue_declare("clash.alliance", durable=True)
+    with pytest.raises(QueueMismatch, match=r"clash\.alliance .* delete_queue"):
+        RabbitBroker.check(open_broker(store, rabbitmq.url, "clash"))  # type: ignore[arg-type]
+    connection.channel().queue_delete("clash.alliance")
+    connection.close()
+
+
+def test_a_rabbitmq_that_is_away_is_said_in_one_line(store: Store) -> None:
+    (port,) = free_ports(1)
+    broker = open_broker(store, f"amqp://guest:s3cret@127.0.0.1:{port}/%2F", "x")
+    for call in (broker.check, broker.depths, lambda: broker.enqueue(message("x.alliance", 1))):
+        with pytest.raises(BrokerUnavailable, match="is it running") as caught:
+            call()
+        assert "s3cret" not in str(caught.value)
+
+
+def test_a_rabbitmq_that_refuses_us_is_not_called_away(rabbitmq: PrivateRabbitmq, store: Store) -> None:
+    broker = open_broker(store, rabbitmq.url.replace("guest:guest", "guest:wrong"), "x")
+    with pytest.raises(BrokerRefused, match="check user, password"):
+        broker.check()
+
+
+def test_rabbitmq_may_be_killed_between_two_messages(tmp_path: Path) -> None:
+    # A server of its own: it is killed
+    store = Store(f"sqlite:///{tmp_path / 'esid.db'}")
+    with PrivateRabbitmq() as server:
+        broker: Any = open_broker(store, server.url, "kill")
+        broker.check()
+        name = queue_name("kill", "alliance")
+        broker.enqueue_many([message(name, n, actor="alliance") for n in range(100)])
+        server.kill()
+        server.start()
+
+        # Everything that was accepted is there, and publishing goes on
+        broker.enqueue(message(name, 100, actor="alliance"))
+        assert broker.depths()[name] == 101
+        broker.close()
+    store.close()
