@@ -9,9 +9,10 @@ import dramatiq
 
 from esid import schedule
 from esid.clock import Stop
-from esid.daemon import parts
+from esid.daemon import parts, signals
 from esid.queue.actors import Work, declare_actors
 from esid.queue.broker import queue_name
+from esid.queue.database import DatabaseBroker
 from esid.queue.middleware.dead_letters import DeadLetters
 from esid.queue.middleware.hold import Hold
 from esid.queue.middleware.retries import Retries
@@ -34,12 +35,13 @@ def worker(settings: Settings, stop: Stop) -> None:
     broker: Any = publisher.broker
     work = Work(store, parts.open_client(settings, budget), publisher, settings.entities, stop)
     declare_actors(broker, work, settings.esid_queue_prefix)
+    if isinstance(broker, DatabaseBroker):
+        broker.release_dead()
     queues = {queue_name(settings.esid_queue_prefix, entity) for entity in settings.entities}
     consumer = dramatiq.Worker(broker, queues=queues, worker_threads=settings.esid_threads, worker_timeout=500)
     consumer.queue_prefetch = settings.esid_prefetch * settings.esid_threads
     consumer.start()
-    while not stop.wait(3600):
-        pass
+    signals.wait_for_stop(stop)
     consumer.stop(timeout=int(WORKER_STOP_S * 1000))
     work.close()
     broker.close()
@@ -61,8 +63,7 @@ def scheduler(settings: Settings, stop: Stop) -> None:
     }
     chosen = {entity: text for entity, text in schedules.items() if entity in settings.entities}
     runner.start(schedule.plan(chosen, progress_s=PROGRESS_TTY_S if sys.stderr.isatty() else PROGRESS_S))
-    while not stop.wait(3600):
-        pass
+    signals.wait_for_stop(stop)
     runner.stop()
     budget.close()
     store.close()
@@ -73,6 +74,7 @@ def web(settings: Settings, stop: Stop, listener: Any) -> None:
     store = parts.open_store(settings)
     publisher = parts.open_publisher(settings, store)
     budget = parts.open_budget(settings)
-    serve(listener, store, publisher.broker, budget, stop)
+    with serve(listener, store, publisher.broker, budget):
+        signals.wait_for_stop(stop)
     budget.close()
     store.close()

@@ -1,20 +1,36 @@
-"""Signals: handlers set a flag and nothing else; a second SIGTERM changes nothing. Children die with their parent."""
+"""Signals: blocked everywhere and waited for by the main thread, so that no handler ever interrupts anything.
+
+A second SIGTERM stays pending and changes nothing. Children inherit the mask, and die with their parent.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
-from collections.abc import Callable
+
+from esid.clock import Stop
 
 _PR_SET_PDEATHSIG = 1
+_STOPPING = {signal.SIGTERM, signal.SIGINT}
 
 
-def on_stop(stop: Callable[[], None]) -> None:
-    """Call `stop` at SIGTERM and SIGINT, each time (it must be idempotent). SIGHUP is ignored: nothing is reloaded."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop())
+def block() -> None:
+    """Hold back SIGTERM and SIGINT until somebody waits for them. SIGHUP is ignored: nothing is reloaded."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def wait(seconds: float) -> bool:
+    """True when a stop was asked for within `seconds` (or before)."""
+    return signal.sigtimedwait(_STOPPING, seconds) is not None
+
+
+def wait_for_stop(stop: Stop) -> None:
+    """Return when a stop was asked for, and tell all threads."""
+    while not wait(3600.0):
+        pass
+    stop.set()
 
 
 def die_with_parent(parent: int) -> None:

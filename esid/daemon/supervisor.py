@@ -23,7 +23,6 @@ from esid.clock import Stop
 from esid.daemon import children, lock, parts, signals
 from esid.errors import AddressInUse, EsidError
 from esid.settings import Settings
-from esid.store import messages
 
 #: Seconds in which everything has ended after SIGTERM; the unit file's TimeoutStopSec is larger.
 STOP_S = 75.0
@@ -49,7 +48,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings, *, with_scheduler: bool = True) -> None:
         self._settings = settings
-        self._stop = Stop()
+        signals.block()
         self._listener = _listen(settings.esid_http_listen)
         self._children = [
             Child(f"worker-{number}", partial(children.worker, settings)) for number in range(1, settings.esid_processes + 1)
@@ -65,7 +64,6 @@ class Supervisor:
         Raises:
             EsidError: the daemon cannot start; nothing runs.
         """
-        signals.on_stop(self._stop.set)
         directory = parts.data_dir(self._settings)
         held = lock.InstanceLock(directory, alone=self._settings.database.startswith("sqlite:"))
         self._prepare()
@@ -73,7 +71,7 @@ class Supervisor:
             for child in self._children:
                 self._start(child)
             log.event(_log, "daemon.started", self._words(), pid=os.getpid())
-            while not self._stop.wait(_LOOK_S):
+            while not signals.wait(_LOOK_S):
                 if not all(self._keep_alive(child) for child in self._children):
                     return 70
             return 0
@@ -86,7 +84,6 @@ class Supervisor:
         store = parts.ready_store(self._settings)
         try:
             parts.open_publisher(self._settings, store).broker.check()
-            messages.release(store, "%") if store.is_sqlite else None
         finally:
             store.close()
 
@@ -141,10 +138,8 @@ class Supervisor:
 def _child_main(name: str, main: Callable[[Stop], None], parent: int) -> None:
     """What a child does: never returns into the supervisor's code."""
     signals.die_with_parent(parent)
-    stop = Stop()
-    signals.on_stop(stop.set)
     try:
-        main(stop)
+        main(Stop())
     except EsidError as error:
         log.event(_log, "daemon.child_failed", str(error), level=logging.ERROR, child=name)
         sys.exit(error.exit_code)

@@ -7,10 +7,12 @@ once when the supervisor releases it. There is no delay queue: delays are times 
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -80,6 +82,13 @@ class DatabaseBroker(dramatiq.Broker):
         """Empty one queue."""
         return messages.clear(self.store, queue_name)
 
+    def release_dead(self) -> None:
+        """Give back at once what processes of this host held that are gone; without it their leases would have to end."""
+        for owner in messages.owners(self.store):
+            host, _, rest = owner.partition(":")
+            if host == socket.gethostname() and not Path(f"/proc/{rest.partition(':')[0]}").exists():
+                messages.release(self.store, owner)
+
     def flush(self, queue_name: str) -> None:
         """Dramatiq's word for `purge`."""
         self.purge(queue_name)
@@ -104,7 +113,7 @@ class DatabaseConsumer(dramatiq.Consumer):
     def __init__(self, broker: DatabaseBroker, queue_name: str, prefetch: int, timeout_s: float) -> None:
         self._broker, self._queue = broker, queue_name
         self._prefetch, self._timeout_s = prefetch, timeout_s
-        self.owner = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._claimed: deque[DatabaseMessage] = deque()
         self._held = 0
         self._acked: list[int] = []
@@ -119,8 +128,8 @@ class DatabaseConsumer(dramatiq.Consumer):
         self._settle(self._returned if message.requeue else self._acked, message)
 
     def nack(self, message: Any) -> None:
-        """The dead-letter middleware has recorded it; it leaves the queue."""
-        self._settle(self._acked, message)
+        """Leave the queue: the dead-letter middleware has recorded it, or asks for it to be given back."""
+        self._settle(self._returned if message.requeue else self._acked, message)
 
     def requeue(self, many: Iterable[Any]) -> None:
         """Give back what was claimed and not begun."""

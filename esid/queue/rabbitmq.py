@@ -194,6 +194,13 @@ class RabbitConsumer(_RabbitmqConsumer):
             # The connection is gone, and with it the delivery: RabbitMQ has taken the message back.
             return
 
+    def nack(self, message: Any) -> None:
+        """Reject; the dead-letter middleware has recorded it, or asks for it to be given back."""
+        if message.requeue:
+            self.ack(message)
+        else:
+            super().nack(message)
+
     def __next__(self) -> RabbitMessage | None:
         """The next message, or None after the timeout. Raises ConnectionClosed."""
         try:

@@ -83,9 +83,15 @@ def renew(store: Store, owner: str, lease_s: float) -> None:
 
 
 def release(store: Store, owner: str) -> int:
-    """Give back at once everything that `owner` (a consumer of a dead process, or `prefix%`) held."""
-    sql = f"UPDATE messages SET owner = NULL, ready_at = {_now(store)} WHERE owner LIKE %s RETURNING id"
+    """Give back at once everything that `owner` held."""
+    sql = f"UPDATE messages SET owner = NULL, ready_at = {_now(store)} WHERE owner = %s RETURNING id"
     return len(store.run(lambda: store.rows(sql, (owner,))))
+
+
+def owners(store: Store) -> list[str]:
+    """Everybody who holds a message."""
+    with store.connection():
+        return [owner for (owner,) in store.rows("SELECT DISTINCT owner FROM messages WHERE owner IS NOT NULL")]
 
 
 def counts(store: Store) -> dict[str, tuple[int, int]]:

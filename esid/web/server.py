@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from esid import __version__
-from esid.clock import Stop
 from esid.errors import EsidError
 from esid.esi.budget import Budget
 from esid.queue.broker import Queue
@@ -89,12 +90,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def serve(listener: Any, store: Store, broker: Queue, budget: Budget, stop: Stop) -> None:
-    """Answer until `stop`."""
+@contextmanager
+def serve(listener: Any, store: Store, broker: Queue, budget: Budget) -> Iterator[None]:
+    """Answer as long as the context lasts."""
     server = _Server(listener, store, broker, budget)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, name="web", daemon=True)
     thread.start()
-    while not stop.wait(3600):
-        pass
-    server.shutdown()
-    thread.join()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()

@@ -13,6 +13,7 @@ import dramatiq
 from dramatiq.errors import ActorNotFound
 
 from esid import log
+from esid.errors import EsidError
 from esid.queue.actors import BadMessage
 from esid.store import dead_letters
 from esid.store.connection import Store
@@ -39,5 +40,10 @@ class DeadLetters(dramatiq.Middleware):
         reason = "unknown_actor" if isinstance(exception, ActorNotFound) else "bad_message"
         words = str(exception) if exception else "rejected"
         body = message._message.encode().decode("utf-8", "backslashreplace")
-        dead_letters.add_message(self._store, reason, words, body)
+        try:
+            dead_letters.add_message(self._store, reason, words, body)
+        except EsidError:
+            # No record, no rejection: it is delivered again.
+            message.requeue = True
+            return
         log.event(_log, "work.dead", words, level=logging.WARNING, reason=reason, actor=message.actor_name)

@@ -1,0 +1,111 @@
+"""Docs that lie are bugs: commands, settings, tables and units in the docs are those of the code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import esid.cli
+from esid import __version__, errors, settings
+from esid.daemon import supervisor
+from esid.entities import ENTITIES, MIRRORED
+from esid.store.tables import TABLES
+from tests.daemon import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
+TABLES_MD = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
+UNIT = (ROOT / "contrib" / "systemd" / "esid.service").read_text(encoding="utf-8")
+PM2 = (ROOT / "contrib" / "pm2" / "ecosystem.config.js").read_text(encoding="utf-8")
+MODELS = [*(table for entity in ENTITIES for table in entity.tables), *TABLES]
+
+
+def commands() -> dict[str, Any]:
+    """Name -> parser of every command."""
+    for action in esid.cli._parser()._actions:
+        if action.dest == "name":
+            return dict(action.choices)  # type: ignore[arg-type]
+    raise AssertionError("no commands")
+
+
+@pytest.mark.parametrize("name", commands())
+def test_the_readme_names_the_command_and_its_options(name: str) -> None:
+    (row,) = [line for line in README.splitlines() if line.startswith(f"| `esid {name}")]
+    for option in (option for action in commands()[name]._actions for option in action.option_strings):
+        if option not in {"-h", "--help"}:
+            assert option in row, option
+
+
+def test_the_readme_names_no_command_that_does_not_exist() -> None:
+    named = set(re.findall(r"\besid ([a-z]+)\b(?=[^\n]*`)", "\n".join(re.findall(r"`[^`\n]+`", README))))
+    assert named - {"esid"} <= set(commands())
+
+
+@pytest.mark.parametrize("setting", settings.TABLE, ids=lambda setting: setting.name)
+def test_the_example_has_every_setting_with_default_unit_and_meaning(setting: settings.Setting) -> None:
+    assert f"# {setting.help} [{setting.unit}]\n#{setting.name}={setting.default}\n" in EXAMPLE
+
+
+def test_the_example_has_no_setting_that_does_not_exist() -> None:
+    assert set(re.findall(r"^#?([A-Z_]+)=", EXAMPLE, re.M)) == {setting.name for setting in settings.TABLE}
+
+
+def test_the_readme_names_no_setting_that_does_not_exist() -> None:
+    named = set(re.findall(r"\b((?:ESI|ESID|DB)_[A-Z_]+|DATABASE_URL|RABBITMQ_URL|WORKER_TYPES)\b", README))
+    assert {name for name in named if not name.endswith("_")} <= {setting.name for setting in settings.TABLE}
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.table_name)
+def test_the_tables_page_has_every_column(model: Any) -> None:
+    _, _, section = TABLES_MD.partition(f"## {model._meta.table_name}\n")
+    rows = re.findall(r"^\| ([a-z_]+)(\??) \|", section.partition("|---|---|")[2].partition("\n## ")[0], re.M)
+    assert rows == [(name, "?" if field.null else "") for name, field in model._meta.fields.items()]
+
+
+def test_the_tables_page_has_no_table_that_does_not_exist() -> None:
+    assert re.findall(r"^## (\w+)$", TABLES_MD, re.M) == [model._meta.table_name for model in MODELS]
+
+
+def exit_codes() -> set[int]:
+    """Every code that an error of ours ends in."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.EsidError)]
+    return {kind.exit_code for kind in kinds}
+
+
+def test_every_exit_code_stands_in_both_tables() -> None:
+    in_readme = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.M)}
+    in_cli = {int(code) for code in re.findall(r"^(\d+) +\S", str(esid.cli.__doc__), re.M)}
+    assert in_readme == in_cli == exit_codes() | {0, 1, 130}
+
+
+@pytest.mark.parametrize("name", [kind.__name__ for kind in vars(errors).values() if isinstance(kind, type)])
+def test_the_tree_in_the_docstring_has_every_error(name: str) -> None:
+    assert re.search(rf"(^|[ ─]){name}\b", str(errors.__doc__), re.M)
+
+
+def test_the_readme_names_every_entity() -> None:
+    for entity in MIRRORED:
+        assert f"`{entity.name}`" in README
+
+
+def test_the_service_managers_wait_longer_than_a_stop_takes() -> None:
+    assert int(re.findall(r"^TimeoutStopSec=(\d+)$", UNIT, re.M)[0]) > supervisor.STOP_S
+    assert int(re.findall(r"kill_timeout: (\d+)", PM2)[0]) / 1000 > supervisor.STOP_S
+    assert "treekill: false" in PM2
+    assert "KillMode=mixed" in UNIT
+
+
+def test_the_service_managers_restart_only_what_a_restart_may_cure() -> None:
+    codes = {int(code) for code in re.findall(r"^RestartPreventExitStatus=(.*)$", UNIT, re.M)[0].split()}
+    assert codes == exit_codes() - {69, 70}
+    assert re.findall(r"stop_exit_codes: \[(.*)\]", PM2)[0] == ", ".join(map(str, [0, *sorted(codes)]))
+
+
+def test_the_changelog_knows_the_version() -> None:
+    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    printed = subprocess.run([sys.executable, "-m", "esid", "version"], capture_output=True, check=True, cwd=ROOT)
+    assert printed.stdout.decode().strip() == f"esid {__version__}"
