@@ -7,7 +7,7 @@ SERVERS = rabbitmq-server postgresql
 .PHONY: run test lint servers clean
 
 run: $(VENV)/.run
-	$(if $(CONTACT),ESI_CONTACT="$(CONTACT)") $(BIN)/esid run
+	@$(if $(CONTACT),ESI_CONTACT="$(CONTACT)") $(BIN)/esid run
 
 test: lint servers
 	$(BIN)/python -m pytest
@@ -26,15 +26,15 @@ servers:
 	fi
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV) || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq python3-venv && \
+	@$(PYTHON) -m venv $(VENV) || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq python3-venv && \
 	  $(PYTHON) -m venv $(VENV); } || { echo "python3 -m venv failed; run: sudo apt-get install python3-venv" >&2; exit 1; }
 
 $(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@echo "setting up $(VENV)"; $(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/.dev: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@echo "setting up $(VENV)"; $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
 clean:

@@ -1,0 +1,151 @@
+"""When things go wrong the tables still end equal to the world, or a dead letter says why they do not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esid.entities.corporation import Corporation
+from esid.store.connection import Store
+from tests import mirror
+from tests.conftest import Stack
+from tests.daemon import Daemon
+from tests.fake_esi import FakeEsi, World
+from tests.process.test_mirror import reachable, wait_for_sync
+from tests.servers import PrivatePostgres, PrivateRabbitmq
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def main_daemon(main_stack: Stack, esi: FakeEsi, tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon on the embedded default and at scale."""
+    made = Daemon({**main_stack.environment(tmp_path / "data"), "ESI_BASE_URL": esi.base_url, "ESI_MAX_RPS": "0"})
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def main_store(main_stack: Stack) -> Iterator[Store]:
+    """Its database."""
+    store = Store(main_stack.database_url, pool_size=2)
+    yield store
+    store.close()
+
+
+def letters(daemon: Daemon) -> list[dict[str, Any]]:
+    """Every dead letter."""
+    found: list[dict[str, Any]] = json.loads(daemon.ok("dead", "list", "--json"))
+    return found
+
+
+def test_gateway_errors_cost_retries_and_no_row(main_daemon: Daemon, esi: FakeEsi, world: World, main_store: Store) -> None:
+    # Given that every tenth answer is a gateway's error page
+    esi.faults.add("/corporations", html=502, probability=0.1)
+    esi.faults.add("/characters", status=504, probability=0.1)
+    main_daemon.start()
+    wait_for_sync(main_daemon, main_store)
+    mirror.assert_equal(main_store, reachable(world))
+    assert letters(main_daemon) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ({"json": {"name": 5}}, "bad_field"),
+        ({"status": 403}, "http_403"),
+        ({"body": b"<html>sorry</html>"}, "bad_body"),
+        ({"redirect": "http://127.0.0.1:1/"}, "redirect"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_answer_that_cannot_be_used_is_a_dead_letter_with_its_reason(
+    main_daemon: Daemon, esi: FakeEsi, world: World, main_store: Store, fault: dict[str, Any], reason: str
+) -> None:
+    key = next(iter(world.npc_corporations))
+    esi.faults.add(f"/corporations/{key}", exact=True, no_expires=True, **fault)
+    main_daemon.ok("enqueue", "corporation", str(key))
+    main_daemon.start("--actors", "corporation")
+    wait_until(lambda: letters(main_daemon), 30, main_daemon.log, every_s=0.2)
+    (letter,) = letters(main_daemon)
+    assert (letter["entity_type"], letter["entity_id"], letter["reason"]) == ("corporation", key, reason)
+    assert key not in mirror.table(main_store, Corporation)
+    assert "Traceback" not in main_daemon.log
+
+
+def test_a_flood_of_404s_meets_no_420_and_every_id_has_its_reason(main_stack: Stack, tmp_path: Path) -> None:
+    # Given an error window that is short enough to see several of them
+    with FakeEsi(World(), error_limit=40, error_window_s=3) as esi:
+        settings = {**main_stack.environment(tmp_path / "data"), "ESI_BASE_URL": esi.base_url, "ESI_MAX_RPS": "0"}
+        daemon = Daemon(settings)
+        daemon.ok("enqueue", "corporation", "-", stdin="\n".join(str(98_000_000 + n) for n in range(150)))
+        store = Store(main_stack.database_url, pool_size=2)
+        daemon.start("--actors", "corporation")
+        try:
+            wait_for_sync(daemon, store, 90, only="corporation")
+            assert esi.answers(420) == []
+            assert {letter["reason"] for letter in letters(daemon)} == {"not_found"}
+            assert len(letters(daemon)) == 150
+            # Each was asked once: waiting for the window used up no attempt.
+            assert esi.count(prefix="/corporations/98") == 150
+        finally:
+            daemon.end()
+            store.close()
+
+
+@pytest.fixture
+def own_stack(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+    """A daemon on servers of its own, which a test may kill."""
+    made: list[Daemon] = []
+
+    def make(esi: FakeEsi, database_url: str, rabbitmq_url: str) -> Daemon:
+        settings = {"DATABASE_URL": database_url, "RABBITMQ_URL": rabbitmq_url, "ESID_DATA_DIR": str(tmp_path / "data")}
+        made.append(Daemon({**settings, "ESI_BASE_URL": esi.base_url, "ESI_MAX_RPS": "0"}))
+        return made[-1]
+
+    yield make
+    for daemon in made:
+        daemon.end()
+
+
+def test_rabbitmq_is_killed_in_the_middle_of_a_sync(
+    own_stack: Callable[..., Daemon], esi: FakeEsi, world: World, postgres: PrivatePostgres
+) -> None:
+    esi.latency_s = 0.1
+    with PrivateRabbitmq() as rabbitmq:
+        daemon = own_stack(esi, postgres.url(postgres.create_database()), rabbitmq.url)
+        daemon.start()
+        wait_until(lambda: esi.count() > 20, 20, daemon.log)
+        rabbitmq.kill()
+        rabbitmq.start()
+        store = Store(daemon.settings["DATABASE_URL"], pool_size=2)
+        wait_for_sync(daemon, store, 90)
+        mirror.assert_equal(store, reachable(world))
+        assert daemon.log.count("rabbitmq.away") <= 4  # one for each consumer's process at most a line
+        assert "Traceback" not in daemon.log
+        store.close()
+        assert daemon.stop() == 0
+
+
+def test_postgresql_is_stopped_hard_in_the_middle_of_a_sync(
+    own_stack: Callable[..., Daemon], esi: FakeEsi, world: World, rabbitmq: PrivateRabbitmq
+) -> None:
+    esi.latency_s = 0.1
+    with PrivatePostgres() as postgres:
+        daemon = own_stack(esi, postgres.url(postgres.create_database()), rabbitmq.url)
+        daemon.settings["ESID_QUEUE_PREFIX"] = "pgstop"
+        daemon.start()
+        wait_until(lambda: esi.count() > 20, 20, daemon.log)
+        postgres.stop("immediate")
+        wait_until(lambda: "away" in daemon.log, 20, daemon.log)
+        postgres.start()
+        store = Store(daemon.settings["DATABASE_URL"], pool_size=2)
+        wait_for_sync(daemon, store, 120)
+        mirror.assert_equal(store, reachable(world))
+        assert "Traceback" not in daemon.log
+        assert letters(daemon) == []
+        store.close()
+        assert daemon.stop() == 0
