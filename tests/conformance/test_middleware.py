@@ -1,0 +1,130 @@
+"""What becomes of messages whose work fails in ways that no entity knows: it is counted, kept, and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import pytest
+
+from esid.clock import Stop
+from esid.entities import BY_NAME
+from esid.entities.base import Failed
+from esid.errors import DatabaseUnavailable, Held, NotFound
+from esid.esi.budget import Budget, Limits
+from esid.queue.actors import BadMessage, Unfinished
+from esid.queue.broker import FOLLOW_UP, open_broker, queue_name
+from esid.queue.middleware.dead_letters import DeadLetters
+from esid.queue.middleware.hold import Hold
+from esid.queue.middleware.retries import LONGEST_WAIT_S, Retries, wait_s
+from esid.queue.publish import Publisher
+from esid.store import dead_letters, ledger
+from esid.store.connection import Store
+from esid.store.dead_letters import Filter
+from esid.store.model import Job, Seen
+from tests.waiting import wait_until
+
+QUEUE = queue_name("t", "corporation")
+
+
+@pytest.fixture
+def broker(store: Store, tmp_path: Path) -> Iterator[Any]:
+    """A broker with all of our middleware and no actor yet."""
+    budget = Budget(tmp_path / "budget", Limits())
+    yield open_broker(store, "", "t", [Hold(store, budget, Stop()), Retries(store), DeadLetters(store)])
+    budget.close()
+
+
+def work(store: Store, broker: Any, outcome: Any, *ids: int, until: Any) -> None:
+    """Ask for ids and let a worker run an actor that raises `outcome`."""
+
+    def actor(_: list[int]) -> None:
+        raise outcome
+
+    broker.actors.pop("corporation", None)
+    dramatiq.actor(actor, broker=broker, actor_name="corporation", queue_name=QUEUE)
+    accepted = ledger.request(store, [Seen("corporation", key) for key in ids])
+    Publisher(store, broker, "t").publish(BY_NAME["corporation"], accepted.queued, FOLLOW_UP)
+    worker = dramatiq.Worker(broker, queues={QUEUE}, worker_threads=1, worker_timeout=50)
+    worker.start()
+    try:
+        wait_until(until, 15, "the outcome")
+    finally:
+        worker.stop()
+
+
+def job(store: Store, key: int) -> dict[str, Any]:
+    """One job."""
+    found = ledger.job(store, "corporation", key)
+    assert found
+    return found
+
+
+@pytest.mark.parametrize(
+    "crash", [RuntimeError("boom"), MemoryError(), RecursionError(), SystemExit(3), KeyboardInterrupt()], ids=repr
+)
+def test_an_error_of_our_own_is_an_attempt_and_the_worker_lives(store: Store, broker: Any, crash: BaseException) -> None:
+    work(store, broker, crash, 1, 2, until=lambda: job(store, 1)["retry_count"] == 1)
+    assert job(store, 2)["status"] == "pending"
+    assert str(job(store, 2)["error"]).startswith("crash: ")
+    assert job(store, 2)["due_at"] is not None
+    assert broker.depths()[QUEUE] == 0
+
+
+def test_the_third_crash_is_a_dead_letter_with_its_traceback(store: Store, broker: Any) -> None:
+    for attempt in (1, 2, 3):
+        work(store, broker, RuntimeError("boom"), 1, until=lambda attempt=attempt: job(store, 1)["retry_count"] == attempt)
+        ledger.defer(store, "corporation", [1], 0.0) if attempt < 3 else None
+    (letter,) = dead_letters.find(store, Filter())
+    assert (letter.entity_id, letter.reason, letter.attempts) == (1, "crash", 3)
+    assert "RuntimeError: boom" in str(letter.traceback)
+
+
+def test_what_the_budget_holds_waits_uncounted(store: Store, broker: Any) -> None:
+    held = Unfinished("corporation", [], [1, 2], Held(30.0, "bucket"))
+    work(store, broker, held, 1, 2, until=lambda: job(store, 2)["status"] == "pending" and job(store, 2)["due_at"])
+    assert job(store, 1)["retry_count"] == 0
+    assert dead_letters.find(store, Filter()) == []
+
+
+def test_a_database_that_was_away_gives_the_message_back_uncounted(store: Store, broker: Any) -> None:
+    ran: list[int] = []
+
+    def actor(ids: list[int]) -> None:
+        ran.extend(ids)
+        if len(ran) == 1:
+            raise DatabaseUnavailable("away")
+
+    dramatiq.actor(actor, broker=broker, actor_name="corporation", queue_name=QUEUE)
+    Publisher(store, broker, "t").publish(BY_NAME["corporation"], [1], FOLLOW_UP)
+    worker = dramatiq.Worker(broker, queues={QUEUE}, worker_threads=1, worker_timeout=50)
+    worker.start()
+    try:
+        wait_until(lambda: ran == [1, 1], 15, "the second delivery")
+    finally:
+        worker.stop()
+    assert dead_letters.find(store, Filter()) == []
+
+
+@pytest.mark.parametrize("arguments", [BadMessage("no list"), BadMessage("'x'")], ids=str)
+def test_arguments_that_are_no_ids_are_a_dead_letter(store: Store, broker: Any, arguments: BadMessage) -> None:
+    work(store, broker, arguments, 1, until=lambda: dead_letters.find(store, Filter()))
+    (letter,) = dead_letters.find(store, Filter())
+    assert (letter.reason, letter.message) == ("bad_message", str(arguments))
+    assert '"corporation"' in str(letter.body)
+
+
+def test_one_failed_id_leaves_the_others_of_its_message_alone(store: Store, broker: Any) -> None:
+    failed = Unfinished("corporation", [Failed(Job("corporation", 1), NotFound("HTTP 404", status=404))], [], None)
+    work(store, broker, failed, 1, 2, until=lambda: job(store, 1)["status"] == "failed")
+    assert job(store, 2)["status"] == "pending"
+    assert job(store, 2)["error"] is None
+
+
+def test_waits_double_from_two_seconds_to_five_minutes_with_full_jitter() -> None:
+    for attempt, most in ((1, 2), (2, 4), (3, 8), (8, 256), (9, LONGEST_WAIT_S), (50, LONGEST_WAIT_S)):
+        waits = [wait_s(attempt) for _ in range(500)]
+        assert 0 <= min(waits) < most * 0.1
+        assert most * 0.9 < max(waits) <= most

@@ -1,0 +1,163 @@
+"""Asking for work, on every pair of database and queue: what waits in the ledger always gets a message again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from esid import clock
+from esid.entities import BY_NAME
+from esid.entities.alliance import ALLIANCE
+from esid.entities.character import CHARACTER
+from esid.entities.corporation import CORPORATION
+from esid.queue import requests
+from esid.queue.broker import open_broker, queue_name
+from esid.queue.publish import Publisher
+from esid.queue.requests import Requests, dispatch, sweep
+from esid.store import ledger, migrate
+from esid.store.connection import Store
+from esid.store.dead_letters import Filter
+from esid.store.model import Done, Failure, Seen
+from tests.conftest import Stack
+
+QUEUES = ("alliance", "corporation", "character", "killmail")
+
+
+@dataclass
+class Desk:
+    """Where requests are made, and how many messages wait."""
+
+    store: Store
+    publisher: Publisher
+    requests: Requests
+    prefix: str
+
+    def waiting(self, entity: str) -> int:
+        """Messages in one queue."""
+        return self.publisher.broker.depths()[queue_name(self.prefix, entity)]
+
+    def purge(self) -> None:
+        """Lose every message, behind the ledger's back."""
+        for entity in QUEUES:
+            self.publisher.broker.purge(queue_name(self.prefix, entity))
+
+
+@pytest.fixture
+def desk(stack: Stack) -> Iterator[Desk]:
+    """A desk without any daemon."""
+    store = Store(stack.database_url, pool_size=4)
+    migrate.migrate(store)
+    broker = open_broker(store, stack.rabbitmq_url, stack.queue_prefix)
+    broker.check()
+    publisher = Publisher(store, broker, stack.queue_prefix)
+    made = Desk(store, publisher, Requests(store, publisher, stack.queue_prefix), stack.queue_prefix)
+    yield made
+    made.purge()
+    broker.close()
+    store.close()
+
+
+def enqueue(desk: Desk, entity: str, *ids: int) -> None:
+    """A person asks."""
+    list(desk.requests.enqueue(BY_NAME[entity], [(key, None) for key in ids]))
+
+
+def test_many_ids_share_messages_and_a_bulk_route_takes_a_thousand(desk: Desk) -> None:
+    enqueue(desk, "corporation", *range(98_000_000, 98_000_025))
+    enqueue(desk, "character", *range(90_000_000, 90_002_500))
+    enqueue(desk, "character", *range(91_000_000, 91_000_010))
+    assert desk.waiting("corporation") == 3
+    assert desk.waiting("character") == 3 + 1
+
+
+def test_a_full_sync_asks_for_the_lists_and_what_is_due_and_nothing_twice(desk: Desk) -> None:
+    assert desk.requests.sync("alliance") == 1
+    assert desk.requests.sync("alliance") == 0
+    now = clock.now()
+    ledger.finish(desk.store, "alliances", [Done(1, seen=(Seen("alliance", 99_000_001),), expires_at=now)])
+    ledger.finish(desk.store, "alliance", [Done(99_000_001, expires_at=now)])
+    assert desk.requests.sync("alliance") == 2
+
+
+def test_intents_that_were_never_published_are_dispatched(desk: Desk) -> None:
+    # Given ids that were written by a worker that died before it could publish them
+    ledger.request(desk.store, [Seen("corporation", 98_000_001)])
+    assert dispatch(desk.store, desk.publisher, QUEUES) == 0
+    ledger.defer(desk.store, "corporation", [98_000_001], 0.0)
+
+    assert dispatch(desk.store, desk.publisher, QUEUES) == 1
+    assert dispatch(desk.store, desk.publisher, QUEUES) == 0
+    assert desk.waiting("corporation") == 1
+
+
+def test_a_daemon_dispatches_only_what_it_works_on(desk: Desk) -> None:
+    ledger.request(desk.store, [Seen("corporation", 98_000_001)])
+    ledger.defer(desk.store, "corporation", [98_000_001], 0.0)
+    assert dispatch(desk.store, desk.publisher, ("character",)) == 0
+
+
+def seen_characters(desk: Desk, count: int) -> None:
+    """New characters stood in an answer."""
+    enqueue(desk, "corporation", 98_000_001, 98_000_002)
+    seen = tuple(Seen("character", 90_000_000 + n) for n in range(count))
+    ledger.finish(desk.store, "corporation", [Done(98_000_001, seen=seen)], {"character"})
+
+
+def test_new_characters_wait_for_full_batches_while_other_work_is_open(desk: Desk) -> None:
+    seen_characters(desk, 2300)
+    assert dispatch(desk.store, desk.publisher, QUEUES) == 2000
+    assert desk.waiting("character") == 2
+    assert dispatch(desk.store, desk.publisher, QUEUES) == 0
+
+    # When nothing is open that could bring in more
+    ledger.finish(desk.store, "corporation", [Done(98_000_002)])
+    assert dispatch(desk.store, desk.publisher, QUEUES) == 300
+
+
+def test_new_characters_wait_no_longer_than_that(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen_characters(desk, 20)
+    assert dispatch(desk.store, desk.publisher, QUEUES) == 0
+    monkeypatch.setattr(requests, "GATHER_S", -1.0)
+    assert dispatch(desk.store, desk.publisher, QUEUES) == 20
+
+
+@pytest.mark.parametrize("entity", [CORPORATION, ALLIANCE, CHARACTER], ids=lambda entity: entity.name)
+def test_lost_messages_are_published_again(desk: Desk, entity: object) -> None:
+    name = getattr(entity, "name", "")
+    ids = range(98_000_000, 98_000_030)
+    enqueue(desk, name, *ids)
+
+    # While messages wait, an old job is just a long queue
+    assert sweep(desk.store, desk.publisher, QUEUES, -1.0) == 0
+    desk.purge()
+    assert sweep(desk.store, desk.publisher, QUEUES, 60.0) == 0
+    assert sweep(desk.store, desk.publisher, QUEUES, -1.0) == 30
+    assert desk.waiting(name) == (1 if name == "character" else 3)
+
+
+def test_the_sweep_leaves_what_is_done_or_waits_alone(desk: Desk) -> None:
+    enqueue(desk, "corporation", 98_000_001, 98_000_002)
+    desk.purge()
+    ledger.finish(desk.store, "corporation", [Done(98_000_001)])
+    ledger.retry(desk.store, "corporation", {98_000_002: 60.0}, {98_000_002: Failure("unavailable", "")})
+    assert sweep(desk.store, desk.publisher, QUEUES, -1.0) == 0
+
+
+def test_a_purge_is_undone_by_the_next_full_sync(desk: Desk) -> None:
+    enqueue(desk, "corporation", *range(98_000_000, 98_000_030))
+    enqueue(desk, "alliance", 99_000_001)
+    assert desk.requests.purge("corporation") == (3, 30)
+    assert (desk.waiting("corporation"), desk.waiting("alliance")) == (0, 1)
+    assert desk.requests.sync("corporation") == 31  # and the list of NPC corporations
+
+
+def test_dead_letters_go_back_once(desk: Desk) -> None:
+    enqueue(desk, "corporation", 98_000_001, 98_000_002)
+    failure = Failure("http_403", "HTTP 403")
+    ledger.retry(desk.store, "corporation", {}, {98_000_001: failure, 98_000_002: failure})
+    desk.purge()
+    assert desk.requests.retry_dead(Filter(entity="corporation")) == 2
+    assert desk.requests.retry_dead(Filter(entity="corporation")) == 0
+    assert desk.waiting("corporation") == 1
