@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from apscheduler.triggers.cron import CronTrigger
 from dotenv import dotenv_values
@@ -45,10 +45,7 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
 
 def _number(low: float, high: float) -> Callable[[str], float]:
     def parse(value: str) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
+        number = float(value) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value, re.ASCII) else math.nan
         if not low <= number <= high:
             raise ValueError(f"a number from {low:g} to {high:g}")
         return number
@@ -115,8 +112,7 @@ def _listen(value: str) -> str:
     host, _, port = value.rpartition(":")
     try:
         ipaddress.ip_address(host.strip("[]"))
-        if not 0 <= int(port) <= 65535:
-            raise ValueError
+        _integer(0, 65535)(port)
     except ValueError:
         raise ValueError("an address like 127.0.0.1:8580, or off") from None
     return value
@@ -129,8 +125,9 @@ def _prefix(value: str) -> str:
 
 
 def _contact(value: str) -> str:
-    if not re.fullmatch(r"([^\s@;()]+@[^\s@;()]+\.[^\s@;()]+|https?://[^\s;()]+)?", value, re.ASCII):
-        raise ValueError("a mail address or a URL")
+    form = r"([^\s@;()]+@[^\s@;()]+\.[^\s@;()]+|https?://[^\s;()]+)?"
+    if not re.fullmatch(form, value) or not value.isascii() or not value.isprintable():
+        raise ValueError("a mail address or a URL, in ASCII")
     return value
 
 
@@ -272,7 +269,9 @@ class Settings:
         if self.db_host:
             password = f":{quote(self.db_password, safe='')}" if self.db_password else ""
             host = f"[{self.db_host}]" if ":" in self.db_host else self.db_host
-            return f"postgresql://{quote(self.db_user, safe='')}{password}@{host}:{self.db_port}/{quote(self.db_name)}"
+            return (
+                f"postgresql://{quote(self.db_user, safe='')}{password}@{host}:{self.db_port}/{quote(self.db_name, safe='')}"
+            )
         return f"sqlite:///{self.data_dir / 'esid.db'}"
 
     @property
@@ -283,10 +282,9 @@ class Settings:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every text that must never be printed: passwords, also percent-encoded."""
-        found = [self.db_password, quote(self.db_password, safe="")]
-        for url in (self.database_url, self.rabbitmq_url):
-            found.append(_password(url))
-        return tuple(text for text in found if text)
+        found = [self.db_password, *_passwords(self.database_url), *_passwords(self.rabbitmq_url)]
+        forms = [form for text in found for form in (text, unquote(text), quote(text, safe=""))]
+        return tuple(dict.fromkeys(form for form in forms if form))
 
     def shown(self, setting: Setting) -> str:
         """The value of one setting as a person may see it."""
@@ -294,7 +292,7 @@ class Settings:
         if isinstance(value, bool):
             return str(int(value))
         if setting.secret and value:
-            return without_password(value) if "://" in value else "***"
+            return without_password(value) if setting.name.endswith("_URL") else "***"
         return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -311,7 +309,8 @@ def read(environ: Mapping[str, str] | None = None, env_file: Path | None = None)
     environ = os.environ if environ is None else environ
     path = env_file or Path(".env")
     in_file = _read_file(path)
-    warnings = _check_names({**dict.fromkeys(in_file, str(path)), **dict.fromkeys(environ, "the environment")})
+    origins_in_file = {name: f"{path} line {line}" for name, (_, line) in in_file.items()}
+    warnings = _check_names({**origins_in_file, **dict.fromkeys(environ, "the environment")})
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for setting in TABLE:
@@ -319,7 +318,7 @@ def read(environ: Mapping[str, str] | None = None, env_file: Path | None = None)
         try:
             values[setting.field] = setting.parse(text)
         except ValueError as error:
-            shown = "the value" if setting.secret else repr(text)
+            shown = "the value" if setting.secret else repr(without_password(text))
             raise SettingsError(f"{setting.name} ({origin}): {shown} is not {error}") from None
         origins[setting.name] = origin
     settings = Settings(**values, origins=origins, warnings=tuple(warnings))
@@ -351,8 +350,9 @@ def is_loopback(url: str) -> bool:
 
 def without_password(url: str) -> str:
     """The URL with `***` in the place of its password, for logs and messages."""
-    password = _password(url)
-    return url.replace(f":{password}@", ":***@", 1) if password else url
+    for password in sorted(_passwords(url), key=len, reverse=True):
+        url = url.replace(f":{password}@", ":***@", 1).replace(f"password={password}", "password=***")
+    return url
 
 
 def nearest(name: str, known: tuple[str, ...] | list[str]) -> str:
@@ -361,9 +361,10 @@ def nearest(name: str, known: tuple[str, ...] | list[str]) -> str:
     return f"; did you mean {found[0]}?" if found else ""
 
 
-def _password(url: str) -> str:
-    match = re.match(r"[a-z]+://[^/?#]*?:([^/?#]*)@", url)
-    return match[1] if match else ""
+def _passwords(url: str) -> list[str]:
+    """Every password in a URL: before the host (up to the last @, for one that is not encoded), or as a parameter."""
+    found = re.findall(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#:@]*:(.*)@", url) + re.findall(r"[?&]password=([^&#]*)", url)
+    return [text for text in found if text]
 
 
 def _pick(
@@ -396,10 +397,13 @@ def _read_file(path: Path) -> dict[str, tuple[str, int]]:
         with path.open(encoding="utf-8") as stream:
             lines = {}
             for binding in parse_stream(stream):
+                # The parser counts the blank lines before a line as part of it.
+                text = binding.original.string
+                line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
                 if binding.error:
-                    raise SettingsError(f"{path} line {binding.original.line}: cannot be read; write NAME=value")
+                    raise SettingsError(f"{path} line {line}: cannot be read; write NAME=value")
                 if binding.key:
-                    lines[binding.key] = binding.original.line
+                    lines[binding.key] = line
         values = {name: value or "" for name, value in dotenv_values(path).items()}
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -409,7 +413,7 @@ def _read_file(path: Path) -> dict[str, tuple[str, int]]:
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}; check its owner and mode") from None
     has_secret = any(
-        values.get(s.name) and (s.name == "DB_PASSWORD" or _password(values[s.name])) for s in TABLE if s.secret
+        values.get(s.name) and (s.name == "DB_PASSWORD" or _passwords(values[s.name])) for s in TABLE if s.secret
     )
     if has_secret and mode & stat.S_IROTH:
         raise SettingsError(f"{path} holds a password and everybody on this machine can read it; run: chmod 600 {path}")

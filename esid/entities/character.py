@@ -24,9 +24,9 @@ from esid.entities.base import (
     is_due,
     sync_each,
 )
-from esid.errors import EsiError, Held, NotFound, Refused, Stopping
+from esid.errors import BadField, EsiError, EsiUnavailable, Held, NotFound, Refused, Stopping
 from esid.esi.client import Answer, Client, Route
-from esid.esi.decode import Fields, objects
+from esid.esi.decode import Fields
 from esid.store.model import Done, EntityTable, Job, Row, UtcField
 
 #: Most ids of one POST, and seconds that its answer is good for (ESI's own cache; the answer itself has no Expires).
@@ -101,19 +101,21 @@ def _one_batch(jobs: dict[int, Job], edges: Edges) -> Iterator[Result]:
     stale = [key for key, job in jobs.items() if _is_stale(job)]
     looks = Halving(edges.client, AFFILIATION, stale)
     looked = dict(_by_character(looks.answers, "affiliation", "character_id"))
-    bad = set(looks.bad) if looks.error else set(stale) - set(looked)
+    # An id that a whole answer leaves out is as unfit for batches as one that breaks them; an empty answer tells nothing.
+    bad = set(looks.bad) | (set(stale) - set(looked) if looked and not looks.error else set())
     naming = Halving(
         edges.client, NAMES, [] if looks.error else [k for k, job in jobs.items() if is_due(job) and k not in bad]
     )
-    names = {key: _name(fields) for key, (_, fields) in _by_character(naming.answers, "name", "id")}
+    named = dict(_by_character(naming.answers, "name", "id"))
     edges.add_unbatchable("character", sorted(bad | set(naming.bad)))
     for key, job in jobs.items():
+        name = _name(named[key][1]) if key in named else None
         if key in looked:
-            yield _known_in_part(job, *looked[key], names.get(key))
-        elif key not in stale or key in bad:
-            yield _later(job, names.get(key))
-        elif isinstance(looks.error, EsiError):
-            yield Failed(job, looks.error)
+            yield _known_in_part(job, *looked[key], name)
+        elif key not in stale or key in bad or (is_due(job) and not looks.error):
+            yield _later(job, name)
+        elif not isinstance(looks.error, (Held, Stopping)):
+            yield Failed(job, looks.error or EsiUnavailable("the answer of /characters/affiliation lacks this id"))
     interruption = looks.error or naming.error
     if isinstance(interruption, (Held, Stopping)):
         raise interruption
@@ -159,15 +161,23 @@ class Halving:
 
 
 def _by_character(answers: Sequence[Answer], entity: str, key: str) -> Iterator[tuple[int, tuple[Answer, Fields]]]:
+    """The rows of bulk answers by id. A row without an id is as good as missing; it fails no other."""
     for answer in answers:
-        for fields in objects(answer.body, entity):
-            yield fields.id(key), (answer, fields)
+        for row in answer.body if isinstance(answer.body, list) else ():
+            try:
+                fields = Fields(entity, row)
+                yield fields.id(key), (answer, fields)
+            except BadField:
+                continue
 
 
 def _name(fields: Fields) -> str | None:
-    """The name, where the id is a character's."""
-    name: str = fields.text("name")
-    return name if fields.text("category") == "character" else None
+    """The name, where the id is a character's and the row is whole; the details tell what is wrong otherwise."""
+    try:
+        name: str = fields.text("name")
+        return name if fields.text("category") == "character" else None
+    except BadField:
+        return None
 
 
 def _known_in_part(job: Job, answer: Answer, fields: Fields, name: str | None) -> Result:

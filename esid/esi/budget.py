@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from esid import clock
+from esid import clock, host
 from esid.clock import Stop
 from esid.errors import Held, Stopping
 from esid.esi.cache import http_date
@@ -35,7 +35,7 @@ _WORST_COST, _COSTS = 5.0, {2: 2.0, 3: 1.0, 4: 5.0, 5: 0.0}
 
 # Places in the shared file.
 _PAUSED_UNTIL, _WINDOW_ENDS, _ERRORS_LEFT, _NEXT_START, _REQUESTS, _ERRORS, _NOT_MODIFIED = range(7)
-_PID, _IN_FLIGHT, _WAITING = range(3)
+_PID, _STARTED, _IN_FLIGHT, _WAITING = range(4)
 _LIMIT, _WINDOW, _TOKENS, _FILLED_AT, _CLOSED_UNTIL = range(5)
 
 
@@ -144,12 +144,9 @@ class Budget:
                         self._add(_WAITING, 1)
                         registered = True
                 if not reason:
-                    # The place in the pace is ours now, however long it is until then.
-                    if self._stop.wait(wait_s) if wait_s > 0 else self._stop.is_set():
-                        with self._shared.locked():
-                            self._add(_IN_FLIGHT, -1)
-                        raise Stopping("stopping")
-                    return
+                    if self._keep_place(group, wait_s):
+                        return
+                    continue
                 if clock.monotonic() + wait_s > ends_at:
                     raise Held(wait_s, reason)
                 if self._stop.wait(min(wait_s, 0.5)):
@@ -158,6 +155,35 @@ class Budget:
             if registered:
                 with self._shared.locked():
                     self._add(_WAITING, -1)
+
+    def _keep_place(self, group: str | None, wait_s: float) -> bool:
+        """Wait for our place in the pace; False when the budget was closed meanwhile and the place is given back.
+
+        Raises:
+            Stopping: the daemon stops; the place is given back too.
+        """
+        stopped = self._stop.wait(wait_s) if wait_s > 0 else self._stop.is_set()
+        if not stopped and wait_s <= 0:
+            return True
+        with self._shared.locked():
+            if not stopped and not self._is_closed(group, clock.monotonic()):
+                return True
+            self._add(_IN_FLIGHT, -1)
+            if group is not None:
+                self._give_tokens(group, _WORST_COST)
+        if stopped:
+            raise Stopping("stopping")
+        return False
+
+    def _is_closed(self, group: str | None, now: float) -> bool:
+        bucket = self._shared.bucket(group) if group else None
+        closed = bucket is not None and self._shared.bucket_number(bucket, _CLOSED_UNTIL) > now
+        return closed or self._shared.head(_PAUSED_UNTIL) > now
+
+    def _give_tokens(self, group: str, tokens: float) -> None:
+        bucket = self._shared.bucket(group)
+        if bucket is not None:
+            self._shared.set_bucket_number(bucket, _TOKENS, self._shared.bucket_number(bucket, _TOKENS) + tokens)
 
     def _admit(self, group: str | None) -> tuple[float, str]:
         """(seconds to wait, why not); with no reason the request is admitted and leaves after the seconds."""
@@ -245,10 +271,12 @@ class Budget:
             _number(headers.get("X-Esi-Error-Limit-Reset")),
         )
         if remain is not None and reset is not None:
-            # Two answers of one window agree on its end to a second; a later end is a new window.
-            if now + reset > self._shared.head(_WINDOW_ENDS) + 2:
+            ends = now + min(reset, ERROR_WINDOW_S)
+            # Two answers of one window agree on its end to a second; a later end is a new window. An earlier end is an
+            # answer of the last window that comes late: it must not end this one.
+            if ends > self._shared.head(_WINDOW_ENDS) + 2:
                 left = float(ERROR_LIMIT)
-            self._shared.set_head(_WINDOW_ENDS, now + min(reset, ERROR_WINDOW_S))
+            self._shared.set_head(_WINDOW_ENDS, max(ends, self._shared.head(_WINDOW_ENDS)))
             self._shared.set_head(_ERRORS_LEFT, min(left, remain))
         elif status is None or status >= 400:
             if self._shared.head(_WINDOW_ENDS) <= now:
@@ -256,8 +284,7 @@ class Budget:
             self._shared.set_head(_ERRORS_LEFT, max(0.0, left - 1))
 
     def _pause(self, now: float, headers: Mapping[str, str]) -> None:
-        wait_s = _number(headers.get("X-Esi-Error-Limit-Reset"))
-        wait_s = DEFAULT_WAIT_S if wait_s is None else min(wait_s, ERROR_WINDOW_S)
+        wait_s = error_reset_s(headers)
         until = now + wait_s + random.uniform(0.5, 1 + 0.1 * wait_s)  # noqa: S311
         self._shared.set_head(_PAUSED_UNTIL, max(until, self._shared.head(_PAUSED_UNTIL)))
         self._shared.set_head(_NEXT_START, max(until, self._shared.head(_NEXT_START)))
@@ -267,8 +294,7 @@ class Budget:
         if bucket is None:
             return
         if told == group:
-            refund = _WORST_COST - (0.0 if status == 429 else _COSTS.get(status // 100, 0.0))
-            self._shared.set_bucket_number(bucket, _TOKENS, self._shared.bucket_number(bucket, _TOKENS) + refund)
+            self._give_tokens(told, _WORST_COST - (0.0 if status == 429 else _COSTS.get(status // 100, 0.0)))
         remaining = _number(headers.get("X-Ratelimit-Remaining"))
         if remaining is not None:
             reserve = self._shared.bucket_number(bucket, _LIMIT) * self._limits.bucket_reserve / 100
@@ -281,7 +307,9 @@ class Budget:
         bucket = self._bucket(group)
         if bucket is not None:
             wait_s = retry_after_s(headers)
-            self._shared.set_bucket_number(bucket, _CLOSED_UNTIL, now + wait_s * random.uniform(1, 1.1))  # noqa: S311
+            until = now + wait_s * random.uniform(1, 1.1)  # noqa: S311
+            until = max(until, self._shared.bucket_number(bucket, _CLOSED_UNTIL))
+            self._shared.set_bucket_number(bucket, _CLOSED_UNTIL, until)
 
     # -- the shared numbers
 
@@ -289,7 +317,7 @@ class Budget:
         return self._shared.head(_ERRORS_LEFT) if self._shared.head(_WINDOW_ENDS) > now else float(ERROR_LIMIT)
 
     def _add(self, place: int, value: int) -> None:
-        if self._slot is None or self._shared.slot(self._slot, _PID) != os.getpid():
+        if self._slot is None or not self._is_mine(self._slot):
             self._slot = self._take_slot()
         self._shared.set_slot(self._slot, place, max(0.0, self._shared.slot(self._slot, place) + value))
 
@@ -300,17 +328,23 @@ class Budget:
             free = [slot for slot in range(SLOTS) if not self._shared.slot(slot, _PID)] or [SLOTS - 1]
         self._free(free[0])
         self._shared.set_slot(free[0], _PID, os.getpid())
+        self._shared.set_slot(free[0], _STARTED, host.started_at(os.getpid()))
         return free[0]
 
+    def _is_mine(self, slot: int) -> bool:
+        """A pid alone is not enough: in a container the next process soon has it again."""
+        started = self._shared.slot(slot, _STARTED)
+        return self._shared.slot(slot, _PID) == os.getpid() and started == host.started_at(os.getpid())
+
     def _free(self, slot: int) -> None:
-        for place in (_PID, _IN_FLIGHT, _WAITING):
+        for place in (_PID, _STARTED, _IN_FLIGHT, _WAITING):
             self._shared.set_slot(slot, place, 0.0)
 
     def _after_the_dead(self, wait_s: float) -> float:
         """Free the slots of processes that are gone; `wait_s` is handed through."""
         for slot in range(SLOTS):
             pid = int(self._shared.slot(slot, _PID))
-            if pid and pid != os.getpid() and not Path(f"/proc/{pid}").exists():
+            if pid and self._shared.slot(slot, _STARTED) != host.started_at(pid):
                 self._free(slot)
         return wait_s
 
@@ -324,6 +358,12 @@ class Budget:
             "available": int(min(capacity, self._shared.bucket_number(place, _TOKENS) + since * rate)),
             "closed_s": round(max(0.0, self._shared.bucket_number(place, _CLOSED_UNTIL) - now), 1),
         }
+
+
+def error_reset_s(headers: Mapping[str, str]) -> float:
+    """Seconds until the error limit resets; 60 where the answer names no believable time, and at most."""
+    reset = _number(headers.get("X-Esi-Error-Limit-Reset"))
+    return ERROR_WINDOW_S if reset is None else min(reset, ERROR_WINDOW_S)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:

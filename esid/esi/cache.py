@@ -17,7 +17,7 @@ def http_date(text: str | None) -> dt.datetime | None:
         return None
     try:
         time = parsedate_to_datetime(text)
-    except ValueError:
+    except (OverflowError, ValueError):
         return None
     return time if time.tzinfo else time.replace(tzinfo=dt.UTC)
 
@@ -43,4 +43,8 @@ def as_of(headers: Mapping[str, str], cache_s: float, now: dt.datetime) -> dt.da
     """The time that the answer speaks of, by ESI's clock: an answer out of ESI's cache is older than its Date."""
     date = http_date(headers.get("Date")) or now
     expires = http_date(headers.get("Expires"))
-    return min(date, expires - dt.timedelta(seconds=cache_s)) if expires else date
+    if expires is None:
+        return date
+    # An Expires in the distant past only says "do not cache"; no answer is much older than the route's cache time.
+    age = min(dt.timedelta(seconds=2 * cache_s), max(dt.timedelta(0), date - expires + dt.timedelta(seconds=cache_s)))
+    return date - age

@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError
 from esid import __version__, clock
 from esid.errors import BadBody, EsiError, EsiUnavailable, Held, NotFound, Refused, TooLarge
 from esid.esi import cache
-from esid.esi.budget import DEFAULT_WAIT_S, Budget, Outcome, retry_after_s
+from esid.esi.budget import Budget, Outcome, error_reset_s, retry_after_s
 from esid.esi.deadline import DeadlineAdapter, Exchange, Watch
 from esid.esi.decode import parse_json
 
@@ -193,8 +193,7 @@ def _check_status(status: int, headers: Mapping[str, str], body: bytes) -> None:
         return
     words = f"HTTP {status}: {_error_text(body)}"
     if status == 420:
-        reset = headers.get("X-Esi-Error-Limit-Reset", "")
-        raise Held(float(reset) if reset.isdigit() else DEFAULT_WAIT_S, "420")
+        raise Held(error_reset_s(headers), "420")
     if status == 429:
         raise Held(retry_after_s(headers), "429")
     if status == 404:

@@ -68,8 +68,8 @@ class Fields:
         self._values: dict[str, Any] = value
 
     def unknown(self, known: frozenset[str]) -> list[str]:
-        """Names of fields that are not in `known`."""
-        return [name for name in self._values if name not in known]
+        """Names of fields that are not in `known`, in characters that every database keeps."""
+        return [_printable(name) for name in self._values if name not in known]
 
     def has(self, name: str) -> bool:
         """True where the field is there, even as null."""
@@ -145,9 +145,8 @@ class Fields:
         return value
 
 
-def objects(value: object, entity: str) -> Iterator[Fields]:
-    """The members of a body that is a list of objects."""
-    yield from Fields(entity, {"(body)": value}).objects("(body)")
+def _printable(name: str) -> str:
+    return name.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 def _no_constant(name: str) -> Any:

@@ -18,7 +18,7 @@ from pathlib import Path
 from esid.errors import NotPermitted
 
 #: Places in the file, in doubles.
-SLOTS, SLOT_WIDTH = 128, 3
+SLOTS, SLOT_WIDTH = 128, 4
 BUCKETS, NAME_BYTES, BUCKET_WIDTH = 16, 32, 5
 HEAD_WIDTH = 8
 _DOUBLE = struct.Struct("<d")
@@ -98,7 +98,7 @@ class SharedNumbers:
     def bucket_name(self, place: int) -> str:
         """The group's name; "" for an unused place."""
         at = _BUCKETS_AT + place * _BUCKET_BYTES
-        return self._map[at : at + NAME_BYTES].rstrip(b"\0").decode()
+        return self._map[at : at + NAME_BYTES].rstrip(b"\0").decode("utf-8", "replace")
 
     def bucket_number(self, bucket: int, place: int) -> float:
         """A number of one bucket."""
@@ -117,4 +117,4 @@ class SharedNumbers:
 def _boot_id() -> bytes:
     """Format and boot, as 64 bytes."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"esid-budget-1 {boot}".encode().ljust(64, b"\0")
+    return f"esid-budget-2 {boot}".encode().ljust(64, b"\0")

@@ -7,18 +7,16 @@ once when the supervisor releases it. There is no delay queue: delays are times 
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import dramatiq
 from dramatiq.errors import DecodeError
 
-from esid import clock, log
+from esid import clock, host, log
 from esid.errors import DatabaseUnavailable
 from esid.store import dead_letters, messages
 from esid.store.connection import Store
@@ -85,8 +83,8 @@ class DatabaseBroker(dramatiq.Broker):
     def release_dead(self) -> None:
         """Give back at once what processes of this host held that are gone; without it their leases would have to end."""
         for owner in messages.owners(self.store):
-            host, _, rest = owner.partition(":")
-            if host == socket.gethostname() and not Path(f"/proc/{rest.partition(':')[0]}").exists():
+            name, _, rest = owner.partition(":")
+            if name == host.NAME and not host.is_alive(int(rest.partition(":")[0])):
                 messages.release(self.store, owner)
 
     def flush(self, queue_name: str) -> None:
@@ -113,7 +111,7 @@ class DatabaseConsumer(dramatiq.Consumer):
     def __init__(self, broker: DatabaseBroker, queue_name: str, prefetch: int, timeout_s: float) -> None:
         self._broker, self._queue = broker, queue_name
         self._prefetch, self._timeout_s = prefetch, timeout_s
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+        self.owner = f"{host.NAME}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._claimed: deque[DatabaseMessage] = deque()
         self._held = 0
         self._acked: list[int] = []

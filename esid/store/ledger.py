@@ -302,25 +302,25 @@ def _request(store: Store, seen: Sequence[Seen], looked_before: dt.datetime | No
     new = {one.id for one in _discover(store, seen, now)}
     by_id = {one.id: one for one in seen}
     entity = seen[0].entity
-    queued, pending, fresh = set(new), set[int](), set[int]()
+    late, again, pending, fresh = set[int](), set[int](), set[int](), set[int]()
     for status, key, expires, argument, due_at, checked in _states(store, entity, sorted(set(by_id) - new)):
         wanted = by_id[key].argument
         other = wanted is not None and wanted != argument and status != "completed"
         if status in {"pending", "processing"} and not other:
             # An intent that nobody published in time is published now.
-            (queued if _is_before(due_at, now) else pending).add(key)
+            (late if _is_before(due_at, now) else pending).add(key)
         elif status == "completed" and not _is_before(expires, now) and not _is_before(checked, looked_before):
             fresh.add(key)
         else:
-            queued.add(key)
-    for key in sorted(queued - new):
+            again.add(key)
+    for key in sorted(again):
         store.rows(
             "UPDATE sync_jobs SET status = 'pending', retry_count = 0, error = NULL, due_at = %s, updated_at = %s, "
             "argument = COALESCE(%s, argument), expires_at = CASE WHEN status = 'failed' THEN NULL ELSE expires_at END "
             "WHERE entity_type = %s AND entity_id = %s",
             (_grace(now), utc_text(now), by_id[key].argument, entity, key),
         )
-    return Accepted(tuple(sorted(queued)), tuple(sorted(pending)), tuple(sorted(fresh)))
+    return Accepted(tuple(sorted(new | late | again)), tuple(sorted(pending)), tuple(sorted(fresh)))
 
 
 def _states(store: Store, entity: str, ids: Sequence[int]) -> list[tuple[Any, ...]]:

@@ -492,7 +492,7 @@ def test_one_connection_serves_many_requests(esi: FakeEsi, world: World) -> None
 
 
 def test_the_module_serves_until_sigterm() -> None:
-    root = Path(__file__).absolute().parent.parent
+    root = Path(__file__).absolute().parents[2]
     command = [sys.executable, "-m", "tests.fake_esi", "--alliances", "2", "--characters", "50"]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

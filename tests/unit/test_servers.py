@@ -117,7 +117,7 @@ def test_an_interrupted_run_leaves_no_process_and_no_file() -> None:
         print("ready", flush=True)
         threading.Event().wait()
     """
-    root = Path(__file__).absolute().parent.parent
+    root = Path(__file__).absolute().parents[2]
     command = [sys.executable, "-c", textwrap.dedent(script)]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as run:
         assert run.stdout is not None

@@ -1,0 +1,27 @@
+"""What this host knows of its processes."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+NAME = socket.gethostname()
+
+
+def started_at(pid: int) -> float:
+    """When a process was started, in ticks since boot: with the pid it names a process for ever. 0 = it does not run.
+
+    A zombie that nobody has reaped does not run.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0.0
+    # The state follows the command's name, which stands in parentheses and may hold anything (proc(5)).
+    fields = stat.rpartition(")")[2].split()
+    return 0.0 if fields[0] in {"Z", "X"} else float(fields[19])
+
+
+def is_alive(pid: int) -> bool:
+    """True while a process runs."""
+    return started_at(pid) > 0

@@ -1,0 +1,577 @@
+"""The HTTP edge over real HTTP: what is sent, what each answer becomes, and that nothing lasts or grows without end."""
+
+from __future__ import annotations
+
+import datetime as dt
+import gzip
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+import esid
+from esid.errors import BadBody, EsiError, EsiUnavailable, Held, NotFound, Refused, TooLarge
+from esid.esi import client as edge
+from esid.esi.budget import Budget, Limits
+from esid.esi.client import Answer, Client, Route
+from tests.fake_esi import FakeEsi, World
+
+ROOT = Path(__file__).parents[2]
+ALLIANCE = Route("/alliances/{id}")
+KILLMAIL = Route("/killmails/{id}/{argument}", group="killmail")
+AFFILIATION = Route("/characters/affiliation")
+OK = b"HTTP/1.1 200 OK\r\n"
+Ask = Callable[..., Answer]
+
+
+class Raw:
+    """A server that answers each request on a connection of its own with some bytes, and then does `after`.
+
+    `requests` holds the head of each request as it came.
+    """
+
+    def __init__(self, *parts: bytes, after: Callable[[socket.socket], object] = lambda _: None) -> None:
+        self.requests: list[bytes] = []
+        self._parts, self._after = parts, after
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.base_url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(5)
+        self._listener.close()
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                with connection, suppress(OSError):
+                    self.requests.append(connection.recv(65536))
+                    for part in self._parts:
+                        connection.sendall(part)
+                    self._after(connection)
+
+
+def linger(connection: socket.socket) -> None:
+    """Keep the connection open until the client leaves."""
+    connection.recv(1)
+
+
+def pour(connection: socket.socket) -> None:
+    """Send a body until the client leaves."""
+    while True:
+        connection.sendall(b" " * 65536)
+
+
+def drip(connection: socket.socket) -> None:
+    """Send a byte of body now and then until the client leaves."""
+    connection.settimeout(0.05)
+    while True:
+        connection.sendall(b" ")
+        with suppress(TimeoutError):
+            if not connection.recv(1):
+                return
+
+
+@pytest.fixture
+def budget(tmp_path: Path) -> Iterator[Budget]:
+    """A budget of its own for each test, without a pace."""
+    opened = Budget(tmp_path / "budget", Limits(max_rps=0))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def ask(esi: FakeEsi, world: World, budget: Budget) -> Ask:
+    """Asks the fake for the first alliance."""
+    client = Client(esi.base_url, budget)
+    return lambda **more: client.get(ALLIANCE, id=first(world), **more)
+
+
+def first(world: World) -> int:
+    """The first alliance."""
+    return next(iter(world.alliances))
+
+
+def get(server: Raw, budget: Budget, etag: str | None = None) -> Answer:
+    """Ask the raw server."""
+    return Client(server.base_url, budget).get(ALLIANCE, id=7, etag=etag)
+
+
+def took_s(act: Callable[[], object]) -> float:
+    """Seconds that it takes to fail with an `EsiUnavailable`."""
+    start = time.monotonic()
+    with pytest.raises(EsiUnavailable):
+        act()
+    return time.monotonic() - start
+
+
+# -- what is sent
+
+
+def test_the_user_agent_names_program_version_and_contact() -> None:
+    assert edge.user_agent("you@example.com") == f"esid/{esid.__version__} (you@example.com)"
+    assert edge.user_agent("") == f"esid/{esid.__version__}"
+    assert re.fullmatch(r"esid/\d+\.\d+\.\d+\S*", edge.user_agent(""))
+
+
+def test_every_request_says_who_asks_in_which_language_for_which_date(esi: FakeEsi, world: World, budget: Budget) -> None:
+    client = Client(esi.base_url, budget, contact="you@example.com", compatibility_date="2025-12-16")
+    client.get(ALLIANCE, id=first(world))
+    client.post(AFFILIATION, list(world.characters)[:3])
+    for request in esi.log:
+        assert request.headers["user-agent"] == edge.user_agent("you@example.com")
+        assert request.headers["x-compatibility-date"] == "2025-12-16"
+        assert request.headers["accept-language"] == "en"
+        assert "if-none-match" not in request.headers
+
+
+def test_the_whole_head_of_a_request(budget: Budget) -> None:
+    with Raw(OK + b"Content-Length: 2\r\n\r\n[]") as server:
+        get(server, budget, 'W/"x"')
+    lines = server.requests[0].decode().split("\r\n")
+    assert lines[0] == "GET /alliances/7 HTTP/1.1"
+    assert {line.partition(":")[0] for line in lines[1:] if line} == {
+        "Host", "User-Agent", "Accept", "Accept-Encoding", "Accept-Language", "X-Compatibility-Date", "X-Tenant",
+        "If-None-Match",
+    }  # fmt: skip
+    assert "Accept-Encoding: gzip" in lines
+    assert "X-Tenant: tranquility" in lines
+    assert 'If-None-Match: W/"x"' in lines
+
+
+def test_a_slash_at_the_end_of_the_base_url_does_not_count(esi: FakeEsi, world: World, budget: Budget) -> None:
+    Client(esi.base_url + "/", budget).get(ALLIANCE, id=first(world))
+    assert esi.log[0].path == f"/alliances/{first(world)}"
+
+
+def test_the_ids_of_a_post_arrive_in_order(esi: FakeEsi, world: World, budget: Budget) -> None:
+    ids = sorted(world.characters, reverse=True)
+    answer = Client(esi.base_url, budget).post(AFFILIATION, ids)
+    assert esi.log[0].ids == tuple(ids)
+    assert [row["character_id"] for row in answer.body] == ids
+    assert (answer.is_new, answer.etag) == (True, None)
+
+
+def test_one_connection_serves_many_requests(ask: Ask, esi: FakeEsi) -> None:
+    for _ in range(5):
+        ask()
+    assert len(esi._connections) == 1
+
+
+def test_proxies_from_the_environment_are_not_used(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert ask().is_new
+
+
+def test_passwords_from_a_netrc_file_are_not_sent(budget: Budget, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password hunter2\n", encoding="ascii")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with Raw(OK + b"Content-Length: 2\r\n\r\n[]") as server:
+        get(server, budget)
+    assert b"authorization" not in server.requests[0].lower()
+
+
+# -- 200 and 304
+
+
+def test_a_200_is_a_new_answer_with_its_etag_and_expiry(ask: Ask, world: World) -> None:
+    before = dt.datetime.now(dt.UTC)
+    answer = ask()
+    assert answer.is_new
+    assert answer.body == world.alliances[first(world)]
+    assert re.fullmatch(r'"[0-9a-f]{56}"', answer.etag or "")
+    assert abs((answer.expires_at - before).total_seconds() - 3600) < 5
+    assert abs((answer.checked_at - before).total_seconds()) < 5
+
+
+def test_an_etag_is_sent_back_verbatim_and_a_304_is_no_new_answer(ask: Ask, esi: FakeEsi) -> None:
+    etag = ask().etag
+    esi.clock.advance(3601)
+    answer = ask(etag=etag)
+    assert esi.log[1].headers["if-none-match"] == etag
+    assert esi.log[1].status == 304
+    assert (answer.is_new, answer.body, answer.etag) == (False, None, etag)
+    assert (answer.expires_at - dt.datetime.now(dt.UTC)).total_seconds() > 3500
+
+
+def test_a_304_without_headers_keeps_the_etag_and_the_known_time(budget: Budget) -> None:
+    with Raw(b"HTTP/1.1 304 Not Modified\r\n\r\n") as server:
+        answer = get(server, budget, etag='W/"abc"')
+    assert (answer.is_new, answer.etag) == (False, 'W/"abc"')
+    assert abs((answer.expires_at - dt.datetime.now(dt.UTC)).total_seconds() - ALLIANCE.cache_s) < 5
+
+
+def test_a_304_that_nobody_asked_for_is_a_bad_body(budget: Budget) -> None:
+    with Raw(b'HTTP/1.1 304 Not Modified\r\nEtag: "x"\r\n\r\n') as server, pytest.raises(BadBody) as caught:
+        get(server, budget)
+    assert caught.value.status == 304
+
+
+def test_an_answer_without_an_etag_has_none(ask: Ask, esi: FakeEsi) -> None:
+    esi.faults.add("/alliances", no_expires=True)
+    answer = ask(etag='"old"')
+    assert (answer.is_new, answer.etag) == (True, None)
+
+
+def test_a_gzipped_answer_is_unpacked(budget: Budget) -> None:
+    packed = gzip.compress(b'["\xc3\xbc"]')
+    head = b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    with Raw(OK + head, packed) as server:
+        assert get(server, budget).body == ["ü"]
+
+
+def test_a_chunked_answer_is_joined(budget: Budget) -> None:
+    with Raw(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"2\r\n[1\r\n", b"3\r\n,2]\r\n0\r\n\r\n") as server:
+        assert get(server, budget).body == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [{"body": b""}, {"body": b" \n"}, {"html": 200}, {"body": b"[1"}, {"body": b'{"a": NaN}'}, {"body": b"[" * 100_000}],
+    ids=["empty", "blank", "html", "cut", "nan", "deep"],
+)  # fmt: skip
+def test_a_200_that_is_not_json_is_a_bad_body(ask: Ask, esi: FakeEsi, what: dict[str, object]) -> None:
+    esi.faults.add("/alliances", **what)
+    with pytest.raises(BadBody):
+        ask()
+
+
+def test_a_bad_body_keeps_its_first_bytes(ask: Ask, esi: FakeEsi) -> None:
+    esi.faults.add("/alliances", html=200)
+    with pytest.raises(BadBody) as caught:
+        ask()
+    assert caught.value.sample == b"<html><body>Bad gateway</body></html>"
+
+
+@pytest.mark.parametrize("status", [201, 202, 203, 204, 205, 206, 226])
+def test_another_2xx_is_no_answer(budget: Budget, status: int) -> None:
+    body = b"" if status in (204, 205) else b"[]"
+    sent = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
+    with Raw(sent) as server, pytest.raises(EsiError) as caught:
+        get(server, budget)
+    assert caught.value.status == status
+
+
+# -- refusals
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "reason"),
+    [
+        (400, Refused, "http_400"),
+        (401, Refused, "http_401"),
+        (403, Refused, "http_403"),
+        (404, NotFound, "not_found"),
+        (405, Refused, "http_405"),
+        (410, Refused, "http_410"),
+        (422, Refused, "wrong_pair"),
+        (451, Refused, "http_451"),
+    ],
+)
+def test_a_4xx_is_refused_for_good(ask: Ask, esi: FakeEsi, status: int, kind: type[EsiError], reason: str) -> None:
+    esi.faults.add("/alliances", status=status)
+    with pytest.raises(EsiError) as caught:
+        ask()
+    assert type(caught.value) is kind
+    assert (caught.value.status, caught.value.reason, caught.value.max_attempts) == (status, reason, 1)
+    assert str(caught.value) == f"HTTP {status}: Undefined {status} response"
+    assert b"Undefined" in caught.value.sample
+
+
+def test_a_404_is_asked_again_after_three_weeks() -> None:
+    assert NotFound.ask_again_after_s == 21 * 86_400
+
+
+def test_the_words_of_a_refusal_are_those_of_esi(esi: FakeEsi, budget: Budget) -> None:
+    client = Client(esi.base_url, budget)
+    with pytest.raises(NotFound, match=r"^HTTP 404: Alliance not found$"):
+        client.get(ALLIANCE, id=1)
+    with pytest.raises(Refused, match=r"^HTTP 422: Invalid killmail_id and/or killmail_hash$"):
+        client.get(KILLMAIL, id=1, argument="a" * 40)
+
+
+@pytest.mark.parametrize("body", [b'{"error": 7}', b"[]", b"\xff\xfe", b"", b'{"error": ' + b"[" * 50_000])
+def test_a_refusal_whose_body_is_odd_is_the_same_refusal(budget: Budget, body: bytes) -> None:
+    sent = b"HTTP/1.1 404 X\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with Raw(sent) as server, pytest.raises(NotFound) as caught:
+        get(server, budget)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_redirect_is_not_followed(budget: Budget, status: int, method: str) -> None:
+    with Raw(OK + b"Content-Length: 2\r\n\r\n[]") as other:
+        location = f"Location: {other.base_url}/alliances/7\r\nContent-Length: 0\r\n\r\n".encode()
+        with Raw(b"HTTP/1.1 %d X\r\n" % status + location) as server:
+            client = Client(server.base_url, budget)
+            with pytest.raises(Refused) as caught:
+                client.get(ALLIANCE, id=7) if method == "get" else client.post(AFFILIATION, [7])
+        assert (caught.value.status, caught.value.reason) == (status, "redirect")
+        assert len(server.requests) == 1
+        assert other.requests == []
+
+
+# -- waiting is not failing
+
+
+def test_a_420_holds_until_the_window_ends(ask: Ask, esi: FakeEsi) -> None:
+    esi.faults.add("/alliances", status=420, headers={"X-Esi-Error-Limit-Reset": "42"})
+    with pytest.raises(Held) as caught:
+        ask()
+    assert (caught.value.wait_s, caught.value.reason) == (42.0, "420")
+
+
+@pytest.mark.parametrize(
+    "reset",
+    [None, "", "soon", "-1", "\xb2", "99999", "9" * 30],
+    ids=["missing", "empty", "word", "negative", "²", "a day", "huge"],
+)
+def test_a_420_that_tells_no_believable_time_holds_for_a_minute(ask: Ask, esi: FakeEsi, reset: str | None) -> None:
+    # A window is a minute long, so nothing longer is believed.
+    esi.faults.add("/alliances", status=420, headers={"X-Esi-Error-Limit-Reset": reset})
+    with pytest.raises(Held) as caught:
+        ask()
+    assert caught.value.wait_s == 60.0
+
+
+@pytest.mark.parametrize(
+    ("text", "wait_s"), [("5", 5.0), ("0", 0.0), ("-5", 60.0), ("soon", 60.0), ("1000000000", 900.0), (None, 60.0)], ids=repr
+)
+@pytest.mark.parametrize("group", [None, "killmail"])
+def test_a_429_holds_for_as_long_as_it_says_within_bounds(
+    esi: FakeEsi, budget: Budget, group: str | None, text: str | None, wait_s: float
+) -> None:
+    esi.faults.add("/", status=429, headers={"Retry-After": text})
+    route = KILLMAIL if group else ALLIANCE
+    with pytest.raises(Held) as caught:
+        Client(esi.base_url, budget).get(route, id=7, argument="a" * 40)
+    assert (caught.value.wait_s, caught.value.reason) == (wait_s, "429")
+
+
+def test_a_429_with_a_date_holds_until_then_by_the_clock_of_esi(budget: Budget) -> None:
+    dates = b"Date: Sun, 27 Sep 2020 22:00:00 GMT\r\nRetry-After: Sun, 27 Sep 2020 22:01:30 GMT\r\n"
+    with Raw(b"HTTP/1.1 429 X\r\n" + dates + b"Content-Length: 0\r\n\r\n") as server, pytest.raises(Held) as caught:
+        get(server, budget)
+    assert caught.value.wait_s == 90.0
+
+
+# -- outages
+
+
+@pytest.mark.parametrize(
+    "what", [{"status": 500}, {"html": 502}, {"status": 503}, {"status": 504}, {"status": 520}], ids=str
+)
+def test_a_5xx_is_unavailable_with_its_status_and_first_bytes(ask: Ask, esi: FakeEsi, what: dict[str, int]) -> None:
+    esi.faults.add("/alliances", **what)
+    with pytest.raises(EsiUnavailable) as caught:
+        ask()
+    (status,) = what.values()
+    assert caught.value.status == status
+    assert str(caught.value).startswith(f"HTTP {status}: ")
+    assert caught.value.sample
+    assert (caught.value.reason, caught.value.max_attempts) == ("unavailable", 10)
+
+
+@pytest.mark.parametrize("what", [{"drop": True}, {"reset": True}], ids=str)
+def test_a_connection_that_ends_without_an_answer_is_unavailable(ask: Ask, esi: FakeEsi, what: dict[str, bool]) -> None:
+    esi.faults.add("/alliances", times=1, **what)
+    with pytest.raises(EsiUnavailable) as caught:
+        ask()
+    assert caught.value.status is None
+    assert ask().is_new
+
+
+CUT = [
+    OK + b'Content-Length: 100\r\n\r\n{"name": "half',
+    OK + b"Content-Length: 100\r\n\r\n[1, 2, 3]",
+    OK + b"Transfer-Encoding: chunked\r\n\r\n9\r\n[1, 2, 3]\r\n",
+    OK + b"Transfer-Encoding: chunked\r\n\r\n9\r\n[1,",
+    OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n[1]\r\n",
+    OK + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd",
+    b"SSH-2.0-OpenSSH\r\n",
+    b"HTTP/1.1 abc X\r\n\r\n",
+    OK + b"Content-Length: 2\r\nX: " + b"y" * 100_000 + b"\r\n\r\n[]",
+    OK + b"X: y\r\n" * 200 + b"Content-Length: 2\r\n\r\n[]",
+    b"",
+]
+
+
+@pytest.mark.parametrize("sent", CUT, ids=lambda sent: repr(sent[-24:]))
+def test_an_answer_that_is_cut_or_no_http_is_unavailable(budget: Budget, sent: bytes) -> None:
+    with Raw(sent) as server, pytest.raises(EsiUnavailable) as caught:
+        get(server, budget)
+    assert 0 < len(str(caught.value)) <= 300
+
+
+@pytest.mark.parametrize("sent", [OK + b"Content-Type: appli", OK, b"HTTP/1.1 200 O"], ids=repr)
+def test_a_head_that_is_cut_is_no_answer(budget: Budget, sent: bytes) -> None:
+    with Raw(sent) as server, pytest.raises((EsiUnavailable, BadBody)):
+        get(server, budget)
+
+
+def test_a_gzip_body_that_is_cut_is_no_answer(budget: Budget) -> None:
+    packed = gzip.compress(b"[" + b"1," * 5000 + b"1]")[:-20]
+    head = b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    with Raw(OK + head, packed) as server, pytest.raises((EsiUnavailable, BadBody)):
+        get(server, budget)
+
+
+def test_a_body_without_a_length_that_is_cut_is_no_answer(budget: Budget) -> None:
+    with Raw(OK + b'\r\n[{"name": "half') as server, pytest.raises((EsiUnavailable, BadBody)):
+        get(server, budget)
+
+
+def test_a_truncated_answer_of_a_list_is_unavailable(ask: Ask, esi: FakeEsi) -> None:
+    esi.faults.add("/alliances", truncate=True)
+    with pytest.raises(EsiUnavailable) as caught:
+        ask()
+    assert caught.value.status == 200
+
+
+def test_a_refused_connection_is_unavailable_and_names_the_host_but_no_secret(budget: Budget) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    listener.close()
+    with pytest.raises(EsiUnavailable) as caught:
+        Client(f"http://me:hunter2@127.0.0.1:{port}", budget).get(Route("/alliances/{id}?token=geheim"), id=7)
+    words = str(caught.value)
+    assert "127.0.0.1" in words
+    assert "refused" in words
+    assert "hunter2" not in words
+    assert "geheim" not in words
+
+
+def test_a_name_that_does_not_resolve_is_unavailable_and_named(budget: Budget) -> None:
+    with pytest.raises(EsiUnavailable, match=r"nowhere\.invalid"):
+        Client("http://nowhere.invalid", budget).get(ALLIANCE, id=7)
+
+
+def test_a_server_without_tls_is_unavailable_and_not_asked_in_the_clear(budget: Budget) -> None:
+    with Raw(OK + b"Content-Length: 2\r\n\r\n[]") as server, pytest.raises(EsiUnavailable, match="TLS"):
+        Client(server.base_url.replace("http:", "https:"), budget).get(ALLIANCE, id=7)
+    assert not [head for head in server.requests if b"GET" in head]
+
+
+# -- deadlines
+
+
+def test_a_server_that_never_answers_is_given_up(ask: Ask, esi: FakeEsi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "READ_S", 0.3)
+    esi.faults.add("/alliances", hang_s=60)
+    assert 0.2 < took_s(ask) < 3
+
+
+@pytest.mark.parametrize("what", [{"drip_s": 0.05}, {"headers_drip_s": 0.05}], ids=str)
+def test_a_drip_is_cut_by_the_total_deadline(
+    ask: Ask, esi: FakeEsi, monkeypatch: pytest.MonkeyPatch, what: dict[str, float]
+) -> None:
+    # A byte comes every 0.05 s, so that no read ever lasts for READ_S.
+    monkeypatch.setattr(edge, "READ_S", 1.0)
+    monkeypatch.setattr(edge, "TOTAL_S", 1.5)
+    esi.faults.add("/alliances", **what)
+    assert 1.4 < took_s(ask) < 4
+
+
+@pytest.mark.parametrize("head", [b"Connection: close\r\n\r\n", b"Content-Length: 9999\r\nConnection: close\r\n\r\n"])
+def test_a_drip_on_a_closing_connection_is_cut_too(budget: Budget, monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
+    monkeypatch.setattr(edge, "TOTAL_S", 1.0)
+    with Raw(OK + head, after=drip) as server:
+        assert 0.9 < took_s(lambda: get(server, budget)) < 4
+
+
+def test_a_tls_handshake_that_never_ends_is_given_up(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "CONNECT_S", 0.3)
+    monkeypatch.setattr(edge, "READ_S", 0.3)
+    with Raw(after=linger) as server:
+        client = Client(server.base_url.replace("http:", "https:"), budget)
+        assert took_s(lambda: client.get(ALLIANCE, id=7)) < 3
+
+
+def test_a_cut_exchange_says_so_and_the_next_one_goes_well(ask: Ask, esi: FakeEsi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "TOTAL_S", 1.0)
+    esi.faults.add("/alliances", times=1, drip_s=0.05)
+    with pytest.raises(EsiUnavailable, match="no whole answer within 1 s"):
+        ask()
+    assert ask().is_new
+
+
+def test_the_deadline_of_one_thread_does_not_cut_another(
+    esi: FakeEsi, world: World, budget: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge, "TOTAL_S", 1.0)
+    slow, *others = list(world.alliances)[:5]
+    esi.faults.add(f"/alliances/{slow}", drip_s=0.05)
+    client = Client(esi.base_url, budget)
+    victim = threading.Thread(target=lambda: took_s(lambda: client.get(ALLIANCE, id=slow)))
+    victim.start()
+    while victim.is_alive():
+        assert all(client.get(ALLIANCE, id=key).is_new for key in others)
+    assert esi.count(status=200) > 20
+
+
+# -- size
+
+
+def test_a_body_of_50_mb_is_too_large(budget: Budget) -> None:
+    with Raw(OK + b"Content-Length: 52428800\r\n\r\n", *[b" " * 2**20] * 50) as server, pytest.raises(TooLarge) as caught:
+        get(server, budget)
+    assert (caught.value.reason, caught.value.max_attempts, caught.value.status) == ("too_large", 1, 200)
+    assert len(caught.value.sample) == 200
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"404 Not Found", b"503 X", b"302 X"])
+def test_a_body_without_end_is_too_large(budget: Budget, status: bytes) -> None:
+    with Raw(b"HTTP/1.1 " + status + b"\r\n\r\n", after=pour) as server, pytest.raises(EsiError) as caught:
+        get(server, budget)
+    assert str(status[:3], "ascii") == str(caught.value.status)
+
+
+def test_a_body_just_below_the_cap_is_read(budget: Budget) -> None:
+    body = b" " * (edge.LARGEST_BODY - 2) + b"[]"
+    with Raw(OK + b"Content-Length: %d\r\n\r\n" % len(body), body) as server:
+        assert get(server, budget).body == []
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from esid.errors import TooLarge
+from esid.esi.budget import Budget, Limits
+from esid.esi.client import Client, Route
+
+def peak_kb():
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+
+client = Client(sys.argv[1], Budget(Path(sys.argv[2]), Limits(max_rps=0)))
+client.get(Route("/status", group="status"))
+before = peak_kb()
+try:
+    client.get(Route("/alliances"))
+except TooLarge:
+    print(peak_kb() - before)
+"""
+
+
+def test_a_gzip_bomb_of_200_mb_is_too_large_and_never_in_memory(esi: FakeEsi, tmp_path: Path) -> None:
+    esi.faults.add("/alliances", gzip_bomb=200 * 2**20)
+    command = [sys.executable, "-c", PEAK, esi.base_url, str(tmp_path / "budget")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert int(done.stdout) < 64 * 1024
