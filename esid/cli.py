@@ -60,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Whatever is written (database, budget, lock) is for this user alone.
     os.umask(0o077)
     try:
-        options = _parser().parse_args(arguments)
-        return _run(options)
+        return _run(_parse(arguments))
     except EsidError as error:
         sys.stdout.flush()
         print(f"esid: {log.redacted(str(error))}", file=sys.stderr)
@@ -71,6 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What was typed; an unknown option is an error of the command that it was typed for."""
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return options
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -93,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = commands.add_parser(
             name, help=help_, description=help_, epilog=f"example: {example}", formatter_class=argparse.RawTextHelpFormatter
         )
-        added.set_defaults(command=command)
+        added.set_defaults(command=command, parser=added)
         return added
 
     run = add("run", _run_daemon, "Run the daemon in the foreground.", "esid run --actors alliance,corporation")
@@ -214,7 +222,7 @@ def _status(options: argparse.Namespace, chosen: Settings) -> int:
     budget = parts.open_budget(chosen)
     while True:
         state = status.collect(store, broker, budget)
-        state["daemon"] = lock.holder(parts.data_dir(chosen))
+        state["daemon"] = lock.holder(parts.lock_path(chosen))
         text = json.dumps(state, indent=2, default=str) if options.json else "\n".join(_status_lines(state))
         print(("\033[H\033[2J" if options.watch and sys.stdout.isatty() else "") + text, flush=True)
         if not options.watch:
@@ -227,9 +235,9 @@ def _purge(options: argparse.Namespace, chosen: Settings) -> int:
         if name not in _ENTITY_NAMES:
             raise UsageError(f"unknown entity {name!r}: one of {', '.join(_ENTITY_NAMES)}{nearest(name, _ENTITY_NAMES)}")
     queues = options.entities or _ENTITY_NAMES
-    store = parts.ready_store(chosen)
     if not options.yes and not _confirmed(f"Empty the queues of {', '.join(queues)}?"):
         return 2
+    store = parts.ready_store(chosen)
     requests = parts.open_requests(chosen, store)
     for queue in queues:
         messages, jobs = requests.purge(queue)
@@ -263,8 +271,8 @@ def _dead(options: argparse.Namespace, chosen: Settings) -> int:
 
 
 def _show(options: argparse.Namespace, chosen: Settings) -> int:
-    store = parts.ready_store(chosen)
     key = _id(options.id.partition(":")[0])
+    store = parts.ready_store(chosen)
     rows = show.rows_of(store, BY_NAME[options.entity].tables, key)
     job = ledger.job(store, options.entity, key)
     if options.json:
@@ -303,6 +311,7 @@ def _config(options: argparse.Namespace, chosen: Settings) -> int:
 def _tokens(ids: Sequence[str]) -> Iterator[str]:
     for text in ids:
         if text == "-":
+            sys.stdin.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
             yield from (word for line in sys.stdin for word in line.split())
         else:
             yield text
@@ -328,7 +337,7 @@ def _id(token: str) -> int:
 def _since(text: str) -> dt.datetime:
     try:
         return clock.now() - dt.timedelta(seconds=settings.duration(text))
-    except ValueError:
+    except (OverflowError, ValueError):
         pass
     try:
         time = dt.datetime.fromisoformat(text)
@@ -384,7 +393,7 @@ def _draw_bar(done: int, known: int, rate: float, left: int) -> None:
 
 
 def _note_no_daemon(chosen: Settings, waits: bool) -> None:
-    if chosen.database.startswith("sqlite:") and lock.holder(parts.data_dir(chosen)) is None:
+    if chosen.database.startswith("sqlite:") and lock.holder(parts.lock_path(chosen)) is None:
         what = "waiting for one: start `esid run`" if waits else "it is kept until `esid run` is started"
         print(f"esid: no daemon is running here; {what}", file=sys.stderr)
 
@@ -404,7 +413,7 @@ def _accepted_words(entity: str, accepted: Accepted) -> str:
 def _status_lines(state: dict[str, Any]) -> Iterator[str]:
     limits, queues = state["limits"], state["queues"]
     yield f"esid {state['version']} on {state['database']}"
-    yield f"daemon      {'running, ' + state['daemon'] if state['daemon'] else 'not running in this data directory'}"
+    yield f"daemon      {'running, ' + state['daemon'] if state['daemon'] else 'not running here'}"
     yield ""
     yield "Queues" if queues["reachable"] else f"Queues      away: {queues['error']}"
     for name, pending in queues["pending"].items():

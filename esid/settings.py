@@ -135,12 +135,16 @@ def _url(schemes: tuple[str, ...]) -> Callable[[str], str]:
     def parse(value: str) -> str:
         try:
             parts = urlsplit(value)
-            valid = not value or (parts.scheme in schemes and bool(parts.hostname or parts.path.strip("/")))
+            there = value.startswith("sqlite:///") if parts.scheme == "sqlite" else bool(parts.hostname)
+            valid = not value or (parts.scheme in schemes and there)
             _ = parts.port
         except ValueError:
             valid = False
         if not valid:
-            raise ValueError("a URL that begins with " + " or ".join(f"{scheme}://" for scheme in schemes))
+            raise ValueError(
+                "a URL that begins with "
+                + " or ".join("sqlite:///" if scheme == "sqlite" else f"{scheme}://" for scheme in schemes)
+            )
         return value
 
     return parse

@@ -1,4 +1,4 @@
-"""The instance lock: one daemon on one SQLite file; on PostgreSQL a sign that some daemon of this directory runs.
+"""The instance lock: one daemon on one SQLite file; on PostgreSQL a sign that a daemon with this data directory runs.
 
 The kernel holds it (flock), so it ends with its process; the text in the file is for people only.
 """
@@ -12,8 +12,6 @@ from pathlib import Path
 from esid import clock
 from esid.errors import AlreadyRunning, NotPermitted
 
-NAME = "esid.lock"
-
 
 class InstanceLock:
     """Held from `__init__` until `release` or the end of the process. Children must not inherit it: see `supervisor`.
@@ -26,9 +24,9 @@ class InstanceLock:
         NotPermitted: the file cannot be made.
     """
 
-    def __init__(self, directory: Path, *, alone: bool) -> None:
-        path = directory / NAME
+    def __init__(self, path: Path, *, alone: bool) -> None:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise NotPermitted(f"{path} cannot be made: {error.strerror}; set ESID_DATA_DIR") from None
@@ -37,7 +35,7 @@ class InstanceLock:
         except BlockingIOError:
             os.close(self._file)
             raise AlreadyRunning(
-                f"esid is already running on {directory} ({holder(directory)}); stop it first, or set ESID_DATA_DIR"
+                f"esid is already running here ({holder(path)}, lock {path}); stop it first, or set ESID_DATA_DIR"
             ) from None
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"pid {os.getpid()} since {clock.now():%Y-%m-%d %H:%M:%S} UTC\n".encode(), 0)
@@ -47,10 +45,10 @@ class InstanceLock:
         os.close(self._file)
 
 
-def holder(directory: Path) -> str | None:
+def holder(path: Path) -> str | None:
     """`pid N since TIME` of a running daemon; None where none runs (whatever the file says)."""
     try:
-        file = os.open(directory / NAME, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:

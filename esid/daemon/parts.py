@@ -16,7 +16,7 @@ from esid.queue.publish import Publisher
 from esid.queue.requests import Requests
 from esid.settings import Settings
 from esid.store import migrate, notes
-from esid.store.connection import Store
+from esid.store.connection import Store, sqlite_path
 
 
 def data_dir(settings: Settings) -> Path:
@@ -31,6 +31,14 @@ def data_dir(settings: Settings) -> Path:
     except OSError as error:
         raise NotPermitted(f"{path} cannot be made: {error.strerror}; set ESID_DATA_DIR to a directory of yours") from None
     return path
+
+
+def lock_path(settings: Settings) -> Path:
+    """Where the instance lock lies: beside the SQLite file, whoever asks; in the data directory for PostgreSQL."""
+    if settings.database.startswith("sqlite:"):
+        path = sqlite_path(settings.database)
+        return path.with_name(path.name + ".lock")
+    return data_dir(settings) / "esid.lock"
 
 
 def open_store(settings: Settings, pool_size: int = 4) -> Store:

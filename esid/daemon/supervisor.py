@@ -64,8 +64,7 @@ class Supervisor:
         Raises:
             EsidError: the daemon cannot start; nothing runs.
         """
-        directory = parts.data_dir(self._settings)
-        held = lock.InstanceLock(directory, alone=self._settings.database.startswith("sqlite:"))
+        held = lock.InstanceLock(parts.lock_path(self._settings), alone=self._settings.database.startswith("sqlite:"))
         self._prepare()
         try:
             for child in self._children:

@@ -72,6 +72,8 @@ class Budget:
         self._limits = limits
         self._stop = stop or Stop()
         self._slot: int | None = None
+        self._pid = os.getpid()
+        self._started = host.started_at(self._pid)
 
     @contextmanager
     def request(self, group: str | None) -> Iterator[Outcome]:
@@ -128,7 +130,7 @@ class Budget:
 
     def close(self) -> None:
         """Give this process's slot back and close the file."""
-        self.forget(os.getpid())
+        self.forget(self._pid)
         self._shared.close()
 
     # -- admission
@@ -327,14 +329,13 @@ class Budget:
             self._after_the_dead(0.0)
             free = [slot for slot in range(SLOTS) if not self._shared.slot(slot, _PID)] or [SLOTS - 1]
         self._free(free[0])
-        self._shared.set_slot(free[0], _PID, os.getpid())
-        self._shared.set_slot(free[0], _STARTED, host.started_at(os.getpid()))
+        self._shared.set_slot(free[0], _PID, self._pid)
+        self._shared.set_slot(free[0], _STARTED, self._started)
         return free[0]
 
     def _is_mine(self, slot: int) -> bool:
         """A pid alone is not enough: in a container the next process soon has it again."""
-        started = self._shared.slot(slot, _STARTED)
-        return self._shared.slot(slot, _PID) == os.getpid() and started == host.started_at(os.getpid())
+        return self._shared.slot(slot, _PID) == self._pid and self._shared.slot(slot, _STARTED) == self._started
 
     def _free(self, slot: int) -> None:
         for place in (_PID, _STARTED, _IN_FLIGHT, _WAITING):

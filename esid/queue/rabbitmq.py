@@ -16,6 +16,7 @@ import pika
 from dramatiq.brokers.rabbitmq import RabbitmqBroker, _RabbitmqConsumer, _RabbitmqMessage
 from dramatiq.common import xq_name
 from dramatiq.errors import BrokerConnectionError, ConnectionClosed, DecodeError
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from esid import log
 from esid.errors import BrokerRefused, BrokerUnavailable, QueueError, QueueMismatch
@@ -29,7 +30,7 @@ HEARTBEAT_S, CONNECT_S, BLOCKED_S = 60, 5, 30
 MAX_PRIORITY = 3
 #: Messages of one transaction when many are published.
 BATCH = 500
-_FAULTS = (pika.exceptions.AMQPError, BrokerConnectionError, OSError)
+_FAULTS = (pika.exceptions.AMQPError, AMQPConnectorException, BrokerConnectionError, OSError)
 _log = log.get("queue")
 
 

@@ -130,8 +130,13 @@ def marks(values: Sequence[Any]) -> str:
     return ", ".join(["%s"] * len(values))
 
 
+def sqlite_path(url: str) -> Path:
+    """The file of a `sqlite:///relative` or `sqlite:////absolute` URL."""
+    return Path(unquote(url.removeprefix("sqlite:///"))).absolute()
+
+
 def _sqlite(url: str) -> peewee.SqliteDatabase:
-    path = Path(unquote(urlsplit(url).path)[1:] if url.startswith("sqlite:////") else unquote(url[len("sqlite:///") :]))
+    path = sqlite_path(url)
     try:
         if not path.parent.exists():
             path.parent.mkdir(parents=True, mode=0o700)

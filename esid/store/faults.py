@@ -13,6 +13,7 @@ from esid.errors import (
     DatabaseUnavailable,
     EsidError,
     NotPermitted,
+    SchemaMismatch,
     StoreError,
 )
 
@@ -44,6 +45,8 @@ def translated(error: Exception, where: str) -> EsidError:
     text = " | ".join(str(link).strip() for link in _chain(error))
     line = next((part for part in text.splitlines() if part.strip()), type(error).__name__)
     low = text.lower()
+    if "already exists" in low:
+        return SchemaMismatch(f"{where} holds tables of somebody else ({line}); give esid a database of its own")
     if any(sign in low for sign in _DISK_FULL):
         return DatabaseUnavailable(f"disk full: {where} cannot grow; make room, work resumes by itself")
     if any(sign in low for sign in _DAMAGED):

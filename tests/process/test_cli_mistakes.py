@@ -1,0 +1,538 @@
+"""What a new user types wrong: one line with cause and cure, the documented exit code, nothing left behind, no secret."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esid.store.connection import Store
+from tests.conftest import Stack
+from tests.daemon import Daemon, Ran
+from tests.fake_esi import FakeEsi
+from tests.servers import PrivatePostgres, PrivateRabbitmq, free_ports
+from tests.waiting import wait_until
+
+USAGE, DATA, UNAVAILABLE, OURS, BUSY, NOT_PERMITTED, SETTINGS = 2, 65, 69, 70, 75, 77, 78
+#: A password that stands nowhere else.
+PLANTED = "pl4nted-Pa55"
+#: `esid run` wants to know whom to ask; nobody listens there.
+NO_ESI = {"ESI_BASE_URL": "http://127.0.0.1:1"}
+ENQUEUE = ("enqueue", "character", "95000001")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An empty home directory, which is the working directory too."""
+    path = tmp_path / "home"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def esid(home: Path) -> Daemon:
+    """`esid` as it is after the installation: not one setting."""
+    return Daemon({}, directory=home)
+
+
+class Attempts:
+    """Every command of the tables in this file, two at a time, each in a home directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._pool = ThreadPoolExecutor(2)
+        self._futures: dict[Any, Future[tuple[Ran, Path]]] = {}
+        for typed, _ in TYPED:
+            self._submit(typed.split(), {})
+        for id_ in NO_IDS:
+            self._submit(["enqueue", "character", id_], {})
+        for name, value, _ in WRONG:
+            self._submit(ENQUEUE, {name: value})
+        for settings in PASSWORDS.values():
+            self._submit(["config"], settings)
+            self._submit(["status"], settings)
+
+    def result(self, *arguments: str, **settings: str) -> tuple[Ran, Path]:
+        """What the command did, and its home directory."""
+        return self._futures[(arguments, tuple(settings.items()))].result(60)
+
+    def close(self) -> None:
+        """Run no more of them."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _submit(self, arguments: Sequence[str], settings: dict[str, str]) -> None:
+        home = self._directory / str(len(self._futures))
+        key = (tuple(arguments), tuple(settings.items()))
+        self._futures[key] = self._pool.submit(self._run, arguments, settings, home)
+
+    def _run(self, arguments: Sequence[str], settings: dict[str, str], home: Path) -> tuple[Ran, Path]:
+        home.mkdir()
+        return Daemon({**NO_ESI, **settings}, directory=home).run(*arguments), home
+
+
+@pytest.fixture(scope="module")
+def attempts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attempts]:
+    """The commands that need nothing but themselves."""
+    made = Attempts(tmp_path_factory.mktemp("attempts"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def postgres_database(postgres: PrivatePostgres) -> Iterator[str]:
+    """The name of an empty PostgreSQL database."""
+    name = postgres.create_database()
+    yield name
+    postgres.drop_database(name)
+
+
+def assert_refused(ran: Ran, code: int, *words: str) -> None:
+    """One line on standard error with all of the words, and that exit code."""
+    lines = ran.err.splitlines()
+    assert len(lines) == 1, ran
+    assert lines[0].startswith("esid: "), ran
+    assert [word for word in words if word not in lines[0]] == [], ran
+    assert ran.code == code, ran
+    assert ran.out == "", ran
+
+
+def assert_untouched(home: Path, *but: str) -> None:
+    """Nothing has been made in the home directory."""
+    assert {str(path.relative_to(home)) for path in home.rglob("*")} - set(but) == set()
+
+
+def write(path: Path, text: str, mode: int = 0o600) -> Path:
+    """A file with that text and mode."""
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)
+    return path
+
+
+# -- what is typed after `esid`
+
+
+TYPED: list[tuple[str, list[str]]] = [
+    ("", ["COMMAND"]),
+    ("stats", ["'stats'", "did you mean status?"]),
+    ("enqeue character 1", ["did you mean enqueue?"]),
+    ("version --verbose", ["--verbose"]),
+    ("run --procesess 2", ["--procesess", "did you mean --processes?"]),
+    ("status --jsn", ["--jsn", "did you mean --json?"]),
+    ("run --processes 0", ["--processes '0'", "1 to 64"]),
+    ("run --processes many", ["--processes 'many'", "1 to 64"]),
+    ("run --threads 0", ["--threads '0'", "1 to 256"]),
+    ("run --actors alliance,pilot", ["--actors", "alliance, corporation, character, killmail"]),
+    ("run --actors characters", ["--actors", "did you mean character?"]),
+    ("enqueue characters 1", ["'characters'", "did you mean character?"]),
+    ("enqueue character", ["ID"]),
+    ("enqueue character -", ["no ids were given"]),
+    ("enqueue killmail 12345", ["'12345'", "ID:HASH"]),
+    ("enqueue killmail 12345:", ["ID:HASH"]),
+    ("enqueue killmail 12345:abcdef", ["'12345:abcdef'", "40 hexadecimal digits"]),
+    (f"enqueue killmail 12345:{'x' * 40}", ["40 hexadecimal digits"]),
+    (f"enqueue killmail x:{'a' * 40}", ["'x'", "whole number"]),
+    ("sync character", ["'character'", "did you mean characters?"]),
+    ("show alliance abc", ["'abc'", "whole number"]),
+    ("dead retry", ["--all"]),
+    ("dead drop", ["--all"]),
+    ("dead rety 1", ["did you mean retry?"]),
+    ("dead show first", ["'first'", "whole number"]),
+    ("dead list --entity pilot", ["'pilot'"]),
+    ("dead list --since yesterday", ["'yesterday'", "2d"]),
+    ("dead list --since 2026-13-45", ["'2026-13-45'"]),
+    ("dead list --since 999999d", ["'999999d'"]),
+    ("purge charcter --yes", ["'charcter'", "did you mean character?"]),
+    ("purge", ["--yes"]),
+]
+NO_IDS = ["abc", "-5", "1e9", "0", "1.5", "٣", "../", "1; DROP TABLE x", str(2**63), "", "0x10", "9" * 5000]
+
+
+@pytest.mark.parametrize(("typed", "words"), TYPED)
+def test_what_cannot_be_meant_is_one_line_that_says_so(attempts: Attempts, typed: str, words: list[str]) -> None:
+    ran, home = attempts.result(*typed.split())
+
+    assert_refused(ran, USAGE, *words)
+    assert_untouched(home)
+
+
+@pytest.mark.parametrize("typed", NO_IDS)
+def test_what_is_no_id_is_refused_before_anything_is_touched(attempts: Attempts, typed: str) -> None:
+    ran, home = attempts.result("enqueue", "character", typed)
+
+    assert_refused(ran, USAGE, "is not an id", "whole number")
+    assert_untouched(home)
+
+
+@pytest.mark.parametrize("last", ["x", "-1", "95000001:"])
+def test_of_a_list_whose_last_id_is_wrong_nothing_is_queued(esid: Daemon, home: Path, last: str) -> None:
+    good = [str(95_000_000 + place) for place in range(2000)]
+
+    assert_refused(esid.run("enqueue", "character", *good, last), USAGE, repr(last))
+    assert_refused(esid.run("enqueue", "character", "-", stdin="\n".join([*good, last])), USAGE, repr(last))
+    assert_untouched(home)
+
+
+def test_bytes_that_are_no_text_are_no_ids(esid: Daemon, home: Path) -> None:
+    # Given a locale like de_DE.UTF-8, in which Python reads standard input strictly
+    environment = {**esid.environment, "PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-m", "esid", "enqueue", "character", "-"]
+    done = subprocess.run(
+        command, env=environment, cwd=home, input=b"95000001\n\xff\xfe\n", capture_output=True, check=False
+    )
+
+    assert_refused(Ran(done.returncode, done.stdout.decode(), done.stderr.decode()), USAGE)
+    assert_untouched(home)
+
+
+# -- settings
+
+
+def test_without_a_contact_the_real_esi_is_not_asked(esid: Daemon, home: Path) -> None:
+    assert_refused(esid.run("run"), SETTINGS, "ESI_CONTACT", "ESI_CONTACT=you@example.com")
+
+    # No request leaves without the budget's file, and not even its directory is there
+    assert_untouched(home)
+
+
+WRONG: list[tuple[str, str, list[str]]] = [
+    ("DATABASE_URL", "mysql://root@127.0.0.1/esid", ["postgresql://", "sqlite://"]),
+    ("DATABASE_URL", "127.0.0.1:5432/esid", ["postgresql://"]),
+    ("DATABASE_URL", "postgresql://esid@127.0.0.1:port/esid", ["postgresql://"]),
+    ("DATABASE_URL", "postgresql://esid@127.0.0.1:5432", ["names no database"]),
+    ("DATABASE_URL", "sqlite://", ["sqlite://"]),
+    ("DATABASE_URL", "sqlite://esid.db", ["sqlite:///"]),
+    ("DATABASE_URL", "sqlite:/esid.db", ["sqlite:///"]),
+    ("RABBITMQ_URL", "http://127.0.0.1:15672", ["amqp://"]),
+    ("ESI_BASE_URL", "http://169.254.169.254", ["ESID_ALLOW_INSECURE_BASE_URL=1"]),
+    ("ESI_BASE_URL", "file:///etc/passwd", ["https://"]),
+    ("ESI_BASE_URL", "https://esi.evetech.net/latest", ["scheme and host alone"]),
+    ("ESI_CONTACT", "me", ["mail address or a URL"]),
+    ("ESI_MAX_RPS", "fast", ["'fast'", "number"]),
+    ("WORKER_TYPES", "CHARACTERS", ["did you mean character?"]),
+    ("ESID_THREADS", "0", ["1 to 256"]),
+    ("ESID_HTTP_LISTEN", "8580", ["127.0.0.1:8580"]),
+    ("ESID_SCHEDULE_ALLIANCES", "hourly", ["'hourly'", "10m"]),
+    ("ESID_SCHEDULE_ALLIANCES", "61 * * * *", ["crontab"]),
+    ("ESID_THREDS", "4", ["did you mean ESID_THREADS?"]),
+    ("ESID_0123456789", "4", ["`esid config`"]),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "words"), WRONG)
+def test_a_wrong_setting_is_named_with_its_cure(attempts: Attempts, name: str, value: str, words: list[str]) -> None:
+    ran, home = attempts.result(*ENQUEUE, **{name: value})
+
+    assert_refused(ran, SETTINGS, *words)
+    assert_untouched(home)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("DB_NAME=esid\nESID_THREADS=lots\n", ["ESID_THREADS", ".env line 2", "1 to 256"]),
+        ("DB_NAME=esid\nESID_THREDS=1\n", ["ESID_THREDS", ".env line 2", "did you mean ESID_THREADS?"]),
+        ("DB_NAME=esid\n'\n", [".env line 2", "NAME=value"]),
+    ],
+)
+def test_a_mistake_in_the_env_file_is_named_with_its_line(esid: Daemon, home: Path, lines: str, words: list[str]) -> None:
+    write(home / ".env", lines)
+
+    assert_refused(esid.run("status"), SETTINGS, *words)
+    assert_untouched(home, ".env")
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: path.write_bytes(b"DB_NAME=\xff\xfe\n")])
+def test_an_env_file_that_cannot_be_read_is_named(esid: Daemon, home: Path, make: Any) -> None:
+    make(home / ".env")
+
+    assert_refused(esid.run("status"), SETTINGS, ".env")
+    assert_untouched(home, ".env")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"DB_PASSWORD={PLANTED}",
+        f"DATABASE_URL=postgresql://esid:{PLANTED}@127.0.0.1:1/esid",
+        f"RABBITMQ_URL='amqp://esid:{PLANTED}@127.0.0.1:1/%2F'",
+    ],
+)
+def test_an_env_file_with_a_password_that_all_can_read_is_refused(esid: Daemon, home: Path, line: str) -> None:
+    write(home / ".env", line + "\n", 0o644)
+
+    ran = esid.run("config")
+
+    assert_refused(ran, SETTINGS, ".env", "chmod 600")
+    assert PLANTED not in ran.err
+
+
+# -- servers that are not there, or do not let us in
+
+
+@pytest.mark.parametrize("command", ["run", "enqueue character 95000001"])
+def test_a_postgresql_that_is_not_there_is_unavailable(esid: Daemon, command: str) -> None:
+    (port,) = free_ports(1)
+    for url in (f"postgresql://esid@127.0.0.1:{port}/esid", "postgresql://esid@no-such-host.invalid/esid"):
+        ran = esid.run(*command.split(), DATABASE_URL=url, **NO_ESI)
+
+        assert_refused(ran, UNAVAILABLE, url, "cannot be reached")
+
+
+@pytest.mark.parametrize("command", ["run", "enqueue character 95000001"])
+def test_a_postgresql_that_refuses_says_what_to_check(
+    esid: Daemon, postgres: PrivatePostgres, postgres_database: str, command: str
+) -> None:
+    for url in (
+        postgres.password_url(postgres_database, password=PLANTED),
+        postgres.password_url("no_such_database"),
+        postgres.url(postgres_database).replace("//esid@", "//nobody@"),
+    ):
+        ran = esid.run(*command.split(), DATABASE_URL=url, **NO_ESI)
+
+        assert_refused(ran, SETTINGS, "refused us", "DATABASE_URL")
+        assert PLANTED not in ran.err
+
+
+@pytest.mark.parametrize("command", ["run", "enqueue character 95000001"])
+def test_a_rabbitmq_that_is_not_there_is_unavailable_within_10_s(esid: Daemon, command: str) -> None:
+    (port,) = free_ports(1)
+
+    ran = esid.run(*command.split(), timeout_s=10, RABBITMQ_URL=f"amqp://guest:{PLANTED}@127.0.0.1:{port}/%2F", **NO_ESI)
+
+    assert_refused(ran, UNAVAILABLE, "cannot reach RabbitMQ", f"127.0.0.1:{port}", "is it running?")
+    assert PLANTED not in ran.err
+
+
+@pytest.mark.parametrize("command", ["run", "enqueue character 95000001"])
+def test_a_rabbitmq_that_refuses_says_what_to_check(
+    esid: Daemon, home: Path, rabbitmq: PrivateRabbitmq, command: str
+) -> None:
+    for url in (rabbitmq.url.replace(":guest@", f":{PLANTED}@"), rabbitmq.url.replace("%2F", "nowhere")):
+        directory = str(home / url[-3:])
+        ran = esid.run(*command.split(), timeout_s=10, RABBITMQ_URL=url, ESID_DATA_DIR=directory, **NO_ESI)
+
+        assert_refused(ran, SETTINGS, "refused us", "RABBITMQ_URL")
+        assert PLANTED not in ran.err
+
+
+def test_a_postgresql_that_is_something_else_is_unavailable(esid: Daemon, rabbitmq: PrivateRabbitmq) -> None:
+    url = f"postgresql://esid@127.0.0.1:{rabbitmq.port}/esid"
+
+    assert_refused(esid.run("status", DATABASE_URL=url), UNAVAILABLE, url)
+
+
+def test_a_rabbitmq_that_says_nothing_is_unavailable_within_10_s(esid: Daemon) -> None:
+    # Given a port that accepts and never answers, as a web server or a broker that hangs does
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        ran = esid.run("enqueue", "character", "95000001", timeout_s=10, RABBITMQ_URL=f"amqp://guest:guest@{address}/%2F")
+
+    assert_refused(ran, UNAVAILABLE, address)
+
+
+# -- addresses, files and directories
+
+
+def test_a_port_in_use_is_said_at_once(esid: Daemon, home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+
+        assert_refused(esid.run("run", ESID_HTTP_LISTEN=address, **NO_ESI), UNAVAILABLE, address, "ESID_HTTP_LISTEN", "off")
+    assert_untouched(home)
+
+
+@pytest.mark.parametrize("command", ["run", "enqueue character 95000001", "migrate"])
+def test_a_data_directory_that_cannot_be_made_is_not_permitted(esid: Daemon, home: Path, command: str) -> None:
+    file = write(home / "file", "a regular file")
+    for directory in (file, file / "data"):
+        ran = esid.run(*command.split(), ESID_DATA_DIR=str(directory), **NO_ESI)
+
+        assert_refused(ran, NOT_PERMITTED, str(directory), "ESID_DATA_DIR")
+    assert_untouched(home, "file")
+
+
+def test_a_directory_is_no_database_file(esid: Daemon, home: Path) -> None:
+    (home / "esid.db").mkdir()
+
+    assert_refused(esid.run("status", DATABASE_URL=f"sqlite:///{home / 'esid.db'}"), NOT_PERMITTED, "esid.db")
+
+
+@pytest.mark.parametrize("command", ["run", "enqueue character 95000001", "status", "migrate"])
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(esid: Daemon, home: Path, command: str) -> None:
+    file = write(home / "notes.txt", "Milk, eggs, a new alliance.\n" * 200)
+    before = file.read_bytes()
+
+    ran = esid.run(*command.split(), DATABASE_URL=f"sqlite:///{file}", **NO_ESI)
+
+    assert_refused(ran, DATA, "notes.txt", "no database")
+    assert file.read_bytes() == before
+
+
+def test_a_damaged_database_is_refused_and_left_as_it_is(esid: Daemon, home: Path) -> None:
+    # Given a database most of whose pages hold noise
+    file = home / "esid.db"
+    url = f"sqlite:///{file}"
+    esid.ok("migrate", DATABASE_URL=url)
+    damaged = file.read_bytes()[:4096] + os.urandom(file.stat().st_size - 4096)
+    file.write_bytes(damaged)
+
+    assert_refused(esid.run("status", DATABASE_URL=url), DATA, "esid.db", "damaged")
+    assert file.read_bytes() == damaged
+
+
+# -- schemas
+
+
+@pytest.mark.parametrize("command", ["run", "enqueue character 95000001"])
+@pytest.mark.parametrize(
+    ("change", "words"), [("number + 1000", ["newer"]), ("-number", ["run `esid migrate`"])], ids=["newer", "older"]
+)
+def test_a_schema_of_another_program_is_refused_and_left_as_it_is(
+    esid: Daemon, database_url: str, store: Store, command: str, change: str, words: list[str]
+) -> None:
+    store.run(lambda: store.rows(f"UPDATE schema_migrations SET number = {change}"))
+    before = content(store)
+
+    ran = esid.run(*command.split(), DATABASE_URL=database_url, ESI_COMPATIBILITY_DATE="2026-01-01", **NO_ESI)
+
+    assert_refused(ran, DATA, "schema", *words)
+    assert content(store) == before
+
+
+def test_migrate_does_not_touch_a_newer_schema(esid: Daemon, database_url: str, store: Store) -> None:
+    store.run(lambda: store.rows("UPDATE schema_migrations SET number = number + 1000"))
+    before = content(store)
+
+    assert_refused(esid.run("migrate", DATABASE_URL=database_url), DATA, "newer")
+    assert content(store) == before
+
+
+def test_tables_of_somebody_else_are_refused_and_left_as_they_are(esid: Daemon, database_url: str) -> None:
+    # Given a database in which another program has a table of a name that esid uses
+    with closing(Store(database_url)) as store:
+        store.run(lambda: store.rows("CREATE TABLE corporations (id BIGINT PRIMARY KEY, mine TEXT)"))
+        store.run(lambda: store.rows("INSERT INTO corporations VALUES (1, 'precious')"))
+        for command in ("migrate", "status"):
+            ran = esid.run(command, DATABASE_URL=database_url)
+
+            # Then it does not claim that waiting helps
+            assert_refused(ran, ran.code, "corporations", "already exists")
+            assert ran.code in {DATA, OURS, SETTINGS}, ran
+        assert store.database.get_tables() == ["corporations"]
+        with store.connection():
+            assert store.rows("SELECT mine FROM corporations") == [("precious",)]
+
+
+def content(store: Store) -> list[Any]:
+    """Everything that a command could have written."""
+    with store.connection():
+        tables = sorted(store.database.get_tables())
+        return [(table, sorted(map(repr, store.rows(f"SELECT * FROM {table}")))) for table in tables]
+
+
+# -- a second daemon
+
+
+def test_a_second_daemon_on_one_file_names_the_first(esid: Daemon) -> None:
+    esid.settings |= NO_ESI
+    try:
+        esid.start()
+        ran = esid.run("run")
+
+        assert_refused(ran, BUSY, f"pid {esid.process.pid} since 20")
+        assert esid.stop() == 0
+    finally:
+        esid.end()
+
+
+def test_a_second_daemon_on_one_file_is_refused_from_another_data_directory_too(esid: Daemon, home: Path) -> None:
+    # Given two daemons that are told of one file, and of different directories for everything else
+    esid.settings |= {**NO_ESI, "DATABASE_URL": f"sqlite:///{home / 'shared' / 'esid.db'}", "ESID_DATA_DIR": str(home / "1")}
+    second = Daemon({**esid.settings, "ESID_DATA_DIR": str(home / "2")}, directory=home)
+    try:
+        esid.start()
+        with suppress(subprocess.TimeoutExpired):
+            ran = second.run("run", timeout_s=5)
+            assert_refused(ran, BUSY, f"pid {esid.process.pid} since 20")
+            return
+        pytest.fail("the second daemon has started")
+    finally:
+        esid.end()
+
+
+# -- secrets
+
+
+PASSWORDS: dict[str, dict[str, str]] = {
+    "part": {"DB_HOST": "127.0.0.1", "DB_PORT": "1", "DB_PASSWORD": PLANTED},
+    "awkward part": {"DB_HOST": "127.0.0.1", "DB_PORT": "1", "DB_PASSWORD": f"@/:{PLANTED}%?"},
+    "url": {"DATABASE_URL": f"postgresql://esid:{PLANTED}@127.0.0.1:1/esid"},
+    "capital scheme": {"DATABASE_URL": f"PostgreSQL://esid:{PLANTED}@127.0.0.1:1/esid"},
+    "at": {"DATABASE_URL": f"postgresql://esid:p@{PLANTED}@127.0.0.1:1/esid"},
+    "slash": {"DATABASE_URL": f"postgresql://esid:4711/{PLANTED}@127.0.0.1:1/esid"},
+    "hash": {"DATABASE_URL": f"postgresql://esid:a#{PLANTED}@127.0.0.1:1/esid"},
+    "query": {"DATABASE_URL": f"postgresql://127.0.0.1:1/esid?user=esid&password={PLANTED}"},
+    "rabbitmq": {"RABBITMQ_URL": f"amqp://guest:{PLANTED}@127.0.0.1:1/%2F"},
+    "rabbitmq slash": {"RABBITMQ_URL": f"amqp://guest:1/{PLANTED}@127.0.0.1:1/%2F"},
+}
+
+
+@pytest.mark.parametrize("command", ["config", "status"])
+@pytest.mark.parametrize("way", PASSWORDS)
+def test_no_password_is_printed_whichever_way_it_is_written(attempts: Attempts, way: str, command: str) -> None:
+    ran, _ = attempts.result(command, **PASSWORDS[way])
+
+    assert PLANTED not in ran.out + ran.err
+
+
+def test_a_daemon_and_its_commands_never_show_a_password(
+    postgres: PrivatePostgres, rabbitmq: PrivateRabbitmq, esi: FakeEsi, tmp_path: Path
+) -> None:
+    # Given a daemon with passwords that are right, and a status server
+    name = postgres.create_database()
+    (port,) = free_ports(1)
+    stack = Stack("", postgres.password_url(name), rabbitmq.url, "secrets")
+    address = {"ESI_BASE_URL": esi.base_url, "ESID_HTTP_LISTEN": f"127.0.0.1:{port}", "ESID_LOG_LEVEL": "DEBUG"}
+    daemon = Daemon({**stack.environment(tmp_path / "data"), **address})
+    try:
+        daemon.start()
+        shown = [daemon.ok(*command.split()) for command in ("config", "config --json", "status", "status --json")]
+        shown += [get(port, "/status"), command_lines(daemon)]
+
+        # When its database goes away under it
+        postgres.drop_database(name)
+        wait_until(lambda: name in get(port, "/readyz"), 20, "an error of the database")
+        wait_until(lambda: "database" in daemon.log.lower() and "refused us" in daemon.log, 20, daemon.log)
+        shown += [get(port, "/readyz"), get(port, "/status"), daemon.run("status").err]
+        daemon.stop()
+
+        # Then nothing that anybody can read holds one of the passwords
+        shown.append(daemon.log)
+        assert [text for text in shown if PrivatePostgres.password in text or ":guest@" in text] == []
+    finally:
+        daemon.end()
+        postgres.drop_database(name)
+
+
+def get(port: int, path: str) -> str:
+    """What the status server answers, whatever its status."""
+    with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
+        connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        with connection.makefile("rb") as stream:
+            return stream.read().decode()
+
+
+def command_lines(daemon: Daemon) -> str:
+    """What everybody on the machine can read about the daemon's processes."""
+    assert daemon.process
+    pids = [daemon.process.pid, *daemon.children().values()]
+    assert len(pids) >= 3
+    return "\n".join(Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8") for pid in pids)

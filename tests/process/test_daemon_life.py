@@ -1,0 +1,355 @@
+"""How a daemon ends, survives and shares: signals, killed processes, parts of the work, two daemons, the status server."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from esid.store import ledger
+from esid.store.connection import Store
+from tests import mirror
+from tests.conftest import STACKS, Stack
+from tests.daemon import Daemon
+from tests.fake_esi import FakeEsi, World
+from tests.servers import free_ports
+from tests.waiting import wait_until
+
+SQLITE, RABBITMQ = STACKS[0], STACKS[1]
+#: Seconds: a daemon that was told to stop is gone; one that was killed has been replaced, or has taken its children along.
+STOPPED_S, REPLACED_S = 10.0, 2.0
+#: Signals one after the other, and whether the whole process group gets them, as from systemd and pm2.
+WAYS = (
+    ("SIGTERM", [signal.SIGTERM], False),
+    ("SIGINT", [signal.SIGINT], False),
+    ("SIGTERM three times", [signal.SIGTERM] * 3, False),
+    ("SIGTERM to the group", [signal.SIGTERM], True),
+    ("SIGINT and SIGTERM to the group", [signal.SIGINT, signal.SIGTERM], True),
+)
+
+
+@pytest.fixture
+def store(daemon: Daemon, stack: Stack) -> Iterator[Store]:
+    """The daemon's database, with the schema in it."""
+    daemon.ok("migrate")
+    opened = Store(stack.database_url, pool_size=2)
+    yield opened
+    opened.close()
+
+
+def processes(daemon: Daemon) -> set[int]:
+    """The living processes of the daemon's process group."""
+    assert daemon.process
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            pid, _, rest = stat.read_text(encoding="utf-8", errors="replace").partition(" (")
+            state, _, group = rest.rpartition(") ")[2].split()[:3]
+            if int(group) == daemon.process.pid and state not in "ZX":
+                found.add(int(pid))
+    return found
+
+
+def worker(daemon: Daemon) -> int:
+    """The pid of the worker: the child with the most threads."""
+    return max(daemon.children().values(), key=lambda pid: len(list(Path(f"/proc/{pid}/task").iterdir())))
+
+
+def ask_for_everything(daemon: Daemon, world: World) -> None:
+    """Also for what no answer names."""
+    daemon.ok("enqueue", "corporation", "-", stdin="\n".join(map(str, sorted(world.corporations))))
+    daemon.ok("enqueue", "character", "-", stdin="\n".join(map(str, sorted(world.characters))))
+
+
+def wait_for_work(esi: FakeEsi, requests: int = 4) -> None:
+    """Until some more answers have been given, so that others are on their way."""
+    before = len(esi.log)
+    wait_until(lambda: len(esi.log) >= before + requests, 15, "requests")
+
+
+def open_jobs(store: Store) -> dict[str, int]:
+    """Entity -> how many jobs wait or are in work."""
+    counts = ledger.counts(store)
+    found = {name: by.get("pending", 0) + by.get("processing", 0) for name, by in counts.items()}
+    return {name: count for name, count in found.items() if count}
+
+
+def wait_for_world(daemon: Daemon, store: Store, world: World, deadline_s: float = 30.0) -> None:
+    """Until nothing is open and the tables are the world."""
+    wait_until(
+        lambda: not open_jobs(store) and mirror.table(store, mirror.Character).keys() == world.characters.keys(),
+        deadline_s,
+        f"the world: {ledger.counts(store)} {daemon.log[-3000:]}",
+        every_s=0.1,
+    )
+    mirror.assert_equal(store, world)
+
+
+def ended(daemon: Daemon, within_s: float, when: str) -> int:
+    """The exit code of a daemon that was told to stop; no process of it is left."""
+    assert daemon.process
+    process = daemon.process
+    wait_until(lambda: process.poll() is not None, within_s, f"the end after {when}: {daemon.log[-2000:]}")
+    assert processes(daemon) == set(), when
+    assert "Traceback" not in daemon.log, (when, daemon.log)
+    return process.returncode
+
+
+# -- stopping
+
+
+@pytest.mark.parametrize("stack", [SQLITE, RABBITMQ], indirect=True)
+def test_however_it_is_stopped_it_ends_in_time_and_loses_nothing(
+    daemon: Daemon, esi: FakeEsi, world: World, store: Store
+) -> None:
+    # Given a world that was asked for, and an ESI that takes its time
+    ask_for_everything(daemon, world)
+    esi.latency_s = 0.3
+    for way, numbers, to_group in WAYS:
+        daemon.start("--threads", "4")
+        wait_for_work(esi)
+
+        # When it is told to stop in the middle of its work
+        told_at = time.time()
+        for number in numbers:
+            daemon.signal(number, group=to_group)
+
+        # Then it ends well and in time, with all of its processes, and begins nothing more
+        assert ended(daemon, STOPPED_S, way) == 0, (way, daemon.log[-2000:])
+        assert [request for request in esi.log if request.at > told_at + 1] == [], way
+
+    # And what is left is done after the next start
+    esi.latency_s = 0
+    daemon.start()
+    wait_for_world(daemon, store, world)
+    assert esi.early() == []
+    assert daemon.stop() == 0
+
+
+def spawn(daemon: Daemon) -> None:
+    """Start `esid run` and wait for nothing."""
+    with (daemon.directory / "log").open("ab") as log:
+        daemon.process = subprocess.Popen(
+            [sys.executable, "-m", "esid", "run"],
+            env=daemon.environment,
+            cwd=daemon.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+@pytest.mark.parametrize("to_group", [False, True], ids=["alone", "group"])
+@pytest.mark.parametrize("stack", [SQLITE, RABBITMQ], indirect=True)
+def test_a_stop_while_it_starts_ends_it_in_time_too(daemon: Daemon, store: Store, tmp_path: Path, to_group: bool) -> None:
+    # Given the moment at which it takes its lock: it has begun, and no child runs yet
+    lock = tmp_path / "data" / "esid.lock"
+    spawn(daemon)
+    wait_until(lock.exists, 10, "the lock", every_s=0.001)
+
+    # When it is told to stop
+    daemon.signal(signal.SIGTERM, group=to_group)
+
+    assert ended(daemon, STOPPED_S, "the lock") == 0
+
+
+@pytest.mark.parametrize("stack", [SQLITE, RABBITMQ], indirect=True)
+def test_a_stop_at_any_moment_of_the_start_leaves_no_child_and_no_lock(daemon: Daemon, store: Store) -> None:
+    for moment in sorted(random.Random(os.urandom(4)).uniform(0, 0.9) for _ in range(4)):
+        spawn(daemon)
+        at = time.monotonic() + moment
+        wait_until(lambda at=at: time.monotonic() >= at, 2, "a random moment", every_s=0.001)
+        daemon.signal(signal.SIGTERM)
+
+        # Then it ends by itself, or by the signal where that came before the first line of its own
+        assert ended(daemon, STOPPED_S, f"{moment:.3f} s") in {0, -signal.SIGTERM}, (moment, daemon.log)
+    daemon.start()
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("stack", [SQLITE], indirect=True)
+def test_an_esi_that_hangs_does_not_hold_a_stop_up(daemon: Daemon, esi: FakeEsi, world: World, store: Store) -> None:
+    # Given an ESI that answers after a minute
+    hanging = esi.faults.add("/", hang_s=60)
+    ask_for_everything(daemon, world)
+    daemon.start()
+    wait_until(lambda: hanging.hits >= 3, 15, "requests that hang")
+
+    daemon.signal(signal.SIGTERM)
+
+    assert ended(daemon, 35, "a stop while ESI hangs") == 0, daemon.log
+    # And nothing of it is lost or given up
+    esi.faults.clear()
+    assert json.loads(daemon.ok("dead", "list", "--json")) == []
+    daemon.start()
+    wait_for_world(daemon, store, world, 45)
+
+
+# -- killed processes
+
+
+@pytest.mark.parametrize("stack", [RABBITMQ], indirect=True)
+def test_a_killed_child_is_replaced_and_the_sync_completes(daemon: Daemon, esi: FakeEsi, world: World, store: Store) -> None:
+    # Given a daemon with all three kinds of children at work
+    ask_for_everything(daemon, world)
+    esi.latency_s = 0.1
+    (port,) = free_ports(1)
+    daemon.settings["ESID_HTTP_LISTEN"] = f"127.0.0.1:{port}"
+    daemon.start()
+    wait_for_work(esi)
+    killed = daemon.children()
+    assert len(killed) == 3
+
+    # When each of them is killed
+    for pid in killed.values():
+        os.kill(pid, signal.SIGKILL)
+
+    # Then others take over and the work is done
+    wait_until(lambda: len(daemon.children().keys() - killed.keys()) == 3, REPLACED_S, "three new children")
+    wait_for_world(daemon, store, world)
+    assert answer(port, "GET", "/healthz")[0] == 200
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("stack", [SQLITE, RABBITMQ], indirect=True)
+def test_children_of_a_killed_supervisor_end_and_the_next_start_works_at_once(
+    daemon: Daemon, esi: FakeEsi, world: World, store: Store
+) -> None:
+    ask_for_everything(daemon, world)
+    esi.latency_s = 0.3
+    daemon.start()
+    wait_for_work(esi)
+
+    # When the supervisor is killed
+    daemon.signal(signal.SIGKILL)
+    daemon.wait()
+
+    # Then nothing of it works on
+    wait_until(lambda: not processes(daemon), REPLACED_S, "the end of all children")
+    # And a new daemon does the rest: also what was in the hands of the killed
+    esi.latency_s = 0
+    daemon.start()
+    wait_for_world(daemon, store, world, 20)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("stack", [SQLITE], indirect=True)
+def test_a_child_that_dies_again_and_again_ends_the_daemon(daemon: Daemon, store: Store, tmp_path: Path) -> None:
+    # Given a running daemon whose shared budget is no file any more
+    daemon.start()
+    budget = tmp_path / "data" / "budget-default"
+    wait_until(budget.exists, 10, "the budget")
+    budget.unlink()
+    budget.mkdir()
+
+    # When its worker dies, no new one can live
+    os.kill(worker(daemon), signal.SIGKILL)
+
+    # Then the daemon does not try for ever, and says why
+    assert daemon.wait(20) == 70
+    assert processes(daemon) == set()
+    assert f"{budget} cannot be opened" in daemon.log
+    assert "daemon.gives_up" in daemon.log
+
+
+# -- a part of the work
+
+
+@pytest.mark.parametrize("stack", [SQLITE, RABBITMQ], indirect=True)
+@pytest.mark.parametrize("by", ["option", "setting"])
+def test_a_daemon_asks_only_for_the_entities_it_was_told(
+    daemon: Daemon, esi: FakeEsi, world: World, store: Store, by: str
+) -> None:
+    # Given requests for each kind of entity
+    alliance, character = next(iter(world.alliances)), next(iter(world.characters))
+    daemon.ok("enqueue", "alliance", str(alliance))
+    daemon.ok("enqueue", "character", str(character))
+    daemon.ok("enqueue", "killmail", f"12345:{'a' * 40}")
+
+    # When a daemon works on some of them only
+    if by == "option":
+        daemon.start("--actors", "alliance,corporation")
+        wait_until(lambda: open_jobs(store).keys() == {"character", "killmail"}, 20, "the end of the lists", every_s=0.1)
+        wanted = {"alliances", "corporations"}
+    else:
+        daemon.settings["WORKER_TYPES"] = "CHARACTER"
+        daemon.start()
+        wait_until(lambda: ledger.counts(store).get("character") == {"completed": 1}, 20, "the character", every_s=0.1)
+        wanted = {"characters"}
+    assert daemon.stop() == 0
+
+    # Then nothing else was asked, and what was asked for waits
+    assert {request.path.split("/")[1] for request in esi.log} == wanted
+    waiting = {"alliance", "character", "killmail"} - {name.removesuffix("s") for name in wanted}
+    assert {
+        name: by["pending"] for name, by in ledger.counts(store).items() if name in waiting and "pending" in by
+    }.keys() == (waiting)
+
+
+# -- several daemons
+
+
+@pytest.mark.parametrize("stack", [RABBITMQ], indirect=True)
+def test_two_daemons_on_one_database_share_the_work(
+    daemon: Daemon, esi: FakeEsi, world: World, store: Store, tmp_path: Path
+) -> None:
+    # Given another daemon that has nothing in common with the first but database and broker
+    ask_for_everything(daemon, world)
+    other = Daemon({**daemon.settings, "ESID_DATA_DIR": str(tmp_path / "other")})
+    try:
+        spawn(daemon)
+        other.start()
+        wait_for_world(daemon, store, world)
+
+        # Then what one has asked the other does not
+        gets = [request.path for request in esi.requests(method="GET")]
+        assert sorted(gets) == sorted(set(gets))
+        assert esi.early() == []
+        assert (other.stop(), daemon.stop()) == (0, 0)
+    finally:
+        other.end()
+
+
+# -- the status server
+
+
+def answer(port: int, method: str, path: str) -> tuple[int, str]:
+    """Status and body."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("stack", [SQLITE, RABBITMQ], indirect=True)
+def test_the_status_server_answers_who_asks_and_obeys_nobody(daemon: Daemon, store: Store) -> None:
+    (port,) = free_ports(1)
+    daemon.settings["ESID_HTTP_LISTEN"] = f"127.0.0.1:{port}"
+    daemon.start()
+
+    assert answer(port, "GET", "/healthz") == (200, '{"alive": true}\n')
+    assert answer(port, "GET", "/readyz") == (200, '{"ready": true}\n')
+    status, body = answer(port, "GET", "/status")
+    assert (status, sorted(json.loads(body)["queues"]["pending"])) == (
+        200,
+        [f"{daemon.settings['ESID_QUEUE_PREFIX']}.{name}" for name in ("alliance", "character", "corporation", "killmail")],
+    )
+    assert answer(port, "GET", "/../../etc/passwd")[0] == 404
+    assert {answer(port, method, "/status")[0] for method in ("POST", "PUT", "DELETE")} <= {405, 501}
+    assert answer(port, "GET", "/" + "x" * 100_000)[0] == 414
+    assert answer(port, "GET", "/healthz")[0] == 200
+    assert daemon.stop() == 0
