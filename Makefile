@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 SERVERS = rabbitmq-server postgresql
+# The tests mostly wait for processes and servers; more jobs than cores do not disturb their deadlines.
+TEST_JOBS ?= 3
 
 .PHONY: run test lint servers clean
 
@@ -10,7 +12,7 @@ run: $(VENV)/.run
 	@$(if $(CONTACT),ESI_CONTACT="$(CONTACT)") $(BIN)/esid run
 
 test: lint servers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check esid tests

@@ -65,6 +65,17 @@ def rabbitmq() -> Iterator[PrivateRabbitmq]:
         yield server
 
 
+def _runs_on(request: pytest.FixtureRequest) -> None:
+    """Note the database and queue of a test in its report, which reaches the process that prints the summary."""
+    request.node.user_properties.append(("runs on", request.param))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count what has run."""
+    if report.when == "call":
+        _ran.update(str(value) for name, value in report.user_properties if name == "runs on")
+
+
 def _database_url(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Iterator[str]:
     if kind.startswith("sqlite"):
         yield f"sqlite:///{tmp_path / 'data' / 'esid.db'}"
@@ -78,7 +89,7 @@ def _database_url(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database of each kind."""
-    _ran[request.param] += 1
+    _runs_on(request)
     yield from _database_url(request, request.param, tmp_path)
 
 
@@ -94,14 +105,14 @@ def store(database_url: str) -> Iterator[Store]:
 @pytest.fixture(params=STACKS)
 def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
     """A database and a queue of each pair that people run."""
-    _ran[request.param] += 1
+    _runs_on(request)
     yield from _stack(request, request.param, tmp_path)
 
 
 @pytest.fixture(params=STACKS[:2])
 def main_stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
     """The embedded default and the stack at scale, for tests that would cost too much on all three."""
-    _ran[request.param] += 1
+    _runs_on(request)
     yield from _stack(request, request.param, tmp_path)
 
 

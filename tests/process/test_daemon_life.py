@@ -154,7 +154,7 @@ def spawn(daemon: Daemon) -> None:
 @pytest.mark.parametrize("stack", [SQLITE, RABBITMQ], indirect=True)
 def test_a_stop_while_it_starts_ends_it_in_time_too(daemon: Daemon, store: Store, tmp_path: Path, to_group: bool) -> None:
     # Given the moment at which it takes its lock: it has begun, and no child runs yet
-    lock = tmp_path / "data" / "esid.lock"
+    lock = tmp_path / "data" / ("esid.db.lock" if daemon.settings["DATABASE_URL"].startswith("sqlite") else "esid.lock")
     spawn(daemon)
     wait_until(lock.exists, 10, "the lock", every_s=0.001)
 
