@@ -80,6 +80,7 @@ class Supervisor:
 
     def _prepare(self) -> None:
         """Check what every child needs, once and with a readable error; then close it: nothing crosses the fork."""
+        parts.open_budget(self._settings).close()
         store = parts.ready_store(self._settings)
         try:
             parts.open_publisher(self._settings, store).broker.check()

@@ -7,6 +7,7 @@ from typing import Any
 
 import dramatiq
 
+from esid import clock
 from esid.entities.base import IDS_PER_MESSAGE, Entity
 from esid.queue.broker import Queue, queue_name
 from esid.store import ledger
@@ -40,8 +41,9 @@ class Publisher:
         size = entity.batch if entity.batch and in_batches and len(ids) > IDS_PER_MESSAGE else IDS_PER_MESSAGE
         for start in range(0, len(ids), _AT_ONCE):
             part = ids[start : start + _AT_ONCE]
+            since = clock.now()
             self.broker.enqueue_many([self._message(entity, chunk, priority) for chunk in _chunks(part, size)])
-            ledger.queued(self._store, entity.name, part)
+            ledger.queued(self._store, entity.name, part, since)
 
     def _message(self, entity: Entity, ids: Sequence[int], priority: int) -> dramatiq.Message[Any]:
         return dramatiq.Message(

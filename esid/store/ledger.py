@@ -19,7 +19,7 @@ from esid.store.model import Done, Failure, Job, Row, Seen, utc_text, utc_time
 from esid.store.upsert import upsert
 
 #: Seconds that the writer of an intent has to publish it before the scheduler does so.
-PUBLISH_GRACE_S = 30.0
+PUBLISH_GRACE_S = 10.0
 #: Seconds that an id for a bulk route waits for company at most, if nobody gathers; far beyond any other wait.
 GATHER_S = 86_400.0
 _OPEN = "status IN ('pending', 'processing')"
@@ -73,14 +73,19 @@ def request(store: Store, seen: Sequence[Seen], *, looked_before: dt.datetime | 
     return store.run(lambda: _request(store, seen, looked_before, clock.now())) if seen else Accepted((), (), ())
 
 
-def queued(store: Store, entity: str, ids: Sequence[int]) -> None:
-    """The broker has confirmed a message for these ids."""
+def queued(store: Store, entity: str, ids: Sequence[int], since: dt.datetime) -> None:
+    """The broker has confirmed a message for these ids.
+
+    Args:
+        since: when publishing began. A job that a worker has touched meanwhile may wait for its retry already, and
+            keeps its time.
+    """
     if ids:
         store.run(
             lambda: store.rows(
-                f"UPDATE sync_jobs SET due_at = NULL, updated_at = %s WHERE entity_type = %s "
-                f"AND entity_id IN ({marks(ids)}) AND {_OPEN} AND due_at IS NOT NULL",
-                (utc_text(clock.now()), entity, *sorted(ids)),
+                f"UPDATE sync_jobs SET due_at = NULL WHERE entity_type = %s AND entity_id IN ({marks(ids)}) "
+                "AND status = 'pending' AND due_at IS NOT NULL AND updated_at <= %s",
+                (entity, *sorted(ids), utc_text(since)),
             )
         )
 

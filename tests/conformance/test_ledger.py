@@ -18,7 +18,7 @@ HOUR = dt.timedelta(hours=1)
 def ask(store: Store, *ids: int, entity: str = "corporation") -> ledger.Accepted:
     """A person asks, and the messages are published."""
     accepted = ledger.request(store, [Seen(entity, key) for key in ids])
-    ledger.queued(store, entity, accepted.queued)
+    ledger.queued(store, entity, accepted.queued, clock.now())
     return accepted
 
 
@@ -99,7 +99,7 @@ def test_new_ids_of_a_bulk_route_wait_for_company(store: Store) -> None:
     assert ids == [90_000_000, 90_000_001, 90_000_002]
     assert 0 <= waited_s < 10
     assert ledger.unpublished(store, "character", 100) == []
-    ledger.queued(store, "character", ids)
+    ledger.queued(store, "character", ids, clock.now())
     assert ledger.gathered(store, "character", 100) == ([], 0.0)
 
 
@@ -108,8 +108,20 @@ def test_an_intent_that_nobody_published_comes_up_by_itself(store: Store) -> Non
     assert ledger.unpublished(store, "corporation", 10) == []
     ledger.defer(store, "corporation", [1], -1.0)
     assert ledger.unpublished(store, "corporation", 10) == [1]
-    ledger.queued(store, "corporation", [1])
+    ledger.queued(store, "corporation", [1], clock.now())
     assert ledger.unpublished(store, "corporation", 10) == []
+
+
+def test_a_job_that_failed_before_its_publisher_was_done_keeps_the_time_of_its_retry(store: Store) -> None:
+    # Given a publisher that is slow to note that its message was confirmed
+    ledger.request(store, [Seen("corporation", 1), Seen("corporation", 2)])
+    since = clock.now()
+    ledger.take(store, "corporation", [1])
+    ledger.retry(store, "corporation", {1: 0.0}, {1: Failure("unavailable", "HTTP 502")})
+
+    ledger.queued(store, "corporation", [1, 2], since)
+
+    assert ledger.unpublished(store, "corporation", 10) == [1]
 
 
 def test_a_retry_is_counted_and_waits_and_a_hold_is_not_counted(store: Store) -> None:

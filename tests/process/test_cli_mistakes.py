@@ -359,6 +359,16 @@ def test_a_data_directory_that_cannot_be_made_is_not_permitted(esid: Daemon, hom
     assert_untouched(home, "file")
 
 
+@pytest.mark.parametrize("command", ["run", "status"])
+def test_a_budget_that_cannot_be_opened_is_not_permitted(esid: Daemon, home: Path, command: str) -> None:
+    # Given a budget that is no file of ours, as after one command as another user
+    (home / "data" / "budget-default").mkdir(parents=True)
+
+    ran = esid.run(command, ESID_DATA_DIR=str(home / "data"), **NO_ESI)
+
+    assert_refused(ran, NOT_PERMITTED, "budget-default", "ESID_DATA_DIR")
+
+
 def test_a_directory_is_no_database_file(esid: Daemon, home: Path) -> None:
     (home / "esid.db").mkdir()
 
