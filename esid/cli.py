@@ -208,9 +208,8 @@ def _sync(options: argparse.Namespace, chosen: Settings) -> int:
         _print_json({"queued": counts})
     else:
         for queue, count in counts.items():
-            print(
-                f"{PLURALS[queue]}: {count:,} jobs queued" if count else f"{PLURALS[queue]}: everything is fresh or queued"
-            )
+            nothing = "everything is up to date" if options.wait else "everything is fresh or queued"
+            print(f"{PLURALS[queue]}: {count:,} jobs queued" if count else f"{PLURALS[queue]}: {nothing}")
         _note_no_daemon(chosen, options.wait)
     store.close()
     return code
@@ -361,19 +360,26 @@ def _dropper(store: Store) -> Callable[[Filter], int]:
 
 def _wait(store: Store, chosen: Settings, names: Sequence[str]) -> int:
     """Wait until no job of these entities is open; 1 when some of them failed meanwhile."""
-    started, first = clock.monotonic(), ledger.open_count(store, names)
+    started, done_before = clock.monotonic(), _known(store, names) - ledger.open_count(store, names)
     failed_before = _failed(store, names)
     _note_no_daemon(chosen, waits=True)
     while is_open := ledger.open_count(store, names):
-        known = sum(sum(ledger.counts(store).get(name, {}).values()) for name in names)
-        _draw_bar(known - is_open, known, (first - is_open) / max(0.1, clock.monotonic() - started), is_open)
+        known = _known(store, names)
+        rate = (known - is_open - done_before) / max(0.1, clock.monotonic() - started)
+        _draw_bar(known - is_open, known, rate, is_open)
         clock.sleep(0.5)
     if sys.stderr.isatty():
+        _draw_bar(_known(store, names), _known(store, names), 0.0, 0)
         print(file=sys.stderr)
     failed = _failed(store, names) - failed_before
     if failed > 0:
         print(f"{failed:,} ids failed; `esid dead list` says why", file=sys.stderr)
     return 1 if failed > 0 else 0
+
+
+def _known(store: Store, names: Sequence[str]) -> int:
+    counts = ledger.counts(store)
+    return sum(sum(counts.get(name, {}).values()) for name in names)
 
 
 def _failed(store: Store, names: Sequence[str]) -> int:
