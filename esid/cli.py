@@ -22,26 +22,25 @@ import datetime as dt
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from esid import __version__, clock, log, settings
+from esid import __version__, clock, log, render, settings
 from esid.daemon import lock, parts
 from esid.daemon.supervisor import Supervisor
 from esid.entities import BY_NAME, ENTITIES, MIRRORED
 from esid.entities.killmail import HASH
 from esid.errors import EsidError, UsageError
-from esid.queue.progress import PLURALS, span
+from esid.queue.progress import PLURALS
 from esid.settings import Settings, nearest
 from esid.store import dead_letters, ledger, migrate, show
 from esid.store.connection import Store
-from esid.store.dead_letters import Filter
+from esid.store.dead_letters import DeadLetter, Filter
 from esid.store.ledger import Accepted
 from esid.web import status
 
 _ENTITY_NAMES = [entity.name for entity in MIRRORED]
 _SYNC_NAMES = [PLURALS[entity.name] for entity in MIRRORED if entity.name != "killmail"]
-_BAR = 30
 
 
 class _Parser(argparse.ArgumentParser):
@@ -191,7 +190,7 @@ def _enqueue(options: argparse.Namespace, chosen: Settings) -> int:
     if options.json:
         _print_json({"queued": len(total.queued), "pending": len(total.pending), "fresh": len(total.fresh)})
     else:
-        print(_accepted_words(options.entity, total))
+        print(render.accepted(options.entity, total))
         _note_no_daemon(chosen, options.wait)
     store.close()
     return code
@@ -222,7 +221,7 @@ def _status(options: argparse.Namespace, chosen: Settings) -> int:
     while True:
         state = status.collect(store, broker, budget)
         state["daemon"] = lock.holder(parts.lock_path(chosen))
-        text = json.dumps(state, indent=2, default=str) if options.json else "\n".join(_status_lines(state))
+        text = json.dumps(state, indent=2, default=str) if options.json else "\n".join(render.status(state))
         print(("\033[H\033[2J" if options.watch and sys.stdout.isatty() else "") + text, flush=True)
         if not options.watch:
             return 0
@@ -281,8 +280,8 @@ def _show(options: argparse.Namespace, chosen: Settings) -> int:
     else:
         for table, found in rows.items():
             for row in found:
-                _print_fields(table, row)
-        _print_fields("job", job or {})
+                _print_lines(render.fields(table, row))
+        _print_lines(render.fields("job", job or {}))
     store.close()
     return 0 if job is not None or any(rows.values()) else 1
 
@@ -300,7 +299,7 @@ def _config(options: argparse.Namespace, chosen: Settings) -> int:
     if options.json:
         _print_json({name: {"value": value, "origin": origin} for name, value, origin, _ in rows})
     else:
-        _print_table(("setting", "value", "from", "unit"), rows)
+        _print_lines(render.table(("setting", "value", "from", "unit"), rows))
     return 0
 
 
@@ -366,10 +365,10 @@ def _wait(store: Store, chosen: Settings, names: Sequence[str]) -> int:
     while is_open := ledger.open_count(store, names):
         known = _known(store, names)
         rate = (known - is_open - done_before) / max(0.1, clock.monotonic() - started)
-        _draw_bar(known - is_open, known, rate, is_open)
+        _draw_bar(known - is_open, known, rate)
         clock.sleep(0.5)
     if sys.stderr.isatty():
-        _draw_bar(_known(store, names), _known(store, names), 0.0, 0)
+        _draw_bar(_known(store, names), _known(store, names), 0.0)
         print(file=sys.stderr)
     failed = _failed(store, names) - failed_before
     if failed > 0:
@@ -387,15 +386,11 @@ def _failed(store: Store, names: Sequence[str]) -> int:
     return sum(counts.get(name, {}).get("failed", 0) for name in names)
 
 
-def _draw_bar(done: int, known: int, rate: float, left: int) -> None:
+def _draw_bar(done: int, known: int, rate: float) -> None:
     """One line, drawn over itself; nothing where standard error is no terminal."""
     if not sys.stderr.isatty():
         return
-    filled = _BAR * done // max(1, known)
-    ends = f"  {rate:.0f}/s  {span(left / rate)} left" if rate > 0.1 else ""
-    print(
-        f"\r\033[K[{'#' * filled}{'.' * (_BAR - filled)}] {done:,} of {known:,}{ends}", end="", file=sys.stderr, flush=True
-    )
+    print(f"\r\033[K{render.bar(done, known, rate)}", end="", file=sys.stderr, flush=True)
 
 
 def _note_no_daemon(chosen: Settings, waits: bool) -> None:
@@ -407,86 +402,18 @@ def _note_no_daemon(chosen: Settings, waits: bool) -> None:
 # -- printing
 
 
-def _accepted_words(entity: str, accepted: Accepted) -> str:
-    words = [f"{len(accepted.queued):,} queued"]
-    if accepted.pending:
-        words.append(f"{len(accepted.pending):,} already pending")
-    if accepted.fresh:
-        words.append(f"{len(accepted.fresh):,} still fresh (ESI's cache time is not over)")
-    return f"{entity}: " + ", ".join(words)
-
-
-def _status_lines(state: dict[str, Any]) -> Iterator[str]:
-    limits, queues = state["limits"], state["queues"]
-    yield f"esid {state['version']} on {state['database']}"
-    yield f"daemon      {'running, ' + state['daemon'] if state['daemon'] else 'not running here'}"
-    yield ""
-    yield "Queues" if queues["reachable"] else f"Queues      away: {queues['error']}"
-    for name, pending in queues["pending"].items():
-        yield f"  {name:<24}{pending:>12,} pending"
-    yield ""
-    yield "Rate limit"
-    reserve = f"of {limits['error_limit']} (reserve {limits['error_reserve']})"
-    yield f"  error limit remaining   {limits['error_remain']:>12} {reserve}"
-    yield f"  requests waiting        {limits['waiting']:>12}"
-    yield f"  requests in flight      {limits['in_flight']:>12} of {limits['max_in_flight']}"
-    outcomes = f"({limits['errors']:,} errors, {limits['not_modified']:,} x 304)"
-    yield f"  requests sent           {limits['requests']:>12,} {outcomes}"
-    if limits["paused_s"]:
-        yield f"  paused by ESI (420)     {limits['paused_s']:>12} s more"
-    for bucket in limits["buckets"]:
-        closed = f", closed for {bucket['closed_s']} s" if bucket["closed_s"] else ""
-        words = f"of {bucket['limit']:,} in {bucket['window_s']} s{closed}"
-        yield f"  bucket {bucket['group']:<16} {bucket['available']:>12,} {words}"
-    yield ""
-    yield f"{'Ledger':<26}" + "".join(f"{name:>12}" for name in status.STATES) + f"{'oldest open':>14}"
-    for name, by_status in state["ledger"].items():
-        oldest = state["oldest_open_s"].get(name)
-        cells = "".join(f"{by_status[one]:>12,}" for one in status.STATES)
-        yield f"  {name:<24}{cells}{span(oldest) if oldest is not None else '-':>14}"
-    yield from _letter_lines(state)
-
-
-def _letter_lines(state: dict[str, Any]) -> Iterator[str]:
-    if state["dead_letters"]:
-        yield ""
-        yield "Dead letters (esid dead list)"
-        for one in state["dead_letters"]:
-            yield f"  {one['entity'] or '(message)':<24}{one['count']:>12,} {one['reason']}"
-    if state["unknown_fields"]:
-        yield ""
-        yield "Fields of ESI that this release does not know"
-        for one in state["unknown_fields"]:
-            yield f"  {one['entity']:<24}{one['count']:>12,} {one['field']}"
-
-
-def _print_letters(letters: Sequence[dead_letters.DeadLetter], options: argparse.Namespace) -> None:
+def _print_letters(letters: Sequence[DeadLetter], options: argparse.Namespace) -> None:
     if options.json:
         _print_json([dataclasses.asdict(letter) for letter in letters])
     elif options.verb == "show":
-        for letter in letters:
-            _print_fields(f"dead letter {letter.id}", dataclasses.asdict(letter))
-    elif not letters:
-        print("no dead letters")
+        _print_lines(line for letter in letters for line in render.letter(letter))
     else:
-        rows = [
-            (str(one.id), f"{one.last_at:%Y-%m-%d %H:%M}", one.entity_type or "-", str(one.entity_id or "-"), one.reason,
-             str(one.attempts), one.message[:70])
-            for one in letters
-        ]  # fmt: skip
-        _print_table(("number", "last", "entity", "id", "reason", "attempts", "message"), rows)
+        _print_lines(render.letters(letters))
 
 
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
-    for row in [head, *rows]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _print_fields(title: str, values: dict[str, Any]) -> None:
-    print(title)
-    for name, value in values.items():
-        print(f"  {name:<24}{'-' if value is None else value}")
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
 
 
 def _print_json(value: Any) -> None:

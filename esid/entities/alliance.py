@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from peewee import BigIntegerField, TextField
 
-from esid.entities import ids
 from esid.entities.base import Entity, done, parse_ids
+from esid.entities.ids import seen_alliance, seen_character, seen_corporation
 from esid.esi.client import Answer, Route
 from esid.esi.decode import Fields
 from esid.store.model import Done, EntityTable, Job, Row, Seen, UtcField
@@ -45,15 +45,15 @@ def parse(job: Job, answer: Answer) -> Done:
     }
     seen = [
         Seen("alliance_corporations", job.id),
-        *ids.corporation(values["executor_corporation_id"]),
-        *ids.corporation(values["creator_corporation_id"]),
-        *ids.character(values["creator_id"]),
+        *seen_corporation(values["executor_corporation_id"]),
+        *seen_corporation(values["creator_corporation_id"]),
+        *seen_character(values["creator_id"]),
     ]
     return done(job, answer, [Row(Alliance, values)], seen, fields.unknown(_KNOWN))
 
 
 ALLIANCE = Entity("alliance", "alliance", Route("/alliances/{id}"), parse, (Alliance,))
-ALLIANCES = Entity("alliances", "alliance", Route("/alliances"), parse_ids(ids.alliance))
+ALLIANCES = Entity("alliances", "alliance", Route("/alliances"), parse_ids(seen_alliance))
 ALLIANCE_CORPORATIONS = Entity(
-    "alliance_corporations", "alliance", Route("/alliances/{id}/corporations"), parse_ids(ids.corporation)
+    "alliance_corporations", "alliance", Route("/alliances/{id}/corporations"), parse_ids(seen_corporation)
 )

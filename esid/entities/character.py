@@ -13,7 +13,6 @@ from typing import Any
 from peewee import BigIntegerField, DoubleField, TextField
 
 from esid import clock
-from esid.entities import ids
 from esid.entities.base import (
     IDS_PER_MESSAGE,
     Edges,
@@ -24,6 +23,7 @@ from esid.entities.base import (
     is_due,
     sync_each,
 )
+from esid.entities.ids import seen_alliance, seen_corporation
 from esid.errors import BadField, EsiError, EsiUnavailable, Held, NotFound, Refused, Stopping
 from esid.esi.client import Answer, Client, Route
 from esid.esi.decode import Fields
@@ -213,7 +213,7 @@ def _affiliation(key: int, fields: Fields) -> tuple[dict[str, Any], list[Any]]:
         "alliance_id": fields.id("alliance_id", optional=True),
         "faction_id": fields.id("faction_id", optional=True),
     }
-    return values, [*ids.corporation(values["corporation_id"]), *ids.alliance(values["alliance_id"])]
+    return values, [*seen_corporation(values["corporation_id"]), *seen_alliance(values["alliance_id"])]
 
 
 def _is_stale(job: Job) -> bool:

@@ -6,8 +6,8 @@ from typing import Any
 
 from peewee import BigIntegerField, BooleanField, DoubleField, TextField
 
-from esid.entities import ids
 from esid.entities.base import Entity, done, parse_ids
+from esid.entities.ids import seen_alliance, seen_character, seen_corporation
 from esid.esi.client import Answer, Route
 from esid.esi.decode import Fields
 from esid.store.model import Done, EntityTable, Job, Row, UtcField
@@ -66,9 +66,9 @@ def parse(job: Job, answer: Answer) -> Done:
         "friendly_fire": fields.text("friendly_fire", optional=True),
     }
     seen = [
-        *ids.character(values["ceo_id"]),
-        *ids.character(values["creator_id"]),
-        *ids.alliance(values["alliance_id"]),
+        *seen_character(values["ceo_id"]),
+        *seen_character(values["creator_id"]),
+        *seen_alliance(values["alliance_id"]),
     ]
     return done(job, answer, [Row(Corporation, values)], seen, fields.unknown(_KNOWN))
 
@@ -89,4 +89,4 @@ def _tax_rate(fields: Fields) -> float | None:
 
 
 CORPORATION = Entity("corporation", "corporation", Route("/corporations/{id}"), parse, (Corporation,))
-NPCCORPS = Entity("npccorps", "corporation", Route("/corporations/npccorps", cache_s=86_400.0), parse_ids(ids.corporation))
+NPCCORPS = Entity("npccorps", "corporation", Route("/corporations/npccorps", cache_s=86_400.0), parse_ids(seen_corporation))

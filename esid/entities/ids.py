@@ -11,16 +11,16 @@ from esid.store.model import Seen
 _FIRST_CORPORATION, _FIRST_CHARACTER, _FIRST_ALLIANCE = 1_000_000, 4_000_000, 1_000_000
 
 
-def character(key: int | None) -> list[Seen]:
+def seen_character(key: int | None) -> list[Seen]:
     """A character that stood in an answer; NPCs and the placeholder become known and are not asked."""
     return [] if key is None else [Seen("character", key, asked=key >= _FIRST_CHARACTER)]
 
 
-def corporation(key: int | None) -> list[Seen]:
+def seen_corporation(key: int | None) -> list[Seen]:
     """A corporation that stood in an answer, NPC corporations too."""
     return [] if key is None else [Seen("corporation", key, asked=key >= _FIRST_CORPORATION)]
 
 
-def alliance(key: int | None) -> list[Seen]:
+def seen_alliance(key: int | None) -> list[Seen]:
     """An alliance that stood in an answer."""
     return [] if key is None else [Seen("alliance", key, asked=key >= _FIRST_ALLIANCE)]

@@ -9,8 +9,8 @@ from typing import Any
 
 from peewee import BigIntegerField, BooleanField, CompositeKey, DoubleField, TextField
 
-from esid.entities import ids
 from esid.entities.base import Entity, check_same, done
+from esid.entities.ids import seen_alliance, seen_character, seen_corporation
 from esid.esi.client import Answer, Route
 from esid.esi.decode import Fields
 from esid.store.model import Done, EntityTable, Job, Row, Seen, Table, UtcField
@@ -174,9 +174,9 @@ def _items(key: int, victim: Fields) -> Iterator[dict[str, Any]]:
 
 def _seen(person: dict[str, Any]) -> list[Seen]:
     return [
-        *ids.character(person["character_id"]),
-        *ids.corporation(person["corporation_id"]),
-        *ids.alliance(person["alliance_id"]),
+        *seen_character(person["character_id"]),
+        *seen_corporation(person["corporation_id"]),
+        *seen_alliance(person["alliance_id"]),
     ]
 
 

@@ -305,20 +305,20 @@ def test_a_list_of_ids_that_is_none_is_refused(entity: str, body: Any) -> None:
 @pytest.mark.parametrize(
     ("known", "key", "asked"),
     [
-        (ids.character, 1, False),
-        (ids.character, 500021, False),
-        (ids.character, 3019491, False),
-        (ids.character, 3_999_999, False),
-        (ids.character, 4_000_000, True),
-        (ids.character, 90000001, True),
-        (ids.character, 2_112_000_000, True),
-        (ids.corporation, 1, False),
-        (ids.corporation, 500021, False),
-        (ids.corporation, 1_000_000, True),
-        (ids.corporation, 1000171, True),
-        (ids.corporation, 98000001, True),
-        (ids.alliance, 1, False),
-        (ids.alliance, 99000001, True),
+        (ids.seen_character, 1, False),
+        (ids.seen_character, 500021, False),
+        (ids.seen_character, 3019491, False),
+        (ids.seen_character, 3_999_999, False),
+        (ids.seen_character, 4_000_000, True),
+        (ids.seen_character, 90000001, True),
+        (ids.seen_character, 2_112_000_000, True),
+        (ids.seen_corporation, 1, False),
+        (ids.seen_corporation, 500021, False),
+        (ids.seen_corporation, 1_000_000, True),
+        (ids.seen_corporation, 1000171, True),
+        (ids.seen_corporation, 98000001, True),
+        (ids.seen_alliance, 1, False),
+        (ids.seen_alliance, 99000001, True),
     ],
 )
 def test_placeholders_and_npcs_are_known_and_not_asked(known: Any, key: int, asked: bool) -> None:
@@ -326,7 +326,7 @@ def test_placeholders_and_npcs_are_known_and_not_asked(known: Any, key: int, ask
     assert (one.id, one.asked) == (key, asked)
 
 
-@pytest.mark.parametrize("known", [ids.character, ids.corporation, ids.alliance])
+@pytest.mark.parametrize("known", [ids.seen_character, ids.seen_corporation, ids.seen_alliance])
 def test_an_absent_id_makes_nothing_known(known: Any) -> None:
     assert known(None) == []
 

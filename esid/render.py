@@ -1,0 +1,110 @@
+"""Text for people: the lines that `esid status`, `dead`, `show` and `config` print. Prints nothing itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from esid.queue.progress import span
+from esid.store.dead_letters import DeadLetter
+from esid.store.ledger import Accepted
+from esid.web.status import STATES
+
+BAR_WIDTH = 30
+
+
+def accepted(entity: str, what: Accepted) -> str:
+    """What became of ids that were asked for."""
+    words = [f"{len(what.queued):,} queued"]
+    if what.pending:
+        words.append(f"{len(what.pending):,} already pending")
+    if what.fresh:
+        words.append(f"{len(what.fresh):,} still fresh (ESI's cache time is not over)")
+    return f"{entity}: " + ", ".join(words)
+
+
+def bar(done: int, known: int, rate: float) -> str:
+    """A progress bar with rate (ids a second) and time left."""
+    filled = BAR_WIDTH * done // max(1, known)
+    ends = f"  {rate:.0f}/s  {span((known - done) / rate)} left" if rate > 0.1 else ""
+    return f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {done:,} of {known:,}{ends}"
+
+
+def status(state: dict[str, Any]) -> Iterator[str]:
+    """Everything that `esid status` knows."""
+    queues = state["queues"]
+    yield f"esid {state['version']} on {state['database']}"
+    yield f"daemon      {'running, ' + state['daemon'] if state['daemon'] else 'not running here'}"
+    yield ""
+    yield "Queues" if queues["reachable"] else f"Queues      away: {queues['error']}"
+    for name, pending in queues["pending"].items():
+        yield f"  {name:<24}{pending:>12,} pending"
+    yield ""
+    yield from _limits(state["limits"])
+    yield ""
+    yield f"{'Ledger':<26}" + "".join(f"{name:>12}" for name in STATES) + f"{'oldest open':>14}"
+    for name, by_status in state["ledger"].items():
+        oldest = state["oldest_open_s"].get(name)
+        cells = "".join(f"{by_status[one]:>12,}" for one in STATES)
+        yield f"  {name:<24}{cells}{span(oldest) if oldest is not None else '-':>14}"
+    yield from _counts("Dead letters (esid dead list)", state["dead_letters"], "reason")
+    yield from _counts("Fields of ESI that this release does not know", state["unknown_fields"], "field")
+
+
+def letters(found: Sequence[DeadLetter]) -> Iterator[str]:
+    """Dead letters as a table."""
+    if not found:
+        yield "no dead letters"
+        return
+    rows = [
+        (
+            str(one.id), f"{one.last_at:%Y-%m-%d %H:%M}", one.entity_type or "-", str(one.entity_id or "-"), one.reason,
+            str(one.attempts), one.message[:70],
+        )
+        for one in found
+    ]  # fmt: skip
+    yield from table(("number", "last", "entity", "id", "reason", "attempts", "message"), rows)
+
+
+def letter(one: DeadLetter) -> Iterator[str]:
+    """One dead letter in full."""
+    yield from fields(f"dead letter {one.id}", dataclasses.asdict(one))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns as wide as they have to be."""
+    widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
+    for row in [head, *rows]:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def fields(title: str, values: dict[str, Any]) -> Iterator[str]:
+    """A title and its values, one a line."""
+    yield title
+    for name, value in values.items():
+        yield f"  {name:<24}{'-' if value is None else value}"
+
+
+def _limits(limits: dict[str, Any]) -> Iterator[str]:
+    reserve = f"of {limits['error_limit']} (reserve {limits['error_reserve']})"
+    outcomes = f"({limits['errors']:,} errors, {limits['not_modified']:,} x 304)"
+    yield "Rate limit"
+    yield f"  error limit remaining   {limits['error_remain']:>12} {reserve}"
+    yield f"  requests waiting        {limits['waiting']:>12}"
+    yield f"  requests in flight      {limits['in_flight']:>12} of {limits['max_in_flight']}"
+    yield f"  requests sent           {limits['requests']:>12,} {outcomes}"
+    if limits["paused_s"]:
+        yield f"  paused by ESI (420)     {limits['paused_s']:>12} s more"
+    for bucket in limits["buckets"]:
+        closed = f", closed for {bucket['closed_s']} s" if bucket["closed_s"] else ""
+        words = f"of {bucket['limit']:,} in {bucket['window_s']} s{closed}"
+        yield f"  bucket {bucket['group']:<16} {bucket['available']:>12,} {words}"
+
+
+def _counts(title: str, rows: Sequence[dict[str, Any]], what: str) -> Iterator[str]:
+    if rows:
+        yield ""
+        yield title
+    for row in rows:
+        yield f"  {row['entity'] or '(message)':<24}{row['count']:>12,} {row[what]}"
