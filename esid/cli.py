@@ -31,6 +31,7 @@ from esid.daemon.supervisor import Supervisor
 from esid.entities import BY_NAME, ENTITIES, MIRRORED
 from esid.entities.killmail import HASH
 from esid.errors import EsidError, UsageError
+from esid.queue.broker import PERSON
 from esid.queue.progress import PLURALS
 from esid.settings import Settings, nearest
 from esid.store import dead_letters, ledger, migrate, show
@@ -183,10 +184,10 @@ def _enqueue(options: argparse.Namespace, chosen: Settings) -> int:
     if not wanted:
         raise UsageError("no ids were given")
     store = parts.ready_store(chosen)
-    total = Accepted((), (), ())
+    total, failed = Accepted((), (), ()), _failed(store, [options.entity])
     for part in parts.open_requests(chosen, store).enqueue(BY_NAME[options.entity], wanted):
         total = Accepted(total.queued + part.queued, total.pending + part.pending, total.fresh + part.fresh)
-    code = _wait(store, chosen, [options.entity]) if options.wait else 0
+    code = _wait(store, chosen, [options.entity], failed) if options.wait else 0
     if options.json:
         _print_json({"queued": len(total.queued), "pending": len(total.pending), "fresh": len(total.fresh)})
     else:
@@ -200,9 +201,10 @@ def _sync(options: argparse.Namespace, chosen: Settings) -> int:
     store = parts.ready_store(chosen)
     requests = parts.open_requests(chosen, store)
     queues = [name for name, plural in PLURALS.items() if options.what in {plural, "all"} and plural in _SYNC_NAMES]
-    counts = {queue: requests.sync(queue, priority=2) for queue in queues}
     names = [entity.name for entity in ENTITIES if entity.queue in queues]
-    code = _wait(store, chosen, names) if options.wait else 0
+    failed = _failed(store, names)
+    counts = {queue: requests.sync(queue, priority=PERSON) for queue in queues}
+    code = _wait(store, chosen, names, failed) if options.wait else 0
     if options.json:
         _print_json({"queued": counts})
     else:
@@ -357,10 +359,9 @@ def _dropper(store: Store) -> Callable[[Filter], int]:
 # -- waiting
 
 
-def _wait(store: Store, chosen: Settings, names: Sequence[str]) -> int:
-    """Wait until no job of these entities is open; 1 when some of them failed meanwhile."""
+def _wait(store: Store, chosen: Settings, names: Sequence[str], failed_before: int) -> int:
+    """Wait until no job of these entities is open; 1 when more of them have failed than before they were asked for."""
     started, done_before = clock.monotonic(), _known(store, names) - ledger.open_count(store, names)
-    failed_before = _failed(store, names)
     _note_no_daemon(chosen, waits=True)
     while is_open := ledger.open_count(store, names):
         known = _known(store, names)

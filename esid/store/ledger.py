@@ -288,6 +288,13 @@ def _book(store: Store, entity: str, done: Sequence[Done], changed: set[int], no
 def _discover(store: Store, seen: Iterable[Seen], now: dt.datetime, gathering: Collection[str] = ()) -> list[Seen]:
     """Make ids known; return those that were new and are to be fetched."""
     by_key = {(one.entity, one.id): one for one in seen}
+    # Known ids are left out first: on PostgreSQL even ON CONFLICT DO NOTHING waits for a row that another transaction is
+    # updating, and two units of work that name each other's ids would wait in a circle.
+    for entity, ids in by_entity(by_key.values()).items():
+        for state in _states(store, entity, ids):
+            del by_key[entity, state[1]]
+    if not by_key:
+        return []
     stamp = utc_text(now)
     values = [
         (
