@@ -76,6 +76,21 @@ def test_an_answer_that_cannot_be_used_is_a_dead_letter_with_its_reason(
     assert "Traceback" not in main_daemon.log
 
 
+def test_an_esi_that_does_not_answer_is_said_once_and_its_return_too(
+    main_daemon: Daemon, esi: FakeEsi, world: World, main_store: Store
+) -> None:
+    esi.faults.add("/", html=502)
+    main_daemon.ok("enqueue", "corporation", *map(str, world.npc_corporations))
+    main_daemon.ok("enqueue", "character", *map(str, list(world.characters)[:5]))
+    main_daemon.start()
+    wait_until(lambda: "esi.away" in main_daemon.log, 40, main_daemon.log)
+    esi.faults.clear()
+    wait_for_sync(main_daemon, main_store)
+    mirror.assert_equal(main_store, reachable(world))
+    assert (main_daemon.log.count("esi.away"), main_daemon.log.count("esi.back")) == (1, 1)
+    assert letters(main_daemon) == []
+
+
 def test_a_flood_of_404s_meets_no_420_and_every_id_has_its_reason(main_stack: Stack, tmp_path: Path) -> None:
     # Given an error window that is short enough to see several of them
     with FakeEsi(World(), error_limit=40, error_window_s=3) as esi:

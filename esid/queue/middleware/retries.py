@@ -24,7 +24,7 @@ import dramatiq
 
 from esid import log
 from esid.entities.base import Failed
-from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError, EsiError, Stopping
+from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError, EsiError, EsiUnavailable, Stopping
 from esid.queue.actors import BadMessage, Unfinished
 from esid.store import ledger
 from esid.store.connection import Store
@@ -33,6 +33,8 @@ from esid.store.model import Failure
 #: Seconds: upper bound of the first wait, doubling up to the longest.
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
 CRASH_ATTEMPTS = 3
+#: Messages in a row without an answer after which a process says that ESI is away.
+OUTAGE_AFTER = 5
 _log = log.get("work")
 
 
@@ -41,11 +43,14 @@ class Retries(dramatiq.Middleware):
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._esi = log.Outage(_log, "esi")
+        self._unavailable_in_a_row = 0
 
     def after_process_message(
         self, broker: dramatiq.Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Write what becomes of each failed id; while that cannot be written the message goes back."""
+        self._watch_esi(exception)
         if exception is None or isinstance(exception, (DatabaseUnavailable, BrokerUnavailable, Stopping, BadMessage)):
             return
         try:
@@ -55,6 +60,18 @@ class Retries(dramatiq.Middleware):
                 self._crashed(message, exception)
         except EsidError:
             message.requeue = True
+
+    def _watch_esi(self, exception: BaseException | None) -> None:
+        """Say once when ESI does not answer any more, and once when it does again; a failure now and then is no news."""
+        if exception is None:
+            self._unavailable_in_a_row = 0
+            self._esi.up()
+        elif isinstance(exception, Unfinished) and exception.failed:
+            error = exception.failed[-1].error
+            if isinstance(error, EsiUnavailable):
+                self._unavailable_in_a_row += 1
+                if self._unavailable_in_a_row >= OUTAGE_AFTER:
+                    self._esi.down(f"ESI does not answer ({error})")
 
     def _retry(self, entity: str, failed: Sequence[Failed]) -> None:
         failures = {one.job.id: _failure(one.error) for one in failed}
