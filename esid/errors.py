@@ -18,17 +18,17 @@ EsidError                     exit 70
 ├── Stopping                            the daemon stops: work goes back, no attempt is counted
 ├── Held                                the budget is closed: work waits, no attempt is counted
 └── EsiError                            one id could not be fetched
-    ├── EsiUnavailable                  5xx, timeout, broken connection: again, up to 10 attempts
-    ├── BadBody                         not JSON, truncated, empty: once more (it may pass)
+    ├── EsiUnavailable                  5xx, timeout, broken connection: again, up to 10 attempts; then daily for a week
+    ├── BadBody                         not JSON, truncated, empty: once more (it may pass); then daily for a week
     ├── BadField                        JSON of the wrong shape: dead letter naming entity, field, value
     ├── TooLarge                        more than the cap: dead letter
-    ├── NotFound                        404: remembered, asked again after 21 days
+    ├── NotFound                        404: remembered, asked again after 21 days; of a row that was there 3 attempts
     └── Refused                         any other 4xx: dead letter
 """
 
 from __future__ import annotations
 
-import datetime as dt
+DAY_S = 86_400.0
 
 
 class EsidError(Exception):
@@ -144,11 +144,13 @@ class EsiError(EsidError):
         sample: first bytes of the last answer, for a person to look at.
         max_attempts: attempts in all before the id is a dead letter; 1 = never again.
         ask_again_after_s: seconds after which a dead id is due again; None = never by itself.
+        ask_again_for_s: seconds since its first dead letter after which it is due no more; None = no end.
     """
 
     reason = "error"
     max_attempts = 1
     ask_again_after_s: float | None = None
+    ask_again_for_s: float | None = None
 
     def __init__(self, message: str, *, status: int | None = None, sample: bytes = b"") -> None:
         super().__init__(message)
@@ -161,6 +163,7 @@ class EsiUnavailable(EsiError):
 
     reason = "unavailable"
     max_attempts = 10
+    ask_again_after_s, ask_again_for_s = DAY_S, 7 * DAY_S
 
 
 class BadBody(EsiError):
@@ -168,6 +171,7 @@ class BadBody(EsiError):
 
     reason = "bad_body"
     max_attempts = 2
+    ask_again_after_s, ask_again_for_s = DAY_S, 7 * DAY_S
 
 
 class BadField(EsiError):
@@ -189,7 +193,7 @@ class NotFound(EsiError):
     """ESI does not know the id (any more). A character can be restored, so it is asked again."""
 
     reason = "not_found"
-    ask_again_after_s = dt.timedelta(days=21).total_seconds()
+    ask_again_after_s = 21 * DAY_S
 
 
 class Refused(EsiError):

@@ -31,20 +31,29 @@ def worker(settings: Settings, stop: Stop) -> None:
     """Consume the queues of the chosen entities until `stop`."""
     store = parts.open_store(settings, WORKER_POOL)
     budget = parts.open_budget(settings, stop)
-    publisher = parts.open_publisher(settings, store, [Hold(store, budget, stop), Retries(store), DeadLetters(store)])
+    sharing = parts.open_sharing(settings, store, budget, stop)
+    if sharing:
+        sharing.start()
+    client = parts.open_client(settings, budget)
+    publisher = parts.open_publisher(settings, store, [Hold(store, client, stop), Retries(store), DeadLetters(store)])
     broker: Any = publisher.broker
-    work = Work(store, parts.open_client(settings, budget), publisher, settings.entities, stop)
+    work = Work(store, client, publisher, settings.entities, stop)
     declare_actors(broker, work, settings.esid_queue_prefix)
     if isinstance(broker, DatabaseBroker):
         broker.release_dead()
     queues = {queue_name(settings.esid_queue_prefix, entity) for entity in settings.entities}
-    consumer = dramatiq.Worker(broker, queues=queues, worker_threads=settings.esid_threads, worker_timeout=500)
+    # Each slow queue has a thread of its own: work that waits for an empty bucket keeps no other from working.
+    slow = broker.slow_queues & queues
+    threads = (settings.esid_threads if queues - slow else 0) + len(slow)
+    consumer = dramatiq.Worker(broker, queues=queues, worker_threads=threads, worker_timeout=500)
     consumer.queue_prefetch = settings.esid_prefetch * settings.esid_threads
     consumer.start()
     signals.wait_for_stop(stop)
     consumer.stop(timeout=int(WORKER_STOP_S * 1000))
     work.close()
     broker.close()
+    if sharing:
+        sharing.join()
     budget.close()
     store.close()
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import dramatiq
 
+from esid import host
 from esid.clock import Stop
 from esid.errors import NotPermitted
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
+from esid.esi.sharing import Sharing
 from esid.queue.broker import open_broker
 from esid.queue.publish import Publisher
 from esid.queue.requests import Requests
 from esid.settings import Settings
-from esid.store import migrate, notes
+from esid.store import egress, migrate, notes
 from esid.store.connection import Store, sqlite_path
 
 
@@ -62,14 +65,28 @@ def ready_store(settings: Settings, pool_size: int = 4) -> Store:
 
 
 def open_budget(settings: Settings, stop: Stop | None = None) -> Budget:
-    """The budget that this host shares."""
+    """The budget of this host, or its share of one."""
     limits = Limits(
         max_rps=settings.esi_max_rps,
         max_in_flight=settings.esi_max_in_flight,
         error_reserve=settings.esi_error_reserve,
         bucket_reserve=settings.esi_bucket_reserve,
     )
-    return Budget(data_dir(settings) / f"budget-{settings.esid_egress}", limits, stop)
+    path = data_dir(settings) / f"budget-{settings.esid_egress}"
+    return Budget(path, limits, stop, is_divided=is_divided(settings))
+
+
+def is_divided(settings: Settings) -> bool:
+    """True where other hosts may work on the same database, and so behind the same budget."""
+    return not settings.database.startswith("sqlite:")
+
+
+def open_sharing(settings: Settings, store: Store, budget: Budget, stop: Stop) -> Sharing | None:
+    """The thread that divides the budget with other hosts; None where there can be none."""
+    if not is_divided(settings):
+        return None
+    member = f"{host.NAME}:{data_dir(settings)}"
+    return Sharing(budget, partial(egress.exchange, store, settings.esid_egress, member), member, stop)
 
 
 def open_client(settings: Settings, budget: Budget) -> Client:

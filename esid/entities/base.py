@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from esid import clock
 from esid.errors import BadField, EsiError
-from esid.esi.client import Answer, Client, Route
+from esid.esi.client import Answer, Client
 from esid.esi.decode import id_list
+from esid.esi.routes import Route
 from esid.store.model import Done, Job, Row, Seen, Table
 
 #: The id of a list: ESI has one of each, and its name is the entity's.

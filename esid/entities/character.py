@@ -25,8 +25,9 @@ from esid.entities.base import (
 )
 from esid.entities.ids import seen_alliance, seen_corporation
 from esid.errors import BadField, EsiError, EsiUnavailable, Held, NotFound, Refused, Stopping
-from esid.esi.client import Answer, Client, Route
+from esid.esi.client import Answer, Client
 from esid.esi.decode import Fields
+from esid.esi.routes import Route
 from esid.store.model import Done, EntityTable, Job, Row, UtcField
 
 #: Most ids of one POST, and seconds that its answer is good for (ESI's own cache; the answer itself has no Expires).

@@ -8,8 +8,9 @@ from peewee import BigIntegerField, BooleanField, DoubleField, TextField
 
 from esid.entities.base import Entity, done, parse_ids
 from esid.entities.ids import seen_alliance, seen_character, seen_corporation
-from esid.esi.client import Answer, Route
+from esid.esi.client import Answer
 from esid.esi.decode import Fields
+from esid.esi.routes import Route
 from esid.store.model import Done, EntityTable, Job, Row, UtcField
 
 

@@ -11,8 +11,9 @@ from peewee import BigIntegerField, BooleanField, CompositeKey, DoubleField, Tex
 
 from esid.entities.base import Entity, check_same, done
 from esid.entities.ids import seen_alliance, seen_character, seen_corporation
-from esid.esi.client import Answer, Route
+from esid.esi.client import Answer
 from esid.esi.decode import Fields
+from esid.esi.routes import Route
 from esid.store.model import Done, EntityTable, Job, Row, Seen, Table, UtcField
 
 #: What a hash looks like; ESI knows no other.

@@ -1,42 +1,39 @@
-"""The budget: what may leave for ESI, for all threads and processes of one host that share a file.
+"""The budget: what may leave for ESI, for all threads and processes of a host, and its share of what hosts divide.
 
-A request is admitted before it leaves (even if everything in flight came back as an error, the limit less the reserve
-would hold) and settled when its answer is in. What an answer's headers say beats our own count: somebody else behind
-the same address may spend the budget too.
-
-Facts: error limit 100 a fixed minute, token costs 2/1/5/0 for 2xx/3xx/4xx/5xx (CCP's rate-limiting page, 2026-07).
+A request is admitted before it leaves (even if everything on its way came back at the worst cost, every limit less its
+reserve would hold) and settled when its answer is in. What an answer's headers say beats our own count: somebody else
+behind the same address may spend the budget too. How a host's share comes about: `esi.shares`.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import random
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
-from esid import clock, host
+from esid import clock, log
 from esid.clock import Stop
 from esid.errors import Held, Stopping
-from esid.esi.cache import http_date
-from esid.esi.shared import BUCKETS, SLOTS, SharedNumbers
+from esid.esi import headers as read
+from esid.esi.breaker import Breaker
+from esid.esi.buckets import Buckets
+from esid.esi.error_limit import ErrorLimit
+from esid.esi.pace import Pace
+from esid.esi.places import Places
+from esid.esi.routes import Route
+from esid.esi.shared import GUARDED, SECONDS, Shared
 
-ERROR_LIMIT, ERROR_WINDOW_S = 100, 60.0
 #: Seconds that a thread waits for the budget before it puts its work back.
 PATIENCE_S = 10.0
-#: Seconds: an announced wait that is missing or garbage, and the most that is believed.
-DEFAULT_WAIT_S, LONGEST_WAIT_S = 60.0, 900.0
-#: Tokens and seconds of rate groups before an answer has told them (specification of 2026-08-18).
-SEED_BUCKETS = {"killmail": (3600.0, 900.0), "status": (600.0, 900.0)}
-#: Part of a bucket that may go in one burst; the rest flows in evenly, so that no window ever holds more than the limit.
-BURST = 0.25
-_WORST_COST, _COSTS = 5.0, {2: 2.0, 3: 1.0, 4: 5.0, 5: 0.0}
-
-# Places in the shared file.
-_PAUSED_UNTIL, _WINDOW_ENDS, _ERRORS_LEFT, _NEXT_START, _REQUESTS, _ERRORS, _NOT_MODIFIED = range(7)
-_PID, _STARTED, _IN_FLIGHT, _WAITING = range(4)
-_LIMIT, _WINDOW, _TOKENS, _FILLED_AT, _CLOSED_UNTIL = range(5)
+#: Seconds between two looks of a waiting thread, where somebody else's answer may end the wait, and elsewhere.
+_SOON_S, _LOOK_S = 0.02, 0.5
+_log = log.get("esi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +47,28 @@ class Limits:
 
 
 class Outcome:
-    """What an exchange ended in; the client fills it in. None = no answer came."""
+    """What an exchange ended in; the client fills it in.
 
-    status: int | None = None
-    headers: Mapping[str, str]
+    Attributes:
+        status: None = no answer came.
+        failed: what was wrong where ESI itself is the cause (5xx, no answer, no JSON): the breaker counts it.
+        is_outage: set by the budget: ESI is away, so this failure is not an id's own.
+    """
 
     def __init__(self) -> None:
-        self.headers = {}
+        self.status: int | None = None
+        self.headers: Mapping[str, str] = {}
+        self.failed = ""
+        self.is_outage = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    """What an admitted request holds: its circuit, its buckets (`GUARDED` = the error limit), its URL."""
+
+    circuit: int
+    buckets: tuple[int, ...]
+    url: int
 
 
 class Budget:
@@ -65,324 +77,295 @@ class Budget:
     Args:
         path: the shared file.
         stop: ends every wait at once.
+        is_divided: other hosts use the budget too; nothing leaves without a share (see `esi.sharing`).
     """
 
-    def __init__(self, path: Path, limits: Limits, stop: Stop | None = None) -> None:
-        self._shared = SharedNumbers(path)
-        self._limits = limits
+    def __init__(self, path: Path, limits: Limits, stop: Stop | None = None, *, is_divided: bool = False) -> None:
+        self.shared = Shared(path)
+        self.limits, self.is_divided = limits, is_divided
         self._stop = stop or Stop()
-        self._slot: int | None = None
-        self._pid = os.getpid()
-        self._started = host.started_at(self._pid)
+        state = self.shared.state
+        self.errors = ErrorLimit(state, limits.error_reserve)
+        self.buckets = Buckets(state, limits.bucket_reserve)
+        self.breaker = Breaker(state)
+        self.pace = Pace(state, limits.max_rps)
+        self.places = Places(state)
+        self._freed = threading.Condition()
 
     @contextmanager
-    def request(self, group: str | None) -> Iterator[Outcome]:
+    def request(self, route: Route, url: str = "", probe: Callable[[], None] | None = None) -> Iterator[Outcome]:
         """Wait for leave to send one request, and settle it at the end.
 
         Args:
-            group: the rate group of the route; None = the route counts against the error limit.
+            url: what is asked; the same is never asked by two at once. "" = not compared.
+            probe: asks `/status`, where that is due.
 
         Raises:
             Held: it would take longer than a thread should wait.
             Stopping: the daemon stops.
         """
-        self._wait(group)
+        ticket = self._wait(route, crc32(url.encode()) + 1 if url else 0, probe)
         outcome = Outcome()
         try:
             yield outcome
         finally:
-            with self._shared.locked():
-                self._settle(group, outcome)
+            with self.shared.locked():
+                change = self._settle(ticket, outcome, clock.monotonic())
+            with self._freed:
+                self._freed.notify()
+            self._say(change, route, outcome)
 
-    def paused_s(self) -> float:
-        """Seconds until the next request on any route may leave after a 420 (0 = now)."""
-        with self._shared.locked():
-            return max(0.0, self._shared.head(_PAUSED_UNTIL) - clock.monotonic())
+    @contextmanager
+    def status_probe(self) -> Iterator[Outcome]:
+        """The same for the breaker's own question, which leaves whatever the circuits say. Raises Held, Stopping."""
+        with self.shared.locked() as state:
+            now = clock.monotonic()
+            if state.paused_until > now:
+                raise Held(state.paused_until - now, "420")
+            place = self.buckets.place("status")
+            self.places.add("in_flight", 1)
+            self._count_sent(now)
+        outcome = Outcome()
+        try:
+            yield outcome
+        finally:
+            with self.shared.locked():
+                self.places.add("in_flight", -1)
+                if place is not None:
+                    self.buckets.settle(place, outcome.status, outcome.headers, clock.monotonic(), 0)
+
+    def note_status(self, *, is_up: bool, is_vip: bool) -> None:
+        """What the probe of `/status` has told."""
+        with self.shared.locked():
+            self.breaker.settle_status_probe(is_up=is_up, is_vip=is_vip)
+
+    def hold_s(self, route: Route, probe: Callable[[], None] | None = None) -> float:
+        """Seconds that no work of this route need be begun (0 = now): a 420, an outage, an empty bucket."""
+        while True:
+            with self.shared.locked() as state:
+                now = clock.monotonic()
+                is_due = bool(probe) and state.paused_until <= now and self.breaker.claim_status_probe(now)
+                if not is_due:
+                    circuit = self.breaker.place(route.path)
+                    return max(
+                        0.0, float(state.paused_until) - now, self.breaker.hold_s(circuit, now), self._bucket_s(route, now)
+                    )
+            if probe:
+                probe()
+
+    def is_away(self) -> bool:
+        """True while the breaker holds back ESI as a whole."""
+        with self.shared.locked():
+            return bool(self.breaker.open_since())
 
     def forget(self, pid: int) -> None:
         """Give back what a dead process had in flight."""
-        with self._shared.locked():
-            for slot in range(SLOTS):
-                if self._shared.slot(slot, _PID) == pid:
-                    self._free(slot)
-
-    def snapshot(self) -> dict[str, object]:
-        """What is in force now, for `esid status`."""
-        with self._shared.locked():
-            now = clock.monotonic()
-            return {
-                "paused_s": round(max(0.0, self._shared.head(_PAUSED_UNTIL) - now), 1),
-                "error_limit": ERROR_LIMIT,
-                "error_remain": int(self._errors_left(now)),
-                "error_reset_s": round(max(0.0, self._shared.head(_WINDOW_ENDS) - now), 1),
-                "error_reserve": self._limits.error_reserve,
-                "in_flight": int(self._shared.slot_sum(_IN_FLIGHT)),
-                "waiting": int(self._shared.slot_sum(_WAITING)),
-                "max_rps": self._limits.max_rps,
-                "max_in_flight": self._limits.max_in_flight,
-                "requests": int(self._shared.head(_REQUESTS)),
-                "errors": int(self._shared.head(_ERRORS)),
-                "not_modified": int(self._shared.head(_NOT_MODIFIED)),
-                "buckets": [
-                    self._bucket_snapshot(place, now) for place in range(BUCKETS) if self._shared.bucket_name(place)
-                ],
-            }
+        with self.shared.locked():
+            self.places.forget(pid)
 
     def close(self) -> None:
-        """Give this process's slot back and close the file."""
-        self.forget(self._pid)
-        self._shared.close()
+        """Give this process's place back and close the file."""
+        self.forget(os.getpid())
+        self.shared.close()
 
     # -- admission
 
-    def _wait(self, group: str | None) -> None:
+    def _wait(self, route: Route, url: int, probe: Callable[[], None] | None) -> _Ticket:
         ends_at = clock.monotonic() + PATIENCE_S
-        registered = False
+        waits_for: int | None = None
         try:
             while True:
-                with self._shared.locked():
-                    wait_s, reason = self._admit(group)
-                    if reason and not registered:
-                        self._add(_WAITING, 1)
-                        registered = True
-                if not reason:
-                    if self._keep_place(group, wait_s):
-                        return
-                    continue
-                if clock.monotonic() + wait_s > ends_at:
-                    raise Held(wait_s, reason)
-                if self._stop.wait(min(wait_s, 0.5)):
-                    raise Stopping("stopping")
+                with self.shared.locked():
+                    now = clock.monotonic()
+                    is_due = bool(probe) and self.breaker.claim_status_probe(now)
+                    ticket, wait_s, reason = (None, 0.0, "") if is_due else self._admit(route, url, now)
+                    if reason and waits_for is None:
+                        waits_for = self._kind(route)
+                        self.places.add_waiting(waits_for, 1)
+                if is_due and probe:
+                    probe()
+                elif ticket:
+                    if self._keep_place(ticket, wait_s):
+                        return ticket
+                else:
+                    self._wait_a_little(wait_s, reason, ends_at)
         finally:
-            if registered:
-                with self._shared.locked():
-                    self._add(_WAITING, -1)
+            if waits_for is not None:
+                with self.shared.locked():
+                    self.places.add_waiting(waits_for, -1)
 
-    def _keep_place(self, group: str | None, wait_s: float) -> bool:
-        """Wait for our place in the pace; False when the budget was closed meanwhile and the place is given back.
+    def _wait_a_little(self, wait_s: float, reason: str, ends_at: float) -> None:
+        """Raises Held where the whole wait is too long, Stopping where the daemon stops."""
+        if clock.monotonic() + wait_s > ends_at:
+            raise Held(wait_s, reason)
+        if wait_s <= _SOON_S and not self._stop.is_set():
+            with self._freed:
+                self._freed.wait(wait_s)
+        elif self._stop.wait(min(wait_s, _LOOK_S)):
+            raise Stopping("stopping")
+
+    def _keep_place(self, ticket: _Ticket, wait_s: float) -> bool:
+        """Wait for our place in the pace; False when the budget was closed meanwhile and everything is given back.
 
         Raises:
-            Stopping: the daemon stops; the place is given back too.
+            Stopping: the daemon stops; everything is given back too.
         """
         stopped = self._stop.wait(wait_s) if wait_s > 0 else self._stop.is_set()
         if not stopped and wait_s <= 0:
             return True
-        with self._shared.locked():
-            if not stopped and not self._is_closed(group, clock.monotonic()):
+        with self.shared.locked():
+            if not stopped and not self._closed_s(clock.monotonic()) and not self.breaker.open_since():
                 return True
-            self._add(_IN_FLIGHT, -1)
-            if group is not None:
-                self._give_tokens(group, _WORST_COST)
+            self.places.give_back(ticket.buckets, ticket.url)
         if stopped:
             raise Stopping("stopping")
         return False
 
-    def _is_closed(self, group: str | None, now: float) -> bool:
-        bucket = self._shared.bucket(group) if group else None
-        closed = bucket is not None and self._shared.bucket_number(bucket, _CLOSED_UNTIL) > now
-        return closed or self._shared.head(_PAUSED_UNTIL) > now
+    def _admit(self, route: Route, url: int, now: float) -> tuple[_Ticket | None, float, str]:
+        """(ticket, seconds until it leaves, "") or (None, seconds to wait, why)."""
+        self.places.look_for_dead(now)
+        circuit = self.breaker.place(route.path)
+        if (closed_s := self._closed_s(now)) > 0:
+            return None, closed_s, "420" if self.shared.state.paused_until > now else "no share of the budget"
+        if (away_s := self.breaker.wait_s(circuit, now)) > 0:
+            return None, away_s, "ESI is away"
+        if url and self.places.holds(url):
+            return None, PATIENCE_S + 1.0, "the same is being asked"
+        in_flight, most = self.places.total("in_flight"), self.limits.max_in_flight
+        if self.is_divided:
+            most = min(most, max(1, int(self.shared.state.in_flight_allowed)))
+        if in_flight >= most:
+            return None, _SOON_S, "in flight"
+        wanted = self._wanted(route)
+        for place in wanted:
+            wait_s = self._room_s(place, now)
+            if wait_s > 0:
+                return None, wait_s, "error limit" if place == GUARDED else f"bucket {self.buckets.name(place)}"
+        return self._take(circuit, wanted, url, now), self.pace.take(now, shared=self.is_divided), ""
 
-    def _give_tokens(self, group: str, tokens: float) -> None:
-        bucket = self._shared.bucket(group)
-        if bucket is not None:
-            self._shared.set_bucket_number(bucket, _TOKENS, self._shared.bucket_number(bucket, _TOKENS) + tokens)
+    def _take(self, circuit: int, wanted: tuple[int, ...], url: int, now: float) -> _Ticket:
+        for place in wanted:
+            if place != GUARDED:
+                self.buckets.take(place, now, shared=self.is_divided)
+        self.breaker.take(circuit, now)
+        self.places.take(wanted, url)
+        self._count_sent(now)
+        return _Ticket(circuit, wanted, url)
 
-    def _admit(self, group: str | None) -> tuple[float, str]:
-        """(seconds to wait, why not); with no reason the request is admitted and leaves after the seconds."""
-        now = clock.monotonic()
-        if (paused := self._shared.head(_PAUSED_UNTIL) - now) > 0:
-            return paused, "420"
-        in_flight = self._shared.slot_sum(_IN_FLIGHT)
-        if in_flight >= self._limits.max_in_flight:
-            return self._after_the_dead(0.01), "in flight"
-        if group is None:
-            if self._errors_left(now) - in_flight - 1 < self._limits.error_reserve:
-                if in_flight:
-                    return self._after_the_dead(0.01), "error limit"
-                return max(0.05, self._shared.head(_WINDOW_ENDS) - now), "error limit"
-        elif wait_s := self._spend(group, now):
-            return wait_s, f"bucket {group}"
-        start = max(now, self._shared.head(_NEXT_START))
-        if self._limits.max_rps:
-            self._shared.set_head(_NEXT_START, start + 1 / self._limits.max_rps)
-        self._add(_IN_FLIGHT, 1)
-        self._shared.set_head(_REQUESTS, self._shared.head(_REQUESTS) + 1)
-        return start - now, ""
-
-    def _spend(self, group: str, now: float) -> float:
-        """Take the worst cost of one request out of a bucket; seconds to wait where it holds too little."""
-        bucket = self._bucket(group)
-        if bucket is None:
+    def _room_s(self, place: int, now: float) -> float:
+        """Seconds until one more request has room in the error limit or in a bucket; 0 = now."""
+        reserved = self.places.totals("reserved")[place]
+        if place != GUARDED:
+            return self.buckets.wait_s(place, now, reserved, shared=self.is_divided)
+        room = self.errors.room(now, shared=self.is_divided)
+        if reserved + 1 <= room:
             return 0.0
-        if (closed := self._shared.bucket_number(bucket, _CLOSED_UNTIL) - now) > 0:
-            return closed
-        capacity, rate = self._flow(bucket)
-        filled_at = self._shared.bucket_number(bucket, _FILLED_AT)
-        tokens = min(capacity, self._shared.bucket_number(bucket, _TOKENS) + (now - filled_at) * rate)
-        self._shared.set_bucket_number(bucket, _FILLED_AT, now)
-        self._shared.set_bucket_number(bucket, _TOKENS, tokens)
-        if tokens < _WORST_COST:
-            return max(0.01, (_WORST_COST - tokens) / rate)
-        self._shared.set_bucket_number(bucket, _TOKENS, tokens - _WORST_COST)
-        return 0.0
+        # Somebody on the way may come back well; else only a new window helps.
+        return _SOON_S if reserved and room >= 1 else max(0.05, self.errors.wait_s(now))
 
-    def _flow(self, bucket: int) -> tuple[float, float]:
-        """(most tokens at once, tokens a second) of a bucket, less the reserve."""
-        usable = self._shared.bucket_number(bucket, _LIMIT) * (100 - self._limits.bucket_reserve) / 100
-        return max(_WORST_COST, usable * BURST), usable * (1 - BURST) / self._shared.bucket_number(bucket, _WINDOW)
+    def _closed_s(self, now: float) -> float:
+        """Seconds until anything may leave at all."""
+        state = self.shared.state
+        if self.is_divided and state.share_until <= now:
+            return max(_LOOK_S / 2, float(state.paused_until) - now)
+        return max(0.0, float(state.paused_until) - now)
 
-    def _bucket(self, group: str, limit: tuple[float, float] | None = None) -> int | None:
-        """The place of a group's bucket, made full when it is new; `limit` is (tokens, seconds) as just told."""
-        limit = limit or (SEED_BUCKETS.get(group) if self._shared.bucket(group) is None else None)
-        place = self._shared.bucket(group, make=limit is not None)
-        if place is None or limit is None:
-            return place
-        old = self._shared.bucket_number(place, _LIMIT), self._shared.bucket_number(place, _WINDOW)
-        if old != limit:
-            before = self._flow(place)[0] if old[1] else 0.0
-            self._shared.set_bucket_number(place, _LIMIT, limit[0])
-            self._shared.set_bucket_number(place, _WINDOW, limit[1])
-            tokens = self._shared.bucket_number(place, _TOKENS) + self._flow(place)[0] - before
-            self._shared.set_bucket_number(place, _TOKENS, tokens)
-            self._shared.set_bucket_number(place, _FILLED_AT, clock.monotonic())
-        return place
+    def _wanted(self, route: Route) -> tuple[int, ...]:
+        """Where a request of this route needs room."""
+        hidden = self.buckets.hidden_place(route.hidden) if route.hidden else None
+        kind = self._kind(route)
+        return (kind,) if hidden is None else (kind, hidden)
+
+    def _kind(self, route: Route) -> int:
+        """The bucket of a route, or `GUARDED`: as its answers said, else as the table says."""
+        told = int(self.shared.state.circuits[self.breaker.place(route.path)].group)
+        if told:
+            return told - 1 if told > 0 else GUARDED
+        place = self.buckets.place(route.group) if route.group else None
+        return GUARDED if place is None else place
+
+    def _bucket_s(self, route: Route, now: float) -> float:
+        """Seconds until an empty or closed bucket has room again; what is only a matter of pace is no wait."""
+        place = self._kind(route)
+        if place == GUARDED:
+            return 0.0
+        wait_s = self.buckets.wait_s(place, now, self.places.totals("reserved")[place], shared=self.is_divided)
+        return wait_s if wait_s > PATIENCE_S / 2 else 0.0
+
+    def _count_sent(self, now: float) -> None:
+        state = self.shared.state
+        for second in range(max(int(state.second) + 1, int(now) - SECONDS + 1), int(now) + 1):
+            state.sent[second % SECONDS] = 0.0
+        state.second = int(now)
+        state.sent[int(now) % SECONDS] += 1
+        state.requests += 1
 
     # -- settlement
 
-    def _settle(self, group: str | None, outcome: Outcome) -> None:
-        now = clock.monotonic()
-        self._add(_IN_FLIGHT, -1)
+    def _settle(self, ticket: _Ticket, outcome: Outcome, now: float) -> str:
+        """Book one answer; what the breaker made of it."""
+        state = self.shared.state
+        self.places.give_back(ticket.buckets, ticket.url)
         status, headers = outcome.status, outcome.headers
-        if status == 304:
-            self._shared.set_head(_NOT_MODIFIED, self._shared.head(_NOT_MODIFIED) + 1)
-        if status is None or status >= 400:
-            self._shared.set_head(_ERRORS, self._shared.head(_ERRORS) + 1)
+        state.not_modified += status == 304
+        state.errors += status is None or status >= 400
+        self._settle_limits(ticket, outcome, now)
         if status == 420:
-            self._pause(now, headers)
-        if told := headers.get("X-Ratelimit-Group"):
-            self._settle_bucket(told, group, status or 500, headers, now)
-        elif group is not None and status == 429:
-            self._close_bucket(group, headers, now)
-        if "X-Ratelimit-Group" not in headers:
-            self._settle_errors(status, headers, now)
+            self.pause(read.error_reset_s(headers), now)
+        if status in (420, 429):
+            return ""
+        outcome.is_outage = bool(outcome.failed) and self.breaker.is_outage(now)
+        change = self.breaker.settle(ticket.circuit, failed=bool(outcome.failed), now=now)
+        if change.endswith(".back"):
+            self.pace.resume(now)
+        return change
 
-    def _settle_errors(self, status: int | None, headers: Mapping[str, str], now: float) -> None:
-        left = self._errors_left(now)
-        remain, reset = (
-            _number(headers.get("X-Esi-Error-Limit-Remain")),
-            _number(headers.get("X-Esi-Error-Limit-Reset")),
-        )
-        if remain is not None and reset is not None:
-            ends = now + min(reset, ERROR_WINDOW_S)
-            # Two answers of one window agree on its end to a second; a later end is a new window. An earlier end is an
-            # answer of the last window that comes late: it must not end this one.
-            if ends > self._shared.head(_WINDOW_ENDS) + 2:
-                left = float(ERROR_LIMIT)
-            self._shared.set_head(_WINDOW_ENDS, max(ends, self._shared.head(_WINDOW_ENDS)))
-            self._shared.set_head(_ERRORS_LEFT, min(left, remain))
-        elif status is None or status >= 400:
-            if self._shared.head(_WINDOW_ENDS) <= now:
-                self._shared.set_head(_WINDOW_ENDS, now + ERROR_WINDOW_S)
-            self._shared.set_head(_ERRORS_LEFT, max(0.0, left - 1))
-
-    def _pause(self, now: float, headers: Mapping[str, str]) -> None:
-        wait_s = error_reset_s(headers)
-        until = now + wait_s + random.uniform(0.5, 1 + 0.1 * wait_s)  # noqa: S311
-        self._shared.set_head(_PAUSED_UNTIL, max(until, self._shared.head(_PAUSED_UNTIL)))
-        self._shared.set_head(_NEXT_START, max(until, self._shared.head(_NEXT_START)))
-
-    def _settle_bucket(self, told: str, group: str | None, status: int, headers: Mapping[str, str], now: float) -> None:
-        bucket = self._bucket(told, _limit(headers.get("X-Ratelimit-Limit")))
-        if bucket is None:
-            return
-        if told == group:
-            self._give_tokens(told, _WORST_COST - (0.0 if status == 429 else _COSTS.get(status // 100, 0.0)))
-        remaining = _number(headers.get("X-Ratelimit-Remaining"))
-        if remaining is not None:
-            reserve = self._shared.bucket_number(bucket, _LIMIT) * self._limits.bucket_reserve / 100
-            tokens = self._shared.bucket_number(bucket, _TOKENS)
-            self._shared.set_bucket_number(bucket, _TOKENS, min(tokens, remaining - reserve))
+    def _settle_limits(self, ticket: _Ticket, outcome: Outcome, now: float) -> None:
+        status, headers = outcome.status, outcome.headers
+        told = headers.get("X-Ratelimit-Group")
+        place = self.buckets.learn(told, headers) if told else None
+        if place is not None:
+            self._learn_kind(ticket.circuit, place + 1)
+        elif read.error_limit(headers) and status != 420:
+            self._learn_kind(ticket.circuit, -1)
+        for held in ticket.buckets:
+            if held != GUARDED and (self.buckets.is_hidden(held) or (place is None and status is None)):
+                self.buckets.settle(held, status, headers, now, 0)
+        if place is not None:
+            self.buckets.settle(place, status, headers, now, self.places.totals("reserved")[place])
+        elif GUARDED in ticket.buckets or read.error_limit(headers):
+            self.errors.settle(status, headers, now)
         if status == 429:
-            self._close_bucket(told, headers, now)
+            self._close(ticket, place, read.retry_after_s(headers) * random.uniform(1, 1.1), now)  # noqa: S311
 
-    def _close_bucket(self, group: str, headers: Mapping[str, str], now: float) -> None:
-        bucket = self._bucket(group)
-        if bucket is not None:
-            wait_s = retry_after_s(headers)
-            until = now + wait_s * random.uniform(1, 1.1)  # noqa: S311
-            until = max(until, self._shared.bucket_number(bucket, _CLOSED_UNTIL))
-            self._shared.set_bucket_number(bucket, _CLOSED_UNTIL, until)
+    def _learn_kind(self, circuit: int, kind: int) -> None:
+        if circuit:
+            self.shared.state.circuits[circuit].group = kind
 
-    # -- the shared numbers
+    def _close(self, ticket: _Ticket, place: int | None, seconds: float, now: float) -> None:
+        """A 429 closes the group that it names, else that of its route, else the route itself."""
+        own = next((held for held in ticket.buckets if held != GUARDED), None)
+        closed = place if place is not None else own
+        if closed is not None:
+            self.buckets.close(closed, seconds, now)
+        else:
+            self.breaker.close_route(ticket.circuit, now + seconds)
 
-    def _errors_left(self, now: float) -> float:
-        return self._shared.head(_ERRORS_LEFT) if self._shared.head(_WINDOW_ENDS) > now else float(ERROR_LIMIT)
+    def pause(self, seconds: float, now: float) -> None:
+        """Nothing leaves on any route for so long and a little more; what leaves after that begins slowly. Under lock."""
+        state = self.shared.state
+        until = now + seconds + random.uniform(0.5, 1 + 0.05 * seconds)  # noqa: S311
+        if until > state.paused_until:
+            state.paused_until = until
+            state.paused_until_wall = clock.now().timestamp() + until - now
+            self.pace.resume(until)
 
-    def _add(self, place: int, value: int) -> None:
-        if self._slot is None or not self._is_mine(self._slot):
-            self._slot = self._take_slot()
-        self._shared.set_slot(self._slot, place, max(0.0, self._shared.slot(self._slot, place) + value))
-
-    def _take_slot(self) -> int:
-        free = [slot for slot in range(SLOTS) if not self._shared.slot(slot, _PID)]
-        if not free:
-            self._after_the_dead(0.0)
-            free = [slot for slot in range(SLOTS) if not self._shared.slot(slot, _PID)] or [SLOTS - 1]
-        self._free(free[0])
-        self._shared.set_slot(free[0], _PID, self._pid)
-        self._shared.set_slot(free[0], _STARTED, self._started)
-        return free[0]
-
-    def _is_mine(self, slot: int) -> bool:
-        """A pid alone is not enough: in a container the next process soon has it again."""
-        return self._shared.slot(slot, _PID) == self._pid and self._shared.slot(slot, _STARTED) == self._started
-
-    def _free(self, slot: int) -> None:
-        for place in (_PID, _STARTED, _IN_FLIGHT, _WAITING):
-            self._shared.set_slot(slot, place, 0.0)
-
-    def _after_the_dead(self, wait_s: float) -> float:
-        """Free the slots of processes that are gone; `wait_s` is handed through."""
-        for slot in range(SLOTS):
-            pid = int(self._shared.slot(slot, _PID))
-            if pid and self._shared.slot(slot, _STARTED) != host.started_at(pid):
-                self._free(slot)
-        return wait_s
-
-    def _bucket_snapshot(self, place: int, now: float) -> dict[str, object]:
-        capacity, rate = self._flow(place)
-        since = now - self._shared.bucket_number(place, _FILLED_AT)
-        return {
-            "group": self._shared.bucket_name(place),
-            "limit": int(self._shared.bucket_number(place, _LIMIT)),
-            "window_s": int(self._shared.bucket_number(place, _WINDOW)),
-            "available": int(min(capacity, self._shared.bucket_number(place, _TOKENS) + since * rate)),
-            "closed_s": round(max(0.0, self._shared.bucket_number(place, _CLOSED_UNTIL) - now), 1),
-        }
-
-
-def error_reset_s(headers: Mapping[str, str]) -> float:
-    """Seconds until the error limit resets; 60 where the answer names no believable time, and at most."""
-    reset = _number(headers.get("X-Esi-Error-Limit-Reset"))
-    return ERROR_WINDOW_S if reset is None else min(reset, ERROR_WINDOW_S)
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Seconds of a Retry-After header, given in seconds or as a date; 60 where it is missing or garbage, 900 at most."""
-    text = headers.get("Retry-After", "").strip()
-    seconds = _number(text)
-    if seconds is None and (until := http_date(text)):
-        seconds = (until - (http_date(headers.get("Date")) or clock.now())).total_seconds()
-    return DEFAULT_WAIT_S if seconds is None or seconds < 0 else min(seconds, LONGEST_WAIT_S)
-
-
-def _number(text: str | None) -> float | None:
-    return float(text) if text and text.isascii() and text.isdigit() and len(text) < 12 else None
-
-
-def _limit(text: str | None) -> tuple[float, float] | None:
-    """(tokens, seconds) of `3600/15m`."""
-    tokens, _, window = (text or "").partition("/")
-    seconds = {"s": 1, "m": 60, "h": 3600}.get(window[-1:])
-    count, size = _number(tokens), _number(window[:-1])
-    return (count, size * seconds) if count and size and seconds else None
+    def _say(self, change: str, route: Route, outcome: Outcome) -> None:
+        if change.endswith(".away"):
+            is_downtime = (11, 0) <= (clock.now().hour, clock.now().minute) < (11, 30)
+            what = "ESI" if change == "esi.away" else route.path
+            words = f"{what} does not answer ({outcome.failed}){' in its daily downtime' if is_downtime else ''}"
+            log.event(_log, change, f"{words}; work waits, one probe every 5 s", level=logging.WARNING)
+        elif change:
+            what = "ESI" if change == "esi.back" else route.path
+            log.event(_log, change, f"{what} answers again, work goes on slowly at first")

@@ -10,7 +10,7 @@ import datetime as dt
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import requests
@@ -19,30 +19,19 @@ from urllib3.exceptions import HTTPError
 from esid import __version__, clock
 from esid.errors import BadBody, EsiError, EsiUnavailable, Held, NotFound, Refused, TooLarge
 from esid.esi import cache
-from esid.esi.budget import Budget, Outcome, error_reset_s, retry_after_s
+from esid.esi.budget import Budget, Outcome
 from esid.esi.deadline import DeadlineAdapter, Exchange, Watch
 from esid.esi.decode import parse_json
+from esid.esi.headers import error_reset_s, retry_after_s
+from esid.esi.routes import STATUS, Route
 
 #: Seconds: to connect, between two reads, for a whole exchange.
 CONNECT_S, READ_S, TOTAL_S = 5.0, 10.0, 30.0
 #: Bytes of a body, decompressed. The largest public answer is under 3 MB.
 LARGEST_BODY = 16 * 1024 * 1024
 _CHUNK = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A route of ESI.
-
-    Attributes:
-        path: with `{id}` and `{argument}` where they go.
-        cache_s: known cache time, for answers that name none.
-        group: rate group; None = the route counts against the error limit.
-    """
-
-    path: str
-    cache_s: float = 3600.0
-    group: str | None = None
+#: Seconds that work is put back for when its answer was lost in an outage: about one probe.
+OUTAGE_S = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +43,7 @@ class Answer:
         etag: to be sent back next time, verbatim.
         checked_at: the time that the answer speaks of, by ESI's clock.
         expires_at: when it may be asked again, by our clock.
+        headers: of the answer.
     """
 
     body: Any
@@ -61,6 +51,7 @@ class Answer:
     etag: str | None
     checked_at: dt.datetime
     expires_at: dt.datetime
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Client:
@@ -98,37 +89,91 @@ class Client:
             "X-Tenant": "tranquility",
         }
 
-    def get(self, route: Route, *, id: int = 0, argument: str | None = None, etag: str | None = None) -> Answer:  # noqa: A002
-        """GET one resource, conditionally where an ETag is known.
+    def get(
+        self,
+        route: Route,
+        *,
+        id: int = 0,  # noqa: A002
+        argument: str | None = None,
+        etag: str | None = None,
+        page: int = 1,
+    ) -> Answer:
+        """GET one resource (of a list in pages: one page), conditionally where an ETag is known.
 
         Raises:
             EsiError: in the kinds of `esid.errors`.
             Held, Stopping: the budget let nothing leave.
         """
         headers = {"If-None-Match": etag} if etag else {}
-        return self._exchange("GET", route, route.path.format(id=id, argument=argument), headers, None, etag)
+        path = route.path.format(id=id, argument=argument) + (f"?page={page}" if page > 1 else "")
+        return self._exchange("GET", route, path, headers, None, etag)
 
     def post(self, route: Route, ids: Sequence[int]) -> Answer:
         """POST a list of ids (1 to 1000, each once). Raises as `get`."""
         body = json.dumps(list(ids)).encode()
         return self._exchange("POST", route, route.path, {"Content-Type": "application/json"}, body, None)
 
+    def hold_s(self, route: Route) -> float:
+        """Seconds that no work of this route need be begun; asks `/status` itself where the breaker wants it."""
+        return self._budget.hold_s(route, self._probe)
+
+    def is_away(self) -> bool:
+        """True while the breaker holds back ESI as a whole."""
+        return self._budget.is_away()
+
     def _exchange(
         self, method: str, route: Route, path: str, headers: dict[str, str], body: bytes | None, etag: str | None
     ) -> Answer:
-        with self._budget.request(route.group) as outcome, self._watch.exchange(TOTAL_S) as exchange:
+        url = f"{method} {path} {body.decode() if body else ''}"
+        try:
+            with self._budget.request(route, url, self._probe) as outcome, self._watch.exchange(TOTAL_S) as exchange:
+                return self._ask(method, route, path, headers, body, etag, outcome, exchange)
+        except (EsiUnavailable, BadBody) as error:
+            if outcome.is_outage:
+                raise Held(OUTAGE_S, "ESI is away") from error
+            raise
+
+    def _ask(
+        self,
+        method: str,
+        route: Route,
+        path: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        etag: str | None,
+        outcome: Outcome,
+        exchange: Exchange,
+    ) -> Answer:
+        """One exchange; what is wrong with ESI rather than with what was asked is told to the breaker."""
+        try:
             status, answer_headers, data = self._send(method, path, headers, body, outcome, exchange)
-        _check_status(status, answer_headers, data)
-        if status == 304 and etag is None:
-            raise BadBody("HTTP 304 to a request without If-None-Match", status=304)
+            _check_status(status, answer_headers, data)
+            if status == 304 and etag is None:
+                raise BadBody("HTTP 304 to a request without If-None-Match", status=304)
+            parsed = None if status == 304 else parse_json(data)
+        except (EsiUnavailable, BadBody) as error:
+            outcome.failed = str(error)
+            raise
         now = clock.now()
         return Answer(
-            body=None if status == 304 else parse_json(data),
+            body=parsed,
             is_new=status != 304,
             etag=answer_headers.get("Etag") or (etag if status == 304 else None),
             checked_at=cache.as_of(answer_headers, route.cache_s, now),
             expires_at=now + dt.timedelta(seconds=cache.fresh_s(answer_headers, route.cache_s)),
+            headers=answer_headers,
         )
+
+    def _probe(self) -> None:
+        """Ask `/status` for the breaker."""
+        is_up = is_vip = False
+        try:
+            with self._budget.status_probe() as outcome, self._watch.exchange(TOTAL_S) as exchange:
+                answer = self._ask("GET", STATUS, STATUS.path, {}, None, None, outcome, exchange)
+            is_up, is_vip = True, isinstance(answer.body, dict) and answer.body.get("vip") is True
+        except (EsiError, Held):
+            pass
+        self._budget.note_status(is_up=is_up, is_vip=is_vip)
 
     def _send(
         self, method: str, path: str, headers: dict[str, str], body: bytes | None, outcome: Outcome, exchange: Exchange

@@ -1,36 +1,129 @@
-"""A few numbers in a file that all threads and processes of one host share.
+"""The numbers of the budget in a file that all threads and processes of one host share.
 
 The file is locked by flock, which the kernel takes back from a killed process. Times in it are monotonic; a file from
-before the last boot is started anew.
+before the last boot is started anew, and keeps of the old one only how long a pause still has to last.
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import mmap
 import os
-import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from esid import clock
 from esid.errors import NotPermitted
 
-#: Places in the file, in doubles.
-SLOTS, SLOT_WIDTH = 128, 4
-BUCKETS, NAME_BYTES, BUCKET_WIDTH = 16, 32, 5
-HEAD_WIDTH = 8
-_DOUBLE = struct.Struct("<d")
-_ALL_SLOTS = struct.Struct(f"<{SLOTS * SLOT_WIDTH}d")
-_HEAD_AT = 64
-_SLOTS_AT = _HEAD_AT + 8 * HEAD_WIDTH
-_BUCKETS_AT = _SLOTS_AT + 8 * SLOTS * SLOT_WIDTH
-_BUCKET_BYTES = NAME_BYTES + 8 * BUCKET_WIDTH
-SIZE = _BUCKETS_AT + BUCKETS * _BUCKET_BYTES
+#: Places in the file: processes, buckets, routes, requests of one process at a time.
+SLOTS, BUCKETS, CIRCUITS, URLS = 64, 24, 32, 256
+#: A window is booked in this many slices, and the one that may still be held at its far end.
+SLICES = 121
+#: Seconds of which the sent requests are counted each by itself.
+SECONDS = 64
+#: Place of the error limit in a list with one place for each bucket.
+GUARDED = BUCKETS
 
 
-class SharedNumbers:
+class Slot(ctypes.Structure):
+    """What one process has on its way. `pid` 0 = free; `dead_at` = when somebody found its process gone."""
+
+    _fields_ = (
+        ("pid", ctypes.c_int64),
+        ("started", ctypes.c_double),
+        ("dead_at", ctypes.c_double),
+        ("in_flight", ctypes.c_int32),
+        ("reserved", ctypes.c_int32 * (BUCKETS + 1)),
+        ("waiting", ctypes.c_int32 * (BUCKETS + 1)),
+        ("urls", ctypes.c_uint64 * URLS),
+    )
+
+
+class Bucket(ctypes.Structure):
+    """A rate group or a hidden limit. `flat` = what every request costs; 0 = by its answer."""
+
+    _fields_ = (
+        ("name", ctypes.c_char * 40),
+        ("limit", ctypes.c_double),
+        ("window_s", ctypes.c_double),
+        ("flat", ctypes.c_double),
+        ("closed_until", ctypes.c_double),
+        ("next_at", ctypes.c_double),
+        ("allowed", ctypes.c_double),
+        ("others_used", ctypes.c_double),
+        ("others_free", ctypes.c_double),
+        ("slice_no", ctypes.c_int64),
+        ("spent", ctypes.c_double * SLICES),
+    )
+
+
+class Circuit(ctypes.Structure):
+    """A route, or at place 0 ESI as a whole.
+
+    `group` is what the answers said: place of the bucket + 1, -1 for the error limit, 0 while nothing was said.
+    """
+
+    _fields_ = (
+        ("name", ctypes.c_char * 64),
+        ("failures", ctypes.c_int32),
+        ("group", ctypes.c_int32),
+        ("open_since", ctypes.c_double),
+        ("closed_until", ctypes.c_double),
+    )
+
+
+class State(ctypes.Structure):
+    """Everything. Times are monotonic seconds, but for `paused_until_wall` (seconds since 1970)."""
+
+    _fields_ = (
+        ("boot", ctypes.c_char * 64),
+        ("paused_until", ctypes.c_double),
+        ("paused_until_wall", ctypes.c_double),
+        # The error limit: the window in force (0 = unknown), what ESI says is left in it, what we used of it.
+        ("window_ends", ctypes.c_double),
+        ("window_known", ctypes.c_int32),
+        ("errors_left", ctypes.c_double),
+        ("errors_used", ctypes.c_double),
+        ("errors_allowed", ctypes.c_double),
+        ("others_errors", ctypes.c_double),
+        # Requests in flight and the pace, with this host's share of both.
+        ("in_flight_allowed", ctypes.c_double),
+        ("rps_allowed", ctypes.c_double),
+        ("next_start", ctypes.c_double),
+        ("ramp_from", ctypes.c_double),
+        # The breaker.
+        ("probe_at", ctypes.c_double),
+        ("status_ok", ctypes.c_int32),
+        ("vip", ctypes.c_int32),
+        # Sharing with other hosts: our share holds until then; when the next exchange is due; our own past is known.
+        ("share_until", ctypes.c_double),
+        ("exchange_at", ctypes.c_double),
+        ("exchange_no", ctypes.c_int64),
+        ("has_past", ctypes.c_int32),
+        ("members", ctypes.c_int32),
+        ("look_for_dead_at", ctypes.c_double),
+        # All slots in use lie below this one.
+        ("slots_end", ctypes.c_int32),
+        # Counts since the file was made.
+        ("requests", ctypes.c_double),
+        ("errors", ctypes.c_double),
+        ("not_modified", ctypes.c_double),
+        ("second", ctypes.c_int64),
+        ("sent", ctypes.c_double * SECONDS),
+        ("slots", Slot * SLOTS),
+        ("buckets", Bucket * BUCKETS),
+        ("circuits", Circuit * CIRCUITS),
+    )
+
+
+SIZE = ctypes.sizeof(State)
+
+
+class Shared:
     """The open file. One object a process; it must not cross a fork, or two processes would hold one lock.
 
     Raises:
@@ -44,77 +137,43 @@ class SharedNumbers:
         except OSError as error:
             raise NotPermitted(f"{path} cannot be opened: {error.strerror}; check its owner or set ESID_DATA_DIR") from None
         self._map = mmap.mmap(self._file, SIZE)
+        self.state: Any = State.from_buffer(self._map)
         self._threads = threading.Lock()
         with self.locked():
-            boot = _boot_id()
-            if self._map[: len(boot)] != boot:
-                self._map[:] = boot + bytes(SIZE - len(boot))
+            if self.state.boot != _boot():
+                self._start_anew()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Nobody else reads or writes in here."""
+    def locked(self) -> Iterator[Any]:
+        """Nobody else reads or writes in here; yields the state."""
         with self._threads:
             fcntl.flock(self._file, fcntl.LOCK_EX)
             try:
-                yield
+                yield self.state
             finally:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 
-    def head(self, place: int) -> float:
-        """One of the common numbers."""
-        return float(_DOUBLE.unpack_from(self._map, _HEAD_AT + 8 * place)[0])
-
-    def set_head(self, place: int, value: float) -> None:
-        """Write one of the common numbers."""
-        _DOUBLE.pack_into(self._map, _HEAD_AT + 8 * place, value)
-
-    def slot_sum(self, place: int) -> float:
-        """One number summed over all processes."""
-        return float(sum(_ALL_SLOTS.unpack_from(self._map, _SLOTS_AT)[place::SLOT_WIDTH]))
-
-    def slot(self, slot: int, place: int) -> float:
-        """A number of one process's slot."""
-        return float(_DOUBLE.unpack_from(self._map, _SLOTS_AT + 8 * (slot * SLOT_WIDTH + place))[0])
-
-    def set_slot(self, slot: int, place: int, value: float) -> None:
-        """Write a number of one process's slot."""
-        _DOUBLE.pack_into(self._map, _SLOTS_AT + 8 * (slot * SLOT_WIDTH + place), value)
-
-    def bucket(self, name: str, *, make: bool = False) -> int | None:
-        """The place of a bucket by its group's name; None where it is unknown, or (with `make`) no place is left."""
-        wanted = name.encode()[:NAME_BYTES].ljust(NAME_BYTES, b"\0")
-        for place in range(BUCKETS):
-            at = _BUCKETS_AT + place * _BUCKET_BYTES
-            held = self._map[at : at + NAME_BYTES]
-            if held == wanted:
-                return place
-            if held == bytes(NAME_BYTES):
-                if make:
-                    self._map[at : at + NAME_BYTES] = wanted
-                    return place
-                return None
-        return None
-
-    def bucket_name(self, place: int) -> str:
-        """The group's name; "" for an unused place."""
-        at = _BUCKETS_AT + place * _BUCKET_BYTES
-        return self._map[at : at + NAME_BYTES].rstrip(b"\0").decode("utf-8", "replace")
-
-    def bucket_number(self, bucket: int, place: int) -> float:
-        """A number of one bucket."""
-        return float(_DOUBLE.unpack_from(self._map, _BUCKETS_AT + bucket * _BUCKET_BYTES + NAME_BYTES + 8 * place)[0])
-
-    def set_bucket_number(self, bucket: int, place: int, value: float) -> None:
-        """Write a number of one bucket."""
-        _DOUBLE.pack_into(self._map, _BUCKETS_AT + bucket * _BUCKET_BYTES + NAME_BYTES + 8 * place, value)
-
     def close(self) -> None:
         """Close the file."""
-        self._map.close()
+        self.state = None
+        with suppress(BufferError):  # a snapshot that somebody still holds keeps the pages until it goes
+            self._map.close()
         os.close(self._file)
 
+    def _start_anew(self) -> None:
+        """Forget all but a pause that was announced before a reboot."""
+        is_ours = self.state.boot.startswith(_FORMAT)
+        left_s = self.state.paused_until_wall - clock.now().timestamp() if is_ours else 0.0
+        ctypes.memset(ctypes.addressof(self.state), 0, SIZE)
+        self.state.boot = _boot()
+        if 0 < left_s <= 60:
+            self.state.paused_until = clock.monotonic() + left_s
 
-def _boot_id() -> bytes:
-    """Format and boot, as 64 bytes."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"esid-budget-2 {boot}".encode().ljust(64, b"\0")
+
+#: The layout of the file; another one is another file.
+_FORMAT = b"esid-budget-3 "
+
+
+def _boot() -> bytes:
+    """Format and boot."""
+    return _FORMAT + Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()

@@ -17,7 +17,14 @@ PERSON, SCHEDULED, FOLLOW_UP = 2, 1, 0
 
 
 class Queue(Protocol):
-    """What both brokers add to `dramatiq.Broker`. All of them raise BrokerUnavailable or a DatabaseUnavailable."""
+    """What both brokers add to `dramatiq.Broker`. All of them raise BrokerUnavailable or a DatabaseUnavailable.
+
+    Attributes:
+        slow_queues: queues whose routes have a token bucket. A process takes one message at a time from each of them, so
+            that work that waits for tokens neither fills its threads nor sits unacknowledged.
+    """
+
+    slow_queues: frozenset[str]
 
     def check(self) -> None:
         """Connect and declare every queue. Raises QueueMismatch or BrokerRefused too."""
@@ -46,7 +53,12 @@ def open_broker(
         rabbitmq_url: empty = the queue lives in the database.
         middleware: all of it; Dramatiq's defaults are not used.
     """
-    broker = RabbitBroker(rabbitmq_url, list(middleware), store) if rabbitmq_url else DatabaseBroker(store, list(middleware))
+    slow = frozenset(queue_name(prefix, entity.queue) for entity in MIRRORED if entity.route.group)
+    broker = (
+        RabbitBroker(rabbitmq_url, list(middleware), store, slow)
+        if rabbitmq_url
+        else DatabaseBroker(store, list(middleware), slow)
+    )
     for entity in MIRRORED:
         broker.declare_queue(queue_name(prefix, entity.queue))
     return broker

@@ -35,9 +35,11 @@ class DatabaseBroker(dramatiq.Broker):
         store: an open database whose schema is there.
     """
 
-    def __init__(self, store: Store, middleware: list[dramatiq.Middleware]) -> None:
+    def __init__(
+        self, store: Store, middleware: list[dramatiq.Middleware], slow_queues: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__(middleware=middleware)
-        self.store = store
+        self.store, self.slow_queues = store, slow_queues
         self.outage = log.Outage(_log, "database")
 
     def check(self) -> None:
@@ -69,7 +71,7 @@ class DatabaseBroker(dramatiq.Broker):
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
         """A consumer of one queue; `timeout` in milliseconds."""
-        return DatabaseConsumer(self, queue_name, prefetch, timeout / 1000)
+        return DatabaseConsumer(self, queue_name, 1 if queue_name in self.slow_queues else prefetch, timeout / 1000)
 
     def depths(self) -> dict[str, int]:
         """Messages that wait, by queue name."""

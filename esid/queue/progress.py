@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from esid import clock, log
 from esid.entities import ENTITIES, MIRRORED
 from esid.esi.budget import Budget
+from esid.esi.snapshot import snapshot
 from esid.store import ledger
 from esid.store.connection import Store
 
@@ -47,7 +48,7 @@ class Progress:
         return f"{PLURALS[queue]} {sum(by_status.values()) - _open(by_status):,} of {sum(by_status.values()):,}"
 
     def _sent(self) -> int:
-        return int(str(self._budget.snapshot()["requests"]))
+        return int(str(snapshot(self._budget)["requests"]))
 
 
 def span(seconds: float) -> str:

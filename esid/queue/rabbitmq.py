@@ -42,7 +42,9 @@ class RabbitBroker(RabbitmqBroker):
         store: where messages that cannot be read are recorded.
     """
 
-    def __init__(self, url: str, middleware: list[dramatiq.Middleware], store: Store) -> None:
+    def __init__(
+        self, url: str, middleware: list[dramatiq.Middleware], store: Store, slow_queues: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__(confirm_delivery=True, url=url, middleware=middleware, max_priority=MAX_PRIORITY)
         parameters = pika.URLParameters(url)
         parameters.heartbeat = HEARTBEAT_S
@@ -50,7 +52,7 @@ class RabbitBroker(RabbitmqBroker):
         parameters.socket_timeout = parameters.stack_timeout = CONNECT_S
         parameters.connection_attempts = 1
         self.parameters = parameters
-        self.store = store
+        self.store, self.slow_queues = store, slow_queues
         self.outage = log.Outage(_log, "rabbitmq")
         self._where = without_password(url)
         self._publishing = threading.RLock()
@@ -107,6 +109,10 @@ class RabbitBroker(RabbitmqBroker):
         for start in range(0, len(messages), BATCH):
             with self._publishing:
                 self._publish(messages[start : start + BATCH])
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
+        """A consumer of one queue; `timeout` in milliseconds."""
+        return super().consume(queue_name, 1 if queue_name in self.slow_queues else prefetch, timeout)
 
     def depths(self) -> dict[str, int]:
         """Messages that wait (not those in a worker's hands), by queue name."""

@@ -44,10 +44,13 @@ class Filter:
     since: dt.datetime | None = None
 
 
-def add(store: Store, entity: str, key: int, failure: Failure, attempts: int, now: dt.datetime) -> None:
-    """Record that an id is given up, in the caller's transaction. A second time updates the first letter."""
+def add(store: Store, entity: str, key: int, failure: Failure, attempts: int, now: dt.datetime) -> dt.datetime:
+    """Record that an id is given up, in the caller's transaction; returns when it was so first.
+
+    A second time updates the first letter.
+    """
     stamp = utc_text(now)
-    store.insert(
+    returned = store.insert(
         "dead_letters",
         _COLUMNS[1:],
         [(
@@ -56,8 +59,9 @@ def add(store: Store, entity: str, key: int, failure: Failure, attempts: int, no
         )],
         "ON CONFLICT (entity_type, entity_id) DO UPDATE SET reason = excluded.reason, message = excluded.message, "
         "attempts = excluded.attempts, answer_status = excluded.answer_status, answer_sample = excluded.answer_sample, "
-        "traceback = excluded.traceback, last_at = excluded.last_at",
+        "traceback = excluded.traceback, last_at = excluded.last_at RETURNING first_at",
     )  # fmt: skip
+    return utc_time(returned[0][0]) or now
 
 
 def add_message(store: Store, reason: str, message: str, body: str) -> None:

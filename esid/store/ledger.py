@@ -105,10 +105,9 @@ def retry(store: Store, entity: str, waits: dict[int, float], failures: dict[int
                 due = utc_text(now + dt.timedelta(seconds=waits[key]))
                 _set(store, entity, key, "pending", now, error=_line(failure), due_at=due, counted=True)
             else:
-                later = failure.ask_again_after_s
-                expires = utc_text(now + dt.timedelta(seconds=later)) if later else None
-                attempts = _set(store, entity, key, "failed", now, error=_line(failure), expires_at=expires, counted=True)
-                dead_letters.add(store, entity, key, failure, attempts, now)
+                attempts = _set(store, entity, key, "failed", now, error=_line(failure), counted=True)
+                first_at = dead_letters.add(store, entity, key, failure, attempts, now)
+                _expire(store, entity, key, _again_at(failure, first_at, now))
 
     store.run(work)
 
@@ -361,16 +360,27 @@ def _set(
     *,
     error: str | None = None,
     due_at: str | None = None,
-    expires_at: str | None = None,
     counted: bool = False,
 ) -> int:
     """Change one job; returns its attempts so far."""
     rows = store.rows(
-        "UPDATE sync_jobs SET status = %s, error = %s, due_at = %s, expires_at = COALESCE(%s, expires_at), "
-        "updated_at = %s, retry_count = retry_count + %s WHERE entity_type = %s AND entity_id = %s RETURNING retry_count",
-        (status, error, due_at, expires_at, utc_text(now), int(counted), entity, key),
+        "UPDATE sync_jobs SET status = %s, error = %s, due_at = %s, updated_at = %s, retry_count = retry_count + %s "
+        "WHERE entity_type = %s AND entity_id = %s RETURNING retry_count",
+        (status, error, due_at, utc_text(now), int(counted), entity, key),
     )
     return int(rows[0][0]) if rows else int(counted)
+
+
+def _again_at(failure: Failure, first_at: dt.datetime, now: dt.datetime) -> dt.datetime | None:
+    """When an id that is given up is due again; None = never by itself."""
+    after_s, for_s = failure.ask_again_after_s, failure.ask_again_for_s
+    if after_s is None or (for_s is not None and now - first_at > dt.timedelta(seconds=for_s)):
+        return None
+    return now + dt.timedelta(seconds=after_s)
+
+
+def _expire(store: Store, entity: str, key: int, at: dt.datetime | None) -> None:
+    store.rows("UPDATE sync_jobs SET expires_at = %s WHERE entity_type = %s AND entity_id = %s", (utc_text(at), entity, key))
 
 
 def _line(failure: Failure) -> str:

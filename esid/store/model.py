@@ -127,6 +127,7 @@ class Failure:
     message: str
     max_attempts: int = 1
     ask_again_after_s: float | None = None
+    ask_again_for_s: float | None = None
     status: int | None = None
     sample: str = ""
     traceback: str = field(default="", repr=False)

@@ -111,6 +111,18 @@ class UnknownField(Table):
         primary_key = CompositeKey("entity_type", "field")
 
 
+class EgressMember(Table):
+    """Daemons that share one budget, and what each holds of it."""
+
+    egress = TextField()
+    member = TextField()
+    state = TextField()
+
+    class Meta:
+        table_name = "egress_members"
+        primary_key = CompositeKey("egress", "member")
+
+
 class Memo(Table):
     """Small facts of this installation, by name."""
 
@@ -132,4 +144,4 @@ class SchemaMigration(Table):
         table_name = "schema_migrations"
 
 
-TABLES = (SyncJob, DeadLetter, Message, Unbatchable, UnknownField, Memo, SchemaMigration)
+TABLES = (SyncJob, DeadLetter, Message, Unbatchable, UnknownField, EgressMember, Memo, SchemaMigration)

@@ -8,6 +8,7 @@ from esid import __version__, clock
 from esid.entities import ENTITIES
 from esid.errors import EsidError
 from esid.esi.budget import Budget
+from esid.esi.snapshot import snapshot
 from esid.queue.broker import Queue
 from esid.store import dead_letters, ledger, notes
 from esid.store.connection import Store
@@ -29,7 +30,7 @@ def collect(store: Store, broker: Queue, budget: Budget) -> dict[str, Any]:
         "time": now.isoformat(timespec="seconds"),
         "database": store.where,
         "queues": _queues(broker),
-        "limits": budget.snapshot(),
+        "limits": snapshot(budget),
         "ledger": {name: {state: counts.get(name, {}).get(state, 0) for state in STATES} for name in names},
         "oldest_open_s": {
             name: round((now - time).total_seconds(), 1) for name, time in ledger.oldest_open(store, names).items()

@@ -14,6 +14,7 @@ from esid.entities import BY_NAME
 from esid.entities.base import Failed
 from esid.errors import DatabaseUnavailable, Held, NotFound
 from esid.esi.budget import Budget, Limits
+from esid.esi.client import Client
 from esid.queue.actors import BadMessage, Unfinished
 from esid.queue.broker import FOLLOW_UP, open_broker, queue_name
 from esid.queue.middleware.dead_letters import DeadLetters
@@ -33,7 +34,8 @@ QUEUE = queue_name("t", "corporation")
 def broker(store: Store, tmp_path: Path) -> Iterator[Any]:
     """A broker with all of our middleware and no actor yet."""
     budget = Budget(tmp_path / "budget", Limits())
-    yield open_broker(store, "", "t", [Hold(store, budget, Stop()), Retries(store), DeadLetters(store)])
+    client = Client("http://127.0.0.1:1", budget)
+    yield open_broker(store, "", "t", [Hold(store, client, Stop()), Retries(store), DeadLetters(store)])
     budget.close()
 
 

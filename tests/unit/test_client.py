@@ -21,7 +21,8 @@ import esid
 from esid.errors import BadBody, EsiError, EsiUnavailable, Held, NotFound, Refused, TooLarge
 from esid.esi import client as edge
 from esid.esi.budget import Budget, Limits
-from esid.esi.client import Answer, Client, Route
+from esid.esi.client import Answer, Client
+from esid.esi.routes import Route
 from tests.fake_esi import FakeEsi, World
 
 ROOT = Path(__file__).parents[2]
@@ -555,7 +556,8 @@ import sys
 from pathlib import Path
 from esid.errors import TooLarge
 from esid.esi.budget import Budget, Limits
-from esid.esi.client import Client, Route
+from esid.esi.client import Client
+from esid.esi.routes import Route
 
 def peak_kb():
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])

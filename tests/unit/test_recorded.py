@@ -24,7 +24,8 @@ from esid.entities import BY_NAME
 from esid.entities.base import Edges, Entity
 from esid.entities.character import AFFILIATION, NAMES, Halving
 from esid.esi.budget import Budget, Limits
-from esid.esi.client import Client, Route
+from esid.esi.client import Client
+from esid.esi.routes import Route
 from esid.store.model import Done, Job, Seen
 
 RECORDED = Path(__file__).parents[2].parent / "shared" / "esi" / "recorded"

@@ -1,6 +1,7 @@
-"""ESI error-limit backoff: after a 420 no message is begun before the limit resets; what the budget holds waits.
+"""ESI's limits and outages as Dramatiq sees them: what the budget holds waits. Waiting is no failure and no attempt.
 
-Waiting is not failing: it counts as no attempt.
+Before a message is begun its thread waits out a 420, an outage or an empty bucket, and at a stop or after 10 minutes
+gives the message back. What is interrupted in the middle waits in the ledger.
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ import random
 from typing import Any
 
 import dramatiq
+from dramatiq.middleware import SkipMessage
 
 from esid import clock, log
 from esid.clock import Stop
+from esid.entities import BY_NAME
 from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError, Held, Stopping
-from esid.esi.budget import Budget
+from esid.esi.client import Client
 from esid.queue.actors import Unfinished
 from esid.store import ledger
 from esid.store.connection import Store
 
+#: Seconds that a message is held unacknowledged at most: far less than RabbitMQ's consumer timeout of 30 minutes.
+LONGEST_HOLD_S = 600.0
+#: Seconds between two looks while holding.
+_LOOK_S = 0.5
 #: Seconds to wait after the database or the broker was found away, at least and at most.
 _AWAY_S, _LONGEST_AWAY_S = 1.0, 30.0
 _log = log.get("hold")
@@ -26,17 +33,22 @@ _log = log.get("hold")
 class Hold(dramatiq.Middleware):
     """Holds messages while the budget, the database or a stop says so."""
 
-    def __init__(self, store: Store, budget: Budget, stop: Stop) -> None:
-        self._store, self._budget, self._stop = store, budget, stop
+    def __init__(self, store: Store, client: Client, stop: Stop) -> None:
+        self._store, self._client, self._stop = store, client, stop
         self._outage = log.Outage(_log, "database")
         self._away_s = _AWAY_S
         self._held_until = 0.0
 
     def before_process_message(self, broker: dramatiq.Broker, message: Any) -> None:
-        """Wait for the end of a pause; a stop ends the wait, and the budget then refuses the first request."""
-        while not self._stop.is_set() and (paused_s := self._budget.paused_s()) > 0:
-            self._say(paused_s, "420")
-            self._stop.wait(min(paused_s, 1.0))
+        """Wait while nothing may leave on the message's route; a message that waits too long is given back."""
+        entity = BY_NAME.get(message.actor_name)
+        ends_at = clock.monotonic() + LONGEST_HOLD_S
+        while entity and not self._stop.is_set() and (held_s := self._client.hold_s(entity.route)) > 0:
+            self._say(held_s, "held before it was begun")
+            if clock.monotonic() + min(held_s, _LOOK_S) > ends_at:
+                message.requeue = True
+                raise SkipMessage("held for too long")
+            self._stop.wait(min(held_s, _LOOK_S))
 
     def after_process_message(
         self, broker: dramatiq.Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
@@ -71,8 +83,8 @@ class Hold(dramatiq.Middleware):
         self._away_s = min(_LONGEST_AWAY_S, self._away_s * 2)
 
     def _say(self, wait_s: float, reason: str) -> None:
-        """One line for each hold of a process, however many threads wait."""
+        """One line for each hold of a process, however many threads wait; the breaker has told of an outage itself."""
         now = clock.monotonic()
-        if now >= self._held_until:
+        if now >= self._held_until and not self._client.is_away():
             self._held_until = now + max(wait_s, 10.0)
             log.event(_log, "esi.held", "ESI's limit is reached, work waits", reason=reason, for_s=round(wait_s, 1))

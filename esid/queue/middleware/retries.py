@@ -8,8 +8,13 @@ No message is delayed in a worker's memory, and no retry depends on the broker b
 | bad_body (not JSON, empty, truncated)      | 2               | up to 2                                      |
 | crash (an error of our own)                | 3               | up to 2, 4                                   |
 | bad_field, too_large, wrong_pair, http_4xx | 1               | dead letter                                  |
-| not_found                                  | 1               | dead letter; asked again after 21 days       |
-| held, stopping, database or broker away    | not counted     | see `hold`                                   |
+| not_found, never seen before               | 1               | dead letter                                  |
+| not_found of what was there                | 3               | 300, 3600 (no jitter)                        |
+| held, ESI away, stopping, database or      | not counted     | see `hold`                                   |
+| broker away                                |                 |                                              |
+
+A dead letter is no row's end: no row is ever deleted. What was not found is asked again after 21 days, what was
+unavailable or had a bad body a day later, for a week.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ import dramatiq
 
 from esid import log
 from esid.entities.base import Failed
-from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError, EsiError, EsiUnavailable, Stopping
+from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError, EsiError, NotFound, Stopping
 from esid.queue.actors import BadMessage, Unfinished
 from esid.store import ledger
 from esid.store.connection import Store
@@ -32,9 +37,9 @@ from esid.store.model import Failure
 
 #: Seconds: upper bound of the first wait, doubling up to the longest.
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
+#: Seconds between attempts at an id that was there before and now answers 404: one 404 is no death.
+GONE_WAITS_S = (300.0, 3600.0)
 CRASH_ATTEMPTS = 3
-#: Messages in a row without an answer after which a process says that ESI is away.
-OUTAGE_AFTER = 5
 _log = log.get("work")
 
 
@@ -43,14 +48,11 @@ class Retries(dramatiq.Middleware):
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._esi = log.Outage(_log, "esi")
-        self._unavailable_in_a_row = 0
 
     def after_process_message(
         self, broker: dramatiq.Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Write what becomes of each failed id; while that cannot be written the message goes back."""
-        self._watch_esi(exception)
         if exception is None or isinstance(exception, (DatabaseUnavailable, BrokerUnavailable, Stopping, BadMessage)):
             return
         try:
@@ -61,23 +63,9 @@ class Retries(dramatiq.Middleware):
         except EsidError:
             message.requeue = True
 
-    def _watch_esi(self, exception: BaseException | None) -> None:
-        """Say once when ESI does not answer any more, and once when it does again; a failure now and then is no news."""
-        if exception is None:
-            self._unavailable_in_a_row = 0
-            self._esi.up()
-        elif isinstance(exception, Unfinished) and exception.failed:
-            error = exception.failed[-1].error
-            if isinstance(error, EsiUnavailable):
-                self._unavailable_in_a_row += 1
-                if self._unavailable_in_a_row >= OUTAGE_AFTER:
-                    self._esi.down(f"ESI does not answer ({error})")
-
     def _retry(self, entity: str, failed: Sequence[Failed]) -> None:
         failures = {one.job.id: _failure(one.error) for one in failed}
-        waits = {
-            one.job.id: wait_s(one.job.retry_count + 1) for one in failed if one.job.retry_count + 1 < one.error.max_attempts
-        }
+        waits = {one.job.id: wait for one in failed if (wait := _wait_of(one)) is not None}
         ledger.retry(self._store, entity, waits, failures)
         for one in failed:
             self._say(entity, one, waits.get(one.job.id))
@@ -107,6 +95,14 @@ class Retries(dramatiq.Middleware):
             log.event(_log, "work.retried", str(failed.error), level=logging.DEBUG, **fields)
 
 
+def _wait_of(failed: Failed) -> float | None:
+    """Seconds before the next attempt; None = it is given up."""
+    attempt = failed.job.retry_count + 1
+    if isinstance(failed.error, NotFound) and failed.job.checked_at is not None:
+        return GONE_WAITS_S[attempt - 1] if attempt <= len(GONE_WAITS_S) else None
+    return wait_s(attempt) if attempt < failed.error.max_attempts else None
+
+
 def wait_s(attempt: int) -> float:
     """Seconds before the attempt after this one: uniform from 0 to 2, 4, 8 ... 300."""
     return random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** (attempt - 1)))  # noqa: S311
@@ -118,6 +114,7 @@ def _failure(error: EsiError) -> Failure:
         message=str(error),
         max_attempts=error.max_attempts,
         ask_again_after_s=error.ask_again_after_s,
+        ask_again_for_s=error.ask_again_for_s,
         status=error.status,
         sample=error.sample.decode("utf-8", "backslashreplace"),
     )

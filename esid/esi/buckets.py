@@ -1,0 +1,181 @@
+"""Token buckets of the rate groups, with a floating window as ESI has it: a token spent comes back a window later.
+
+What is spent is booked by slices of the window, so a token comes back here a slice later than at ESI, never sooner.
+Above a quarter of the bucket the requests are spread evenly. Called by the budget, under its lock; `now` is monotonic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from esid.esi import headers as read
+from esid.esi.routes import GROUPS, HIDDEN, WORST_COST, token_cost
+from esid.esi.shared import BUCKETS, SLICES
+
+#: Part of a bucket that may go in one burst.
+BURST = 0.25
+#: Tokens of an ordinary answer: the step of the even spread.
+_STEP = 2.0
+#: Seconds that a hidden limit closes for after an HTTP 500, which is how it says no.
+HIDDEN_CLOSED_S = 60.0
+_HIDDEN_PREFIX = "hidden:"
+
+
+class Buckets:
+    """The accounts of one state.
+
+    Args:
+        reserve_percent: part of each bucket that is never used.
+    """
+
+    def __init__(self, state: Any, reserve_percent: int) -> None:
+        self._state, self._reserve_percent = state, reserve_percent
+
+    def place(self, group: str) -> int | None:
+        """The place of a rate group that the table or an answer has told of; None for any other."""
+        return self._find(group, GROUPS.get(group))
+
+    def hidden_place(self, name: str) -> int | None:
+        """The place of a hidden limit."""
+        place = self._find(_HIDDEN_PREFIX + name, HIDDEN[name])
+        if place is not None:
+            self._state.buckets[place].flat = 1.0
+        return place
+
+    def learn(self, group: str, headers: Mapping[str, str]) -> int | None:
+        """The place of the group that an answer names, with the limit that it tells."""
+        told = read.bucket_limit(headers)
+        place = self._find(group, told or GROUPS.get(group))
+        if place is not None and told and told != (self._bucket(place).limit, self._bucket(place).window_s):
+            self._resize(place, told)
+        return place
+
+    def name(self, place: int) -> str:
+        """The group's name; "" for a place that is free."""
+        name: bytes = self._bucket(place).name
+        return name.decode("utf-8", "replace")
+
+    def is_hidden(self, place: int) -> bool:
+        """True for a limit that no header tells."""
+        return self.name(place).startswith(_HIDDEN_PREFIX)
+
+    def usable(self, place: int) -> float:
+        """Tokens of a window, less the reserve."""
+        return float(self._bucket(place).limit) * (100 - self._reserve_percent) / 100
+
+    def used(self, place: int, now: float) -> float:
+        """Tokens that are spent and not back yet."""
+        self._turn(place, now)
+        return float(sum(self._bucket(place).spent[:]))
+
+    def worst(self, place: int) -> float:
+        """Tokens that one request may cost."""
+        return float(self._bucket(place).flat or WORST_COST)
+
+    def wait_s(self, place: int, now: float, reserved: int, *, shared: bool) -> float:
+        """Seconds until one more request may leave; 0 = now.
+
+        Args:
+            reserved: requests of this host that are on their way in this bucket.
+        """
+        bucket = self._bucket(place)
+        if bucket.closed_until > now:
+            return float(bucket.closed_until - now)
+        cap = min(self.usable(place), bucket.allowed) if shared else self.usable(place)
+        used, worst = self.used(place, now), self.worst(place)
+        if used + worst * (reserved + 1) > cap:
+            return 0.02 if reserved and used + worst <= cap else self._back_in_s(place, now, used + worst - cap)
+        return max(0.0, float(bucket.next_at) - now) if used > BURST * cap else 0.0
+
+    def take(self, place: int, now: float, *, shared: bool) -> None:
+        """A request leaves: the next one keeps its distance."""
+        bucket = self._bucket(place)
+        cap = min(self.usable(place), bucket.allowed) if shared else self.usable(place)
+        bucket.next_at = max(now, bucket.next_at) + (bucket.flat or _STEP) * bucket.window_s / max(1.0, cap)
+
+    def settle(self, place: int, status: int | None, headers: Mapping[str, str], now: float, in_flight: int) -> None:
+        """Book one answer.
+
+        Args:
+            in_flight: other requests on their way in this bucket, which the headers may have counted already.
+        """
+        bucket = self._bucket(place)
+        if bucket.flat:
+            self.spend(place, bucket.flat, now)
+            if status == 500:
+                self._close(place, now + HIDDEN_CLOSED_S)
+            return
+        cost = read.number(headers.get("X-Ratelimit-Used"))
+        self.spend(place, token_cost(status or 500) if cost is None else cost, now)
+        remaining = read.number(headers.get("X-Ratelimit-Remaining"))
+        if remaining is not None:
+            others = bucket.others_used + bucket.others_free
+            foreign = bucket.limit - self.used(place, now) - others - WORST_COST * in_flight - remaining
+            if foreign > 0:
+                self.spend(place, foreign, now)
+
+    def close(self, place: int, seconds: float, now: float) -> None:
+        """Nothing leaves in this bucket for so long; a later end stays."""
+        self._close(place, now + seconds)
+
+    def spend(self, place: int, tokens: float, now: float) -> None:
+        """Book tokens that were spent now."""
+        if tokens > 0:
+            self._turn(place, now)
+            bucket = self._bucket(place)
+            bucket.spent[bucket.slice_no % SLICES] += tokens
+
+    def _bucket(self, place: int) -> Any:
+        return self._state.buckets[place]
+
+    def _find(self, name: str, limit: tuple[float, float] | None) -> int | None:
+        wanted = name.encode()[:39]
+        for place in range(BUCKETS):
+            held = self._bucket(place).name
+            if held == wanted:
+                return place
+            if not held:
+                if limit is None:
+                    return None
+                bucket = self._bucket(place)
+                bucket.name, (bucket.limit, bucket.window_s) = wanted, limit
+                return place
+        return None
+
+    def _resize(self, place: int, limit: tuple[float, float]) -> None:
+        """A limit that is told anew: what is spent stays spent, as of the newest slice."""
+        bucket = self._bucket(place)
+        spent = sum(bucket.spent[:])
+        bucket.limit, bucket.window_s = limit
+        bucket.slice_no = 0
+        bucket.spent[:] = [0.0] * SLICES
+        bucket.spent[0] = spent
+
+    def _close(self, place: int, until: float) -> None:
+        bucket = self._bucket(place)
+        bucket.closed_until = max(until, bucket.closed_until)
+
+    def _slice_s(self, place: int) -> float:
+        return float(self._bucket(place).window_s) / (SLICES - 1)
+
+    def _turn(self, place: int, now: float) -> None:
+        """Give back what was spent a window ago: empty the slices that begin anew."""
+        bucket = self._bucket(place)
+        current = int(now / self._slice_s(place))
+        if not bucket.slice_no:
+            spent, bucket.spent[0] = bucket.spent[0], 0.0
+            bucket.spent[current % SLICES] += spent
+        else:
+            for old in range(bucket.slice_no + 1, min(current, bucket.slice_no + SLICES) + 1):
+                bucket.spent[old % SLICES] = 0.0
+        bucket.slice_no = max(current, bucket.slice_no)
+
+    def _back_in_s(self, place: int, now: float, missing: float) -> float:
+        """Seconds until so many tokens are back."""
+        bucket = self._bucket(place)
+        for age in range(SLICES - 1, -1, -1):
+            missing -= bucket.spent[(bucket.slice_no - age) % SLICES]
+            if missing <= 0:
+                return max(0.01, float(bucket.slice_no - age + SLICES) * self._slice_s(place) - now)
+        return float(bucket.window_s)

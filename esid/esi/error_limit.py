@@ -1,0 +1,98 @@
+"""The error limit: 100 errors in a fixed window of 60 s, for all routes without a rate group.
+
+A request may leave only if the limit less its reserve would hold even when everything on its way came back as an
+error. Called by the budget, under its lock; `now` is monotonic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from esid.esi import headers as read
+from esid.esi.headers import ERROR_LIMIT, ERROR_WINDOW_S
+
+#: Requests on their way while no answer has told what is left in this window: somebody else may have spent it.
+UNKNOWN_IN_FLIGHT = 5
+#: Seconds: `Reset` is told in whole seconds, so a window may last this much longer than told.
+MARGIN_S = 1.0
+#: Seconds by which the ends that two answers of one window tell may differ.
+_SAME_S = 2.0
+
+
+class ErrorLimit:
+    """The account of one state.
+
+    Args:
+        reserve: errors that are never used.
+    """
+
+    def __init__(self, state: Any, reserve: int) -> None:
+        self._state, self.reserve = state, reserve
+
+    def left(self, now: float) -> float:
+        """Errors left in this window, as far as anybody has told."""
+        self._turn(now)
+        return float(self._state.errors_left)
+
+    def room(self, now: float, *, shared: bool) -> float:
+        """How many requests may be on their way at once.
+
+        Args:
+            shared: other hosts use the limit too, and each has its part of it.
+        """
+        state = self._state
+        self._turn(now)
+        room = state.errors_left - self.reserve - (state.others_errors if shared else 0.0)
+        if shared:
+            room = min(room, state.errors_allowed - state.errors_used)
+        return float(room if state.window_known else min(room, UNKNOWN_IN_FLIGHT))
+
+    def reset_s(self, now: float) -> float:
+        """Seconds until the window ends; 0 while it is unknown."""
+        self._turn(now)
+        return max(0.0, float(self._state.window_ends) - now)
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until a new window has begun for sure."""
+        return self.reset_s(now) + MARGIN_S
+
+    def settle(self, status: int | None, headers: Mapping[str, str], now: float) -> None:
+        """Book one answer; `status` None = none came, which ESI counts as an error of its own."""
+        self._turn(now)
+        is_error = status is None or status >= 400
+        told = read.error_limit(headers)
+        if told is not None:
+            self._believe(*told, is_error, now)
+            return
+        state = self._state
+        state.window_known = state.window_known or status is not None
+        if is_error:
+            if not state.window_ends:
+                state.window_ends = now + ERROR_WINDOW_S
+            state.errors_left = max(0.0, state.errors_left - 1)
+            state.errors_used += 1
+
+    def _believe(self, remain: float, reset_s: float, is_error: bool, now: float) -> None:
+        """Headers beat our own count, but for those of an answer of the last window that comes late."""
+        state, ends = self._state, now + reset_s
+        if state.window_ends and ends < state.window_ends - _SAME_S and state.window_known:
+            return
+        if state.window_ends and ends > state.window_ends + _SAME_S and state.window_known:
+            self._begin()
+        state.window_ends = max(ends, state.window_ends) if state.window_known else ends
+        state.window_known = 1
+        state.errors_left = min(state.errors_left, remain)
+        state.errors_used += is_error
+
+    def _turn(self, now: float) -> None:
+        """A window that has ended gives its errors back."""
+        ends = self._state.window_ends
+        is_over, is_new = ends and now >= ends + MARGIN_S, not ends and not self._state.errors_left
+        if is_over or is_new:
+            self._begin()
+
+    def _begin(self) -> None:
+        state = self._state
+        state.window_ends, state.window_known = 0.0, 0
+        state.errors_left, state.errors_used = float(ERROR_LIMIT), 0.0

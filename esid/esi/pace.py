@@ -1,0 +1,47 @@
+"""The pace: requests leave evenly, and after every pause they begin slowly.
+
+Called by the budget, under its lock; `now` is monotonic.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+#: Requests a second right after a pause; doubled with each second that follows, for so many seconds.
+RAMP_RPS, RAMP_S = 5.0, 12.0
+
+
+class Pace:
+    """The account of one state.
+
+    Args:
+        max_rps: requests a second; 0 = no pace.
+    """
+
+    def __init__(self, state: Any, max_rps: float) -> None:
+        self._state, self.max_rps = state, max_rps
+
+    def take(self, now: float, *, shared: bool) -> float:
+        """Seconds until the place of one more request, which is taken."""
+        state = self._state
+        start = max(now, float(state.next_start))
+        rate = self._rate(start, shared)
+        if rate < math.inf:
+            state.next_start = start + 1 / rate
+        return start - now
+
+    def resume(self, at: float) -> None:
+        """A pause ends then: nothing leaves before it, and what leaves after it begins slowly."""
+        state = self._state
+        state.next_start = max(at, state.next_start)
+        state.ramp_from = max(at, state.ramp_from)
+
+    def _rate(self, at: float, shared: bool) -> float:
+        rate = self.max_rps or math.inf
+        if shared and self.max_rps:
+            rate = max(0.01, min(rate, float(self._state.rps_allowed)))
+        since_s = at - float(self._state.ramp_from)
+        if self._state.ramp_from and 0 <= since_s < RAMP_S:
+            rate = min(rate, RAMP_RPS * 2.0**since_s)
+        return rate

@@ -1,0 +1,69 @@
+"""How daemons on several hosts divide one budget: each holds a share, and all shares together never exceed the limit.
+
+Nothing is asked of the database for a request. A few times a second each host tells what it holds, used and wants,
+reads the same of the others, and takes its new share: it gives up at once what it should not have, and takes only what
+nobody holds. A host that cannot tell for `SHARE_S` lets nothing leave any more; what it had is free for others later
+than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+#: Seconds between two exchanges, that a share holds without one, after which a silent host counts as gone.
+EXCHANGE_S, SHARE_S, GONE_S = 0.25, 8.0, 10.0
+#: Weight of a host that has nothing to ask at the moment, beside 1.0.
+IDLE_WEIGHT = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One host's part of one limit: what it may use, what it has used of that for good, and whether it wants it."""
+
+    allowed: float = 0.0
+    used: float = 0.0
+    wanted: bool = False
+
+
+def allot(usable: float, mine: Part, others: Iterable[Part]) -> float:
+    """The new size of `mine`.
+
+    Whatever the others do at the same time by the same rule, one after the other, the sum of all parts stays within
+    `usable`, but for what was used before the limit fell.
+
+    Args:
+        usable: the whole limit, less its reserve.
+    """
+    parts = list(others)
+    weights = sum(_weight(part) for part in parts) + _weight(mine)
+    target = max(mine.used, usable * _weight(mine) / weights)
+    free = usable - sum(part.allowed for part in parts) - mine.allowed
+    if target > mine.allowed:
+        return max(mine.used, min(target, mine.allowed + max(0.0, free)))
+    return target
+
+
+def counted(row: Mapping[str, Any], name: str, now: float, keeps_s: float) -> Part | None:
+    """What another host's row means for one limit; None where it means nothing any more.
+
+    Args:
+        name: of the limit.
+        now: the database's clock, seconds since 1970.
+        keeps_s: seconds that used parts of this limit stay used.
+    """
+    part = row.get("parts", {}).get(name)
+    silent_s = now - float(row.get("at", 0.0))
+    if part is None:
+        return None
+    allowed, used, wanted = float(part[0]), float(part[1]), bool(part[2])
+    if row.get("left"):
+        return Part(used, used) if silent_s < keeps_s else None
+    if silent_s < GONE_S:
+        return Part(allowed, used, wanted)
+    return Part(allowed, allowed) if silent_s < GONE_S + keeps_s else None
+
+
+def _weight(part: Part) -> float:
+    return 1.0 if part.wanted else IDLE_WEIGHT

@@ -1,0 +1,48 @@
+"""Where daemons on several hosts tell each other what they hold of a shared budget: one row each, in one table.
+
+The content of a row is `esi.sharing`'s; here it is text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+from zlib import crc32
+
+from esid.store.connection import Store
+
+#: First half of the key of PostgreSQL's advisory lock: the letters "esid".
+_LOCK = 0x65736964
+#: Seconds after which the row of a daemon that is silent is forgotten.
+FORGOTTEN_S = 86_400.0
+
+
+def exchange(store: Store, egress: str, member: str, meet: Callable[[float, Mapping[str, Any]], Any]) -> None:
+    """Read every member's row and write one's own, with nobody else in between.
+
+    Args:
+        meet: given the database's clock (seconds since 1970) and the rows by member, the new row of `member`.
+    """
+
+    def work() -> None:
+        if store.is_sqlite:
+            now = "(julianday('now') - 2440587.5) * 86400.0"
+        else:
+            store.rows("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCK, crc32(egress.encode()) - 2**31))
+            now = "EXTRACT(EPOCH FROM clock_timestamp())"
+        db_now = float(store.rows(f"SELECT {now}")[0][0])
+        texts = store.rows("SELECT member, state FROM egress_members WHERE egress = %s ORDER BY member", (egress,))
+        rows = {name: json.loads(text) for name, text in texts}
+        mine = meet(db_now, rows)
+        store.insert(
+            "egress_members",
+            ("egress", "member", "state"),
+            [(egress, member, json.dumps(mine))],
+            "ON CONFLICT (egress, member) DO UPDATE SET state = excluded.state",
+        )
+        for name, row in rows.items():
+            if name != member and db_now - float(row.get("at", 0.0)) > FORGOTTEN_S:
+                store.rows("DELETE FROM egress_members WHERE egress = %s AND member = %s", (egress, name))
+
+    store.run(work)
