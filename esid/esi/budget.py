@@ -63,7 +63,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ticket:
+class Ticket:
     """What an admitted request holds: its circuit, its buckets (`GUARDED` = the error limit), its URL."""
 
     circuit: int
@@ -110,7 +110,7 @@ class Budget:
             yield outcome
         finally:
             with self.shared.locked():
-                change = self._settle(ticket, outcome, clock.monotonic())
+                change = self.settle(ticket, outcome, clock.monotonic())
             with self._freed:
                 self._freed.notify()
             self._say(change, route, outcome)
@@ -170,7 +170,7 @@ class Budget:
 
     # -- admission
 
-    def _wait(self, route: Route, url: int, probe: Callable[[], None] | None) -> _Ticket:
+    def _wait(self, route: Route, url: int, probe: Callable[[], None] | None) -> Ticket:
         ends_at = clock.monotonic() + PATIENCE_S
         waits_for: int | None = None
         try:
@@ -178,7 +178,7 @@ class Budget:
                 with self.shared.locked():
                     now = clock.monotonic()
                     is_due = bool(probe) and self.breaker.claim_status_probe(now)
-                    ticket, wait_s, reason = (None, 0.0, "") if is_due else self._admit(route, url, now)
+                    ticket, wait_s, reason = (None, 0.0, "") if is_due else self.admit(route, url, now)
                     if reason and waits_for is None:
                         waits_for = self._kind(route)
                         self.places.add_waiting(waits_for, 1)
@@ -204,7 +204,7 @@ class Budget:
         elif self._stop.wait(min(wait_s, _LOOK_S)):
             raise Stopping("stopping")
 
-    def _keep_place(self, ticket: _Ticket, wait_s: float) -> bool:
+    def _keep_place(self, ticket: Ticket, wait_s: float) -> bool:
         """Wait for our place in the pace; False when the budget was closed meanwhile and everything is given back.
 
         Raises:
@@ -221,8 +221,8 @@ class Budget:
             raise Stopping("stopping")
         return False
 
-    def _admit(self, route: Route, url: int, now: float) -> tuple[_Ticket | None, float, str]:
-        """(ticket, seconds until it leaves, "") or (None, seconds to wait, why)."""
+    def admit(self, route: Route, url: int, now: float) -> tuple[Ticket | None, float, str]:
+        """(ticket, seconds until it leaves, "") or (None, seconds to wait, why). Under lock."""
         self.places.look_for_dead(now)
         circuit = self.breaker.place(route.path)
         if (closed_s := self._closed_s(now)) > 0:
@@ -243,14 +243,14 @@ class Budget:
                 return None, wait_s, "error limit" if place == GUARDED else f"bucket {self.buckets.name(place)}"
         return self._take(circuit, wanted, url, now), self.pace.take(now, shared=self.is_divided), ""
 
-    def _take(self, circuit: int, wanted: tuple[int, ...], url: int, now: float) -> _Ticket:
+    def _take(self, circuit: int, wanted: tuple[int, ...], url: int, now: float) -> Ticket:
         for place in wanted:
             if place != GUARDED:
                 self.buckets.take(place, now, shared=self.is_divided)
         self.breaker.take(circuit, now)
         self.places.take(wanted, url)
         self._count_sent(now)
-        return _Ticket(circuit, wanted, url)
+        return Ticket(circuit, wanted, url)
 
     def _room_s(self, place: int, now: float) -> float:
         """Seconds until one more request has room in the error limit or in a bucket; 0 = now."""
@@ -302,8 +302,8 @@ class Budget:
 
     # -- settlement
 
-    def _settle(self, ticket: _Ticket, outcome: Outcome, now: float) -> str:
-        """Book one answer; what the breaker made of it."""
+    def settle(self, ticket: Ticket, outcome: Outcome, now: float) -> str:
+        """Book one answer; what the breaker made of it. Under lock."""
         state = self.shared.state
         self.places.give_back(ticket.buckets, ticket.url)
         status, headers = outcome.status, outcome.headers
@@ -320,7 +320,7 @@ class Budget:
             self.pace.resume(now)
         return change
 
-    def _settle_limits(self, ticket: _Ticket, outcome: Outcome, now: float) -> None:
+    def _settle_limits(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
         status, headers = outcome.status, outcome.headers
         told = headers.get("X-Ratelimit-Group")
         place = self.buckets.learn(told, headers) if told else None
@@ -329,7 +329,8 @@ class Budget:
         elif read.error_limit(headers) and status != 420:
             self._learn_kind(ticket.circuit, -1)
         for held in ticket.buckets:
-            if held != GUARDED and (self.buckets.is_hidden(held) or (place is None and status is None)):
+            # An answer that says nothing of limits is charged where it was reserved.
+            if held != GUARDED and (self.buckets.is_hidden(held) or (place is None and not read.error_limit(headers))):
                 self.buckets.settle(held, status, headers, now, 0)
         if place is not None:
             self.buckets.settle(place, status, headers, now, self.places.totals("reserved")[place])
@@ -342,7 +343,7 @@ class Budget:
         if circuit:
             self.shared.state.circuits[circuit].group = kind
 
-    def _close(self, ticket: _Ticket, place: int | None, seconds: float, now: float) -> None:
+    def _close(self, ticket: Ticket, place: int | None, seconds: float, now: float) -> None:
         """A 429 closes the group that it names, else that of its route, else the route itself."""
         own = next((held for held in ticket.buckets if held != GUARDED), None)
         closed = place if place is not None else own

@@ -1,0 +1,253 @@
+"""Whatever grants, answers, deaths and clock steps come in whatever order: the admission rule holds.
+
+An ESI of the strictest kind keeps the books beside the budget: a fixed error window of unknown phase, floating buckets.
+Should every request on its way fail at once, and cost the most, its reserve would still be untouched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from esid import clock
+from esid.clock import Stop
+from esid.errors import DatabaseUnavailable
+from esid.esi.budget import Budget, Limits, Outcome, Ticket
+from esid.esi.routes import Route, token_cost
+from esid.esi.shares import EXCHANGE_S
+from esid.esi.sharing import Sharing
+
+RESERVE, LIMIT, WINDOW_S = 10, 100, 60.0
+TOKENS, BUCKET_S, BUCKET_RESERVE = 120.0, 900.0, 2
+GUARDED, KILLMAIL = Route("/corporations/{id}"), Route("/killmails/{id}/{argument}", group="killmail")
+#: More of them by `ESID_TEST_EXAMPLES=2000 pytest tests/unit/test_budget_properties.py`.
+EXAMPLES = int(os.environ.get("ESID_TEST_EXAMPLES", "60"))
+STATUSES = (200, 304, 404, 422, 500, 502, None)
+
+
+class Books:
+    """ESI's own: errors of the fixed windows, and what each bucket has spent within its floating window."""
+
+    def __init__(self, phase: float) -> None:
+        self.phase = phase
+        self.errors: dict[int, int] = {}
+        self.spent: list[tuple[float, float]] = []
+
+    def window(self, now: float) -> int:
+        """The number of the fixed window."""
+        return int((now + self.phase) // WINDOW_S)
+
+    def answer(self, route: Route, status: int | None, now: float) -> dict[str, str]:
+        """Charge one answer; its headers."""
+        if route is GUARDED:
+            window = self.window(now)
+            self.errors[window] = self.errors.get(window, 0) + (status is None or status >= 400)
+            reset = WINDOW_S - (now + self.phase) % WINDOW_S
+            remain = LIMIT - self.errors[window]
+            return {"X-Esi-Error-Limit-Remain": str(remain), "X-Esi-Error-Limit-Reset": str(int(reset))}
+        self.spent.append((now, token_cost(status or 500)))
+        return {
+            "X-Ratelimit-Group": "killmail",
+            "X-Ratelimit-Limit": f"{TOKENS:.0f}/15m",
+            "X-Ratelimit-Remaining": str(max(0, int(TOKENS - self.used(now)))),
+        }
+
+    def used(self, now: float) -> float:
+        """Tokens that are not back yet."""
+        return sum(cost for at, cost in self.spent if at + BUCKET_S > now)
+
+    def failed(self, now: float) -> int:
+        """Errors of this window."""
+        return self.errors.get(self.window(now), 0)
+
+
+@dataclasses.dataclass
+class Flight:
+    """A request on its way."""
+
+    budget: Budget
+    ticket: Ticket
+    route: Route
+
+
+class Machine(RuleBasedStateMachine):
+    """Two hosts of two processes each, behind one address."""
+
+    hosts = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(clock, "monotonic", lambda: self.now)
+        self.directory = Path(tempfile.mkdtemp(prefix="esid-budget-"))
+        self.rows: dict[str, Any] = {}
+        self.database_is_away = False
+        self.flights: list[Flight] = []
+        self.hungry: list[tuple[Budget, int]] = []
+        limits = Limits(max_rps=0, max_in_flight=200, error_reserve=RESERVE, bucket_reserve=BUCKET_RESERVE)
+        self.budgets: list[Budget] = []
+        self.sharings: list[Sharing] = []
+        for host in range(self.hosts):
+            for _ in range(2):
+                budget = Budget(self.directory / f"budget-{host}", limits, is_divided=self.hosts > 1)
+                self.budgets.append(budget)
+                self.sharings.append(Sharing(budget, self.exchanger(f"host-{host}"), f"host-{host}", Stop()))
+
+    def exchanger(self, member: str) -> Any:
+        """The database's part of an exchange; its clock is an hour ahead of ours."""
+
+        def exchange(meet: Any) -> None:
+            row = meet(self.now + 3600.0, dict(self.rows))
+            if self.database_is_away:
+                raise DatabaseUnavailable("gone before the commit")
+            self.rows[member] = row
+
+        return exchange
+
+    @initialize(phase=st.floats(0, WINDOW_S))
+    def begin(self, phase: float) -> None:
+        self.books = Books(phase)
+        for _ in range(3):
+            for sharing in self.sharings:
+                if self.hosts > 1:
+                    sharing.once()
+        # Every process has had an answer of the bucket, whose size in this world is not the table's.
+        for budget in self.budgets[:: max(1, len(self.budgets) // self.hosts)]:
+            with budget.shared.locked():
+                headers = {"X-Ratelimit-Limit": f"{TOKENS:.0f}/15m"}
+                budget.buckets.learn("killmail", headers)
+
+    @rule(process=st.integers(0, 3), route=st.sampled_from([GUARDED, KILLMAIL]), most=st.integers(1, 80))
+    def grant(self, process: int, route: Route, most: int) -> None:
+        """As many as may leave, up to `most`."""
+        self.take(self.budgets[process % len(self.budgets)], route, most)
+
+    @rule(process=st.integers(0, 3), route=st.sampled_from([GUARDED, KILLMAIL]), times=st.integers(1, 6))
+    def storm(self, process: int, route: Route, times: int) -> None:
+        """One process sends what it may, and nothing comes back well."""
+        budget = self.budgets[process % len(self.budgets)]
+        for _ in range(times):
+            self.take(budget, route, 100)
+            while self.flights:
+                self.land(self.flights.pop(), 404)
+            self.pass_by(EXCHANGE_S)
+
+    def take(self, budget: Budget, route: Route, most: int) -> None:
+        """What gets no leave waits, until time goes by."""
+        with budget.shared.locked():
+            for _ in range(most):
+                ticket, _, _ = budget.admit(route, 0, self.now)
+                if ticket is None:
+                    kind = budget._kind(route)
+                    budget.places.add_waiting(kind, 1)
+                    self.hungry.append((budget, kind))
+                    return
+                self.flights.append(Flight(budget, ticket, route))
+
+    def land(self, flight: Flight, status: int | None) -> None:
+        """One answer comes in."""
+        headers = self.books.answer(flight.route, status, self.now)
+        outcome = Outcome()
+        outcome.status, outcome.headers = status, headers if status is not None else {}
+        with flight.budget.shared.locked():
+            flight.budget.settle(flight.ticket, outcome, self.now)
+
+    def pass_by(self, seconds: float) -> None:
+        """Time goes by; those who live exchange as often as they do."""
+        step = max(EXCHANGE_S, seconds / 20)
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(end, self.now + step)
+            self.tell()
+        for budget, kind in self.hungry:
+            with budget.shared.locked():
+                budget.places.add_waiting(kind, -1)
+        self.hungry.clear()
+
+    def tell(self) -> None:
+        """Every host exchanges once."""
+        for sharing in self.sharings if self.hosts > 1 else ():
+            with suppress(DatabaseUnavailable):
+                sharing.once()
+
+    @precondition(lambda self: self.flights)
+    @rule(data=st.data(), status=st.sampled_from(STATUSES), most=st.integers(1, 80))
+    def answer(self, data: st.DataObject, status: int | None, most: int) -> None:
+        """Some answers come in, in any order."""
+        for _ in range(min(most, len(self.flights))):
+            self.land(self.flights.pop(data.draw(st.integers(0, len(self.flights) - 1))), status)
+
+    @rule(seconds=st.floats(0.01, 70.0))
+    def wait(self, seconds: float) -> None:
+        """Time goes by."""
+        self.pass_by(seconds)
+
+    @rule(offset=st.floats(-1.0, 1.2))
+    def wait_for_the_edge_of_a_window(self, offset: float) -> None:
+        """Until just before or after ESI's window ends."""
+        left = WINDOW_S - (self.now + self.books.phase) % WINDOW_S
+        self.pass_by(max(0.0, left + offset))
+
+    @rule(seconds=st.floats(0.01, 30.0))
+    def freeze(self, seconds: float) -> None:
+        """Nobody runs for a while."""
+        self.now += seconds
+
+    @rule(process=st.integers(0, 3), other=st.booleans())
+    def exchange(self, process: int, other: bool) -> None:
+        """One host tells and takes."""
+        if self.hosts > 1:
+            with suppress(DatabaseUnavailable):
+                self.sharings[process % len(self.sharings)].once()
+
+    @rule(is_away=st.booleans())
+    def lose_the_database(self, is_away: bool) -> None:
+        """It goes, or comes back."""
+        self.database_is_away = is_away
+
+    @rule(hours=st.integers(-48, 48))
+    def step_the_wall_clock(self, hours: int) -> None:
+        """Somebody sets the clock: waits are of another one."""
+        self.patch.setattr(clock, "now", lambda: dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours))
+
+    @invariant()
+    def the_reserve_of_the_error_limit_holds(self) -> None:
+        if hasattr(self, "books"):
+            on_their_way = sum(flight.route is GUARDED for flight in self.flights)
+            assert self.books.failed(self.now) + on_their_way <= LIMIT - RESERVE
+
+    @invariant()
+    def the_reserve_of_the_bucket_holds(self) -> None:
+        if hasattr(self, "books"):
+            on_their_way = sum(flight.route is KILLMAIL for flight in self.flights)
+            assert self.books.used(self.now) + 5 * on_their_way <= TOKENS * (100 - BUCKET_RESERVE) / 100
+
+    def teardown(self) -> None:
+        for budget in self.budgets:
+            budget.close()
+        self.patch.undo()
+
+
+class OneHost(Machine):
+    """Four processes of one host."""
+
+    hosts = 1
+
+
+TestSeveralHosts = Machine.TestCase
+TestOneHost = OneHost.TestCase
+for _case in (TestSeveralHosts, TestOneHost):
+    _case.settings = settings(
+        max_examples=EXAMPLES, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    )

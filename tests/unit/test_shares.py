@@ -1,0 +1,250 @@
+"""How hosts divide one budget: nobody holds what another holds, whoever tells, dies or comes back in whatever order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esid import clock
+from esid.clock import Stop
+from esid.errors import DatabaseUnavailable
+from esid.esi.budget import Budget, Limits, Outcome, Ticket
+from esid.esi.routes import Route
+from esid.esi.shares import GONE_S, SHARE_S, Part, allot
+from esid.esi.sharing import Sharing
+from esid.esi.snapshot import snapshot
+
+CORPORATION, KILLMAIL = Route("/corporations/{id}"), Route("/killmails/{id}/{argument}", group="killmail")
+USABLE = 90.0
+
+
+class Database:
+    """One table with a clock of its own; it can go away between the reading and the commit."""
+
+    def __init__(self) -> None:
+        self.now, self.rows, self.is_away = 5_000_000.0, dict[str, Any](), False
+
+    def exchange(self, member: str) -> Callable[[Any], None]:
+        """What `store.egress.exchange` does."""
+
+        def run(meet: Any) -> None:
+            row = meet(self.now, dict(self.rows))
+            if self.is_away:
+                raise DatabaseUnavailable("gone before the commit")
+            self.rows[member] = row
+
+        return run
+
+
+class Host:
+    """One host's budget, with time in the test's hands."""
+
+    def __init__(self, database: Database, path: Path, name: str, limits: Limits) -> None:
+        path.mkdir(exist_ok=True)
+        self.budget = Budget(path / name, limits, is_divided=True)
+        self.sharing = Sharing(self.budget, database.exchange(name), name, Stop())
+
+    def tell(self) -> None:
+        """One exchange."""
+        self.sharing.once()
+
+    def grant(self, most: int, route: Route = CORPORATION) -> list[Ticket]:
+        """As many as may leave now; whoever gets no leave waits for good."""
+        found = []
+        with self.budget.shared.locked():
+            for _ in range(most):
+                ticket, _, _ = self.budget.admit(route, 0, clock.monotonic())
+                if ticket is None:
+                    self.budget.places.add_waiting(self.budget._kind(route), 1)
+                    break
+                found.append(ticket)
+        return found
+
+    def land(self, tickets: list[Ticket], status: int, **headers: str) -> None:
+        """Answers come in."""
+        for ticket in tickets:
+            outcome = Outcome()
+            outcome.status, outcome.headers = status, {name.replace("_", "-"): text for name, text in headers.items()}
+            with self.budget.shared.locked():
+                self.budget.settle(ticket, outcome, clock.monotonic())
+
+
+@pytest.fixture
+def database() -> Database:
+    """An empty table."""
+    return Database()
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch, database: Database) -> Callable[[float], None]:
+    """Lets time go by, everybody's."""
+    times = [1000.0]
+    monkeypatch.setattr(clock, "monotonic", lambda: times[0])
+
+    def pass_by(seconds: float) -> None:
+        times[0] += seconds
+        database.now += seconds
+
+    return pass_by
+
+
+@pytest.fixture
+def host(database: Database, tmp_path: Path, now: Any) -> Iterator[Callable[..., Host]]:
+    """Makes hosts."""
+    made: list[Host] = []
+
+    def make(name: str, **limits: Any) -> Host:
+        made.append(Host(database, tmp_path, name, Limits(**({"max_rps": 0, "max_in_flight": 500} | limits))))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.budget.close()
+
+
+def known(one: Host) -> None:
+    """A first answer has told the window, so that the whole share may be on its way."""
+    tickets = one.grant(1)
+    assert tickets
+    one.land(tickets, 200, X_Esi_Error_Limit_Remain="100", X_Esi_Error_Limit_Reset="60")
+
+
+# -- the rule
+
+
+def parts() -> st.SearchStrategy[list[Part]]:
+    """Parts as they come about: used within allowed, all of them within the limit."""
+    used = st.floats(0, 20)
+    one = st.builds(lambda u, more, wanted: Part(u + more, u, wanted), used, st.floats(0, 20), st.booleans())
+    return st.lists(one, min_size=1, max_size=5).filter(lambda found: sum(part.allowed for part in found) <= USABLE)
+
+
+@given(parts(), st.lists(st.integers(0, 4), max_size=30))
+def test_whoever_takes_its_turn_all_parts_stay_within_the_limit(found: list[Part], turns: list[int]) -> None:
+    for turn in turns:
+        place = turn % len(found)
+        mine = found[place]
+        size = allot(USABLE, mine, found[:place] + found[place + 1 :])
+        found[place] = Part(size, mine.used, mine.wanted)
+        assert size >= mine.used
+        assert sum(part.allowed for part in found) <= USABLE + 1e-6
+
+
+def test_who_wants_shares_evenly_and_who_does_not_keeps_a_little() -> None:
+    found = [Part(0, 0, wanted=True), Part(0, 0, wanted=True), Part(90, 0, wanted=False)]
+    for _ in range(3):
+        for place in range(3):
+            mine = found[place]
+            found[place] = Part(allot(USABLE, mine, found[:place] + found[place + 1 :]), 0, mine.wanted)
+    assert [round(part.allowed) for part in found] == [43, 43, 4]
+
+
+# -- hosts
+
+
+def test_nothing_leaves_before_the_first_exchange(host: Callable[..., Host]) -> None:
+    one = host("one")
+    assert one.grant(1) == []
+    one.tell()
+    assert len(one.grant(1)) == 1
+
+
+def test_one_host_alone_has_all(host: Callable[..., Host]) -> None:
+    one = host("one")
+    one.tell()
+    known(one)
+    assert len(one.grant(200)) == 90
+
+
+def test_two_hosts_have_it_all_together_and_no_more(host: Callable[..., Host], now: Any) -> None:
+    one, other = host("one"), host("other")
+    for each in (one, other, one, other, one, other):
+        now(0.25)
+        each.grant(0)
+        each.tell()
+    known(one)
+    known(other)
+    first = one.grant(200)
+    for each in (one, other, one, other):
+        now(0.25)
+        each.tell()
+    second = other.grant(200)
+    assert len(first) + len(second) <= 90
+    one.land(first, 404, X_Esi_Error_Limit_Remain=str(100 - len(first)), X_Esi_Error_Limit_Reset="58")
+    for each in (one, other, one, other):
+        now(0.25)
+        each.tell()
+    assert len(first) + len(second) + len(other.grant(200)) + len(one.grant(200)) <= 90
+
+
+def test_an_exchange_that_is_not_committed_gives_nothing(host: Callable[..., Host], database: Database, now: Any) -> None:
+    one, other = host("one"), host("other")
+    one.tell()
+    known(one)
+    database.is_away = True
+    with pytest.raises(DatabaseUnavailable):
+        other.tell()
+    assert other.grant(1) == []
+    database.is_away = False
+    assert len(one.grant(200)) == 90
+
+
+def test_who_cannot_tell_any_more_stops_before_the_others_take_its_share(host: Callable[..., Host], now: Any) -> None:
+    one, other = host("one"), host("other")
+    for each in (one, other, one, other):
+        now(0.25)
+        each.grant(0)
+        each.tell()
+    known(one)
+    now(SHARE_S + 0.1)
+    assert one.grant(1) == []
+    assert SHARE_S < GONE_S
+    other.tell()
+    before = other.budget.shared.state.errors_allowed
+    now(GONE_S + 61)
+    other.grant(200)
+    other.tell()
+    assert other.budget.shared.state.errors_allowed == USABLE > before
+
+
+def test_a_420_that_one_meets_holds_for_all_and_after_a_restart(
+    host: Callable[..., Host], database: Database, tmp_path: Path, now: Any
+) -> None:
+    one, other = host("one"), host("other")
+    for each in (one, other, one, other):
+        now(0.25)
+        each.tell()
+    one.land(one.grant(1), 420, X_Esi_Error_Limit_Reset="40")
+    one.tell()
+    other.tell()
+    assert snapshot(other.budget)["paused_s"] > 39
+    # The same host again, its file lost.
+    again = Host(database, tmp_path / "another file", "one", Limits(max_rps=0))
+    again.tell()
+    assert snapshot(again.budget)["paused_s"] > 39
+    again.budget.close()
+
+
+def test_what_was_spent_of_a_bucket_is_spent_after_a_restart(
+    host: Callable[..., Host], database: Database, tmp_path: Path, now: Any
+) -> None:
+    one = host("one")
+    one.tell()
+    one.land(one.grant(1, KILLMAIL), 200)
+    now(0.25)
+    one.tell()
+    now(0.25)
+    one.land(one.grant(50, KILLMAIL), 422)
+    now(0.25)
+    one.tell()
+    spent = one.budget.buckets.used(0, clock.monotonic())
+    assert spent > 5
+    again = Host(database, tmp_path / "another file", "one", Limits(max_rps=0))
+    again.tell()
+    assert again.budget.buckets.used(0, clock.monotonic()) == spent
+    again.budget.close()
