@@ -62,8 +62,8 @@ class TokenBucket:
 
     @property
     def limit_text(self) -> str:
-        """The limit as X-Ratelimit-Limit words it, e.g. "3600/15m"."""
-        return f"{self.tokens}/{self.window_s // 60}m"
+        """The limit as X-Ratelimit-Limit words it, e.g. "3600/15m"; a scaled-down window is told in seconds."""
+        return f"{self.tokens}/{self.window_s // 60}m" if self.window_s % 60 == 0 else f"{self.tokens}/{self.window_s}s"
 
     def spend(self, cost: int, now: float) -> None:
         """Take `cost` tokens at `now`, even more than are left."""
