@@ -103,11 +103,9 @@ def retry(store: Store, entity: str, waits: dict[int, float], failures: dict[int
             failure = failures[key]
             if key in waits:
                 due = utc_text(now + dt.timedelta(seconds=waits[key]))
-                _set(store, entity, key, "pending", now, error=_line(failure), due_at=due, counted=True)
+                _count(store, entity, key, "pending", failure, now, due)
             else:
-                later = failure.ask_again_after_s
-                expires = utc_text(now + dt.timedelta(seconds=later)) if later else None
-                attempts = _set(store, entity, key, "failed", now, error=_line(failure), expires_at=expires, counted=True)
+                attempts = _give_up(store, entity, key, failure, now)
                 dead_letters.add(store, entity, key, failure, attempts, now)
 
     store.run(work)
@@ -206,17 +204,25 @@ def touch(store: Store, entity: str, ids: Sequence[int]) -> None:
 
 
 def purge(store: Store, entity: str) -> int:
-    """The queue of `entity` was emptied: what waited in it is due again at the next scheduled sync."""
+    """The queue of `entity` was emptied: what waited in it is due again at the next scheduled sync.
+
+    A job that has an answer goes back to it, with its expiry: a character that waited for its affiliation alone must not
+    be asked for its details before they expire.
+    """
 
     def work() -> int:
         now = utc_text(clock.now())
-        return len(
-            store.rows(
-                "UPDATE sync_jobs SET status = 'failed', error = 'purged', due_at = NULL, expires_at = %s, "
-                f"updated_at = %s WHERE entity_type = %s AND {_OPEN} RETURNING entity_id",
-                (now, now, entity),
-            )
+        answered = store.rows(
+            "UPDATE sync_jobs SET status = 'completed', error = NULL, due_at = NULL, updated_at = %s "
+            f"WHERE entity_type = %s AND {_OPEN} AND checked_at IS NOT NULL AND expires_at IS NOT NULL RETURNING entity_id",
+            (now, entity),
         )
+        others = store.rows(
+            "UPDATE sync_jobs SET status = 'failed', error = 'purged', due_at = NULL, expires_at = %s, "
+            f"updated_at = %s WHERE entity_type = %s AND {_OPEN} RETURNING entity_id",
+            (now, now, entity),
+        )
+        return len(answered) + len(others)
 
     return store.run(work)
 
@@ -321,7 +327,7 @@ def _request(store: Store, seen: Sequence[Seen], looked_before: dt.datetime | No
         if status in {"pending", "processing"} and not other:
             # An intent that nobody published in time is published now.
             (late if _is_before(due_at, now) else pending).add(key)
-        elif status == "completed" and not _is_before(expires, now) and not _is_before(checked, looked_before):
+        elif status == "completed" and checked and not _is_before(expires, now) and not _is_before(checked, looked_before):
             fresh.add(key)
         else:
             again.add(key)
@@ -352,25 +358,30 @@ def _is_before(time: Any, limit: dt.datetime | None) -> bool:
     return value is not None and limit is not None and value <= limit
 
 
-def _set(
-    store: Store,
-    entity: str,
-    key: int,
-    status: str,
-    now: dt.datetime,
-    *,
-    error: str | None = None,
-    due_at: str | None = None,
-    expires_at: str | None = None,
-    counted: bool = False,
+def _give_up(store: Store, entity: str, key: int, failure: Failure, now: dt.datetime) -> int:
+    """The job has failed; returns its attempts. It is due again after the time that its failure names.
+
+    What the next attempt cannot cure is never due by itself: the expired answer of better days would have it asked again
+    at every sync, and before the bad answer expires. What may pass by itself keeps the expiry that it has.
+    """
+    later = failure.ask_again_after_s
+    if later is not None or failure.max_attempts == 1:
+        expires = utc_text(now + dt.timedelta(seconds=later)) if later is not None else None
+        sql = "UPDATE sync_jobs SET expires_at = %s WHERE entity_type = %s AND entity_id = %s"
+        store.rows(sql, (expires, entity, key))
+    return _count(store, entity, key, "failed", failure, now)
+
+
+def _count(
+    store: Store, entity: str, key: int, status: str, failure: Failure, now: dt.datetime, due_at: str | None = None
 ) -> int:
-    """Change one job; returns its attempts so far."""
+    """Count a failed attempt of one job; returns its attempts so far."""
     rows = store.rows(
-        "UPDATE sync_jobs SET status = %s, error = %s, due_at = %s, expires_at = COALESCE(%s, expires_at), "
-        "updated_at = %s, retry_count = retry_count + %s WHERE entity_type = %s AND entity_id = %s RETURNING retry_count",
-        (status, error, due_at, expires_at, utc_text(now), int(counted), entity, key),
+        "UPDATE sync_jobs SET status = %s, error = %s, due_at = %s, updated_at = %s, retry_count = retry_count + 1 "
+        "WHERE entity_type = %s AND entity_id = %s RETURNING retry_count",
+        (status, _line(failure), due_at, utc_text(now), entity, key),
     )
-    return int(rows[0][0]) if rows else int(counted)
+    return int(rows[0][0]) if rows else 1
 
 
 def _line(failure: Failure) -> str:

@@ -173,6 +173,21 @@ def test_what_was_not_found_is_due_again_after_its_time(store: Store) -> None:
     assert dt.datetime.fromisoformat(str(shown["expires_at"])) < clock.now() + 2 * HOUR
 
 
+@pytest.mark.parametrize(("failure", "due"), [(Failure("bad_field", ""), []), (Failure("unavailable", "", 10), [1])])
+def test_what_cannot_pass_by_itself_is_not_due_again_because_an_old_answer_is(
+    store: Store, failure: Failure, due: list[int]
+) -> None:
+    # Given an id whose answer has expired, and whose next answer is a dead letter
+    ask(store, 1)
+    finish(store, 1, expires_in=-HOUR)
+    assert ledger.due(store, "corporation") == [1]
+    ledger.retry(store, "corporation", {}, {1: failure})
+
+    # Then the next sync asks only where the next answer may be another; a person may ask in any case
+    assert ledger.due(store, "corporation") == due
+    assert ask(store, 1) == ledger.Accepted((), (1,), ()) if due else ledger.Accepted((1,), (), ())
+
+
 def test_due_ids_are_claimed_once(store: Store) -> None:
     ask(store, *range(1, 31))
     finish(store, *range(1, 21), expires_in=-HOUR)
@@ -204,6 +219,30 @@ def test_purged_jobs_are_due_again(store: Store) -> None:
     assert ledger.purge(store, "corporation") == 1
     assert status(store, 2) == "failed"
     assert ledger.due(store, "corporation") == [2]
+
+
+def test_a_purge_leaves_the_expiry_of_an_answer_alone(store: Store) -> None:
+    # Given a character whose details are good for an hour, and which waits for its affiliation
+    now = clock.now()
+    ask(store, 1, entity="character")
+    ledger.finish(store, "character", [Done(1, checked_at=now - 2 * HOUR, expires_at=now + HOUR)])
+    assert ledger.due(store, "character", looked_before=now - HOUR) == [1]
+
+    # When its queue is purged and synced again
+    assert ledger.purge(store, "character") == 1
+    assert ledger.due(store, "character") == []
+    assert ledger.due(store, "character", looked_before=now - HOUR) == [1]
+
+    # Then its details are still good for that hour
+    (job,) = ledger.take(store, "character", [1])
+    assert job.expires_at
+    assert job.expires_at > now
+
+
+def test_a_person_may_ask_for_what_is_known_and_was_never_asked(store: Store) -> None:
+    finish(store, 1, seen=(Seen("character", 3_019_001, asked=False),))
+    assert ledger.due(store, "character", looked_before=clock.now()) == []
+    assert ask(store, 3_019_001, entity="character") == ledger.Accepted((3_019_001,), (), ())
 
 
 def test_another_hash_replaces_one_that_failed(store: Store) -> None:
