@@ -42,7 +42,7 @@ class Progress:
         elif self._was_open or not self._has_spoken:
             known = sum(counts.get(queue, {}).get("completed", 0) for queue in self._queues)
             asked = "everything that is due has been asked" if self._was_open else "nothing is due"
-            failed = sum(sum(c for s, c in by.items() if s == "failed") for by in counts.values())
+            failed = sum(counts.get(name, {}).get("failed", 0) for name in self._names)
             extra = f", {failed:,} failed (see `esid dead list`)" if failed else ""
             log.event(_log, "sync.done", f"{asked}: {known:,} ids are up to date{extra}")
         self._was_open, self._has_spoken = is_open > 0, True

@@ -14,7 +14,7 @@ from esid.esi.budget import Budget, Limits
 from esid.queue.progress import Progress
 from esid.store import ledger
 from esid.store.connection import Store
-from esid.store.model import Done, Seen
+from esid.store.model import Done, Failure, Seen
 
 QUEUES = ("alliance", "corporation", "character", "killmail")
 
@@ -62,6 +62,21 @@ def test_work_that_is_done_before_it_looks_is_said_to_be_done(
     answer(store, 1)
     progress.say()
     assert said(caplog) == ["everything that is due has been asked: 1 ids are up to date"]
+
+
+def test_failures_of_what_another_daemon_works_on_are_its_own(
+    progress: Progress, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger.request(store, [Seen("alliance", 1)])
+    ledger.retry(store, "alliance", {}, {1: Failure("not_found", "404")})
+    budget = Budget(tmp_path / "budget", Limits())
+    Progress(store, budget, ("character",)).say()
+    progress.say()
+    budget.close()
+    assert said(caplog) == [
+        "nothing is due: 0 ids are up to date",
+        "nothing is due: 0 ids are up to date, 1 failed (see `esid dead list`)",
+    ]
 
 
 def test_a_start_with_nothing_to_do_is_said_once(progress: Progress, store: Store, caplog: pytest.LogCaptureFixture) -> None:

@@ -62,7 +62,7 @@ class Attempts:
 
     def result(self, *arguments: str, **settings: str) -> tuple[Ran, Path]:
         """What the command did, and its home directory."""
-        return self._futures[(arguments, tuple(settings.items()))].result(60)
+        return self._futures[(arguments, tuple(settings.items()))].result(150)
 
     def close(self) -> None:
         """Run no more of them."""
