@@ -35,11 +35,15 @@ class Accepted:
 
 
 def take(store: Store, entity: str, ids: Sequence[int]) -> list[Job]:
-    """Mark the pending ones of `ids` as in work and return them, in order; the others have been done already."""
+    """Mark the pending ones of `ids` as in work and return them, in order; the others have been done already.
+
+    They have a live message, the one in hand: nobody is to publish them again because their publisher has not yet noted
+    that they are in the queue.
+    """
 
     def work() -> list[tuple[Any, ...]]:
         return store.rows(
-            f"UPDATE sync_jobs SET status = 'processing', updated_at = %s WHERE entity_type = %s "
+            f"UPDATE sync_jobs SET status = 'processing', due_at = NULL, updated_at = %s WHERE entity_type = %s "
             f"AND entity_id IN ({marks(ids)}) AND {_OPEN} "
             "RETURNING entity_id, argument, retry_count, etag, expires_at, checked_at",
             (utc_text(clock.now()), entity, *sorted(ids)),

@@ -124,6 +124,20 @@ def test_a_job_that_failed_before_its_publisher_was_done_keeps_the_time_of_its_r
     assert ledger.unpublished(store, "corporation", 10) == [1]
 
 
+def test_a_job_that_is_taken_before_its_publisher_was_done_is_not_published_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "PUBLISH_GRACE_S", 0.0)
+    # Given a message that a worker gets before its publisher has noted that it is in the queue
+    since = clock.now()
+    ledger.request(store, [Seen("corporation", 1)])
+    ledger.take(store, "corporation", [1])
+    ledger.queued(store, "corporation", [1], since)
+
+    # Then work that takes longer than the publisher is given is left to that worker
+    assert ledger.unpublished(store, "corporation", 10) == []
+
+
 def test_a_retry_is_counted_and_waits_and_a_hold_is_not_counted(store: Store) -> None:
     ask(store, 1)
     ledger.retry(store, "corporation", {1: 60.0}, {1: Failure("unavailable", "HTTP 502")})
