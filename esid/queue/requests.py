@@ -89,7 +89,7 @@ def dispatch(store: Store, publisher: Publisher, queues: Sequence[str]) -> int:
     for entity in (entity for entity in ENTITIES if entity.queue in queues):
         if entity.batch:
             count += _dispatch_batches(store, publisher, entity)
-        ids = ledger.unpublished(store, entity.name, AT_ONCE)
+        ids = ledger.claim(store, entity.name, ledger.unpublished(store, entity.name, AT_ONCE))
         publisher.publish(entity, ids, SCHEDULED)
         count += len(ids)
     return count
@@ -104,6 +104,7 @@ def _dispatch_batches(store: Store, publisher: Publisher, entity: Entity) -> int
     others = [other.name for other in ENTITIES if other.name != entity.name]
     if ids and waited_s < GATHER_S and ledger.is_open(store, others):
         ids = ids[: len(ids) - len(ids) % (entity.batch or 1)]
+    ids = ledger.claim(store, entity.name, ids)
     publisher.publish(entity, ids, SCHEDULED)
     return len(ids)
 

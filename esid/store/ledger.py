@@ -171,6 +171,24 @@ def unpublished(store: Store, entity: str, limit: int) -> list[int]:
     return [key for (key,) in rows]
 
 
+def claim(store: Store, entity: str, ids: Sequence[int]) -> list[int]:
+    """Those of `ids`, `unpublished` or `gathered`, that nobody else has claimed since; they are the caller's to publish.
+
+    What is claimed and not published comes up again after the time that any publisher is given.
+    """
+
+    def work() -> list[int]:
+        now = clock.now()
+        returned = store.rows(
+            f"UPDATE sync_jobs SET due_at = %s WHERE entity_type = %s AND entity_id IN ({marks(ids)}) AND {_OPEN} "
+            "AND (due_at <= %s OR due_at > %s) RETURNING entity_id",
+            (_grace(now), entity, *sorted(ids), utc_text(now), _waits_for_company(now)),
+        )
+        return sorted(key for (key,) in returned)
+
+    return store.run(work) if ids else []
+
+
 def gathered(store: Store, entity: str, limit: int) -> tuple[list[int], float]:
     """Ids that wait for company, the longest waiting first, and the seconds that the first has waited."""
     now = clock.now()
@@ -178,7 +196,7 @@ def gathered(store: Store, entity: str, limit: int) -> tuple[list[int], float]:
         rows = store.rows(
             "SELECT entity_id, created_at FROM sync_jobs WHERE entity_type = %s AND due_at > %s AND status = 'pending' "
             "ORDER BY due_at, entity_id LIMIT %s",
-            (entity, utc_text(now + dt.timedelta(seconds=GATHER_S / 24)), limit),
+            (entity, _waits_for_company(now), limit),
         )
     first = utc_time(rows[0][1]) if rows else None
     return [key for key, _ in rows], (now - first).total_seconds() if first else 0.0
@@ -390,6 +408,11 @@ def _count(
 
 def _line(failure: Failure) -> str:
     return f"{failure.reason}: {failure.message}"[:500]
+
+
+def _waits_for_company(now: dt.datetime) -> str | None:
+    """Ids with a later `due_at` are gathered: no other wait is as long."""
+    return utc_text(now + dt.timedelta(seconds=GATHER_S / 24))
 
 
 def _grace(now: dt.datetime, seconds: float = PUBLISH_GRACE_S) -> str | None:

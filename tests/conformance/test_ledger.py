@@ -103,6 +103,21 @@ def test_new_ids_of_a_bulk_route_wait_for_company(store: Store) -> None:
     assert ledger.gathered(store, "character", 100) == ([], 0.0)
 
 
+def test_what_two_schedulers_see_one_of_them_publishes(store: Store) -> None:
+    # Given retries whose time has come and ids that were gathered, and two daemons that look at the same moment
+    ask(store, 1, 2)
+    ledger.defer(store, "corporation", [1, 2], 0.0)
+    finish_with = [Done(3, seen=(Seen("character", 90_000_001), Seen("character", 90_000_002)))]
+    ledger.finish(store, "corporation", finish_with, {"character"})
+    retries, characters = ledger.unpublished(store, "corporation", 10), ledger.gathered(store, "character", 10)[0]
+    assert (retries, characters) == ([1, 2], [90_000_001, 90_000_002])
+
+    # Then the first gets all of them and the second none
+    assert ledger.claim(store, "corporation", retries) == retries
+    assert ledger.claim(store, "character", characters) == characters
+    assert ledger.claim(store, "corporation", retries) == ledger.claim(store, "character", characters) == []
+
+
 def test_an_intent_that_nobody_published_comes_up_by_itself(store: Store) -> None:
     ledger.request(store, [Seen("corporation", 1)])
     assert ledger.unpublished(store, "corporation", 10) == []
