@@ -45,7 +45,10 @@ _SYNC_NAMES = [PLURALS[entity.name] for entity in MIRRORED if entity.name != "ki
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors are one line, with the nearest word that would have been right."""
+    """Errors are one line, with the nearest word that would have been right; no option may be shortened."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(allow_abbrev=False, **more)
 
     def error(self, message: str) -> NoReturn:
         typed = message.partition("invalid choice: '")[2].partition("'")[0]
@@ -254,12 +257,12 @@ def _dead(options: argparse.Namespace, chosen: Settings) -> int:
         since=_since(options.since) if options.since else None,
     )
     if options.verb in {"retry", "drop"} and wanted == Filter() and not options.all:
-        raise UsageError(f"esid dead {options.verb}: name numbers or a filter, or say --all")
+        raise UsageError(f"`esid dead {options.verb}` of which: name numbers or a filter, or say --all")
     store = parts.ready_store(chosen)
+    letters = dead_letters.find(store, wanted)
+    if not letters and (options.verb == "show" or (options.ids and options.verb == "retry")):
+        raise UsageError("no such dead letter; `esid dead list` lists them")
     if options.verb in {"list", "show"}:
-        letters = dead_letters.find(store, wanted)
-        if options.verb == "show" and not letters:
-            raise UsageError("no such dead letter; `esid dead list` lists them")
         _print_letters(letters, options)
     else:
         act = parts.open_requests(chosen, store).retry_dead if options.verb == "retry" else _dropper(store)
@@ -278,7 +281,8 @@ def _show(options: argparse.Namespace, chosen: Settings) -> int:
     if options.json:
         _print_json({"rows": rows, "job": job})
     elif job is None and not any(rows.values()):
-        print(f"{options.entity} {key} is not known; ask for it with `esid enqueue {options.entity} {key}`")
+        asked = f"{key}:HASH" if options.entity == "killmail" else key
+        print(f"{options.entity} {key} is not known; ask for it with `esid enqueue {options.entity} {asked}`")
     else:
         for table, found in rows.items():
             for row in found:

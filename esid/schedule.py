@@ -115,4 +115,6 @@ class Scheduler:
         else:
             entity = name.removeprefix("sync_")
             if count := self._requests.sync(entity):
-                log.event(_log, "sync.started", f"{count:,} due jobs of the {entity} queue go to ESI", entity=entity)
+                self._progress.began()
+                jobs = "job" if count == 1 else "jobs"
+                log.event(_log, "sync.started", f"{count:,} due {jobs} for ESI in the {entity} queue", entity=entity)

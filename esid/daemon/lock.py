@@ -29,7 +29,7 @@ class InstanceLock:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise NotPermitted(f"{path} cannot be made: {error.strerror}; set ESID_DATA_DIR") from None
+            raise NotPermitted(f"{path} cannot be made: {error.strerror}; set ESID_DATA_DIR or DATABASE_URL") from None
         try:
             fcntl.flock(self._file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -23,10 +23,14 @@ class Progress:
         self._names = [entity.name for entity in ENTITIES if entity.queue in queues]
         self._at = clock.monotonic()
         self._requests = self._sent()
-        self._was_open = 0
+        self._was_open = self._has_spoken = False
+
+    def began(self) -> None:
+        """Work was given out: it will be said when it is done, even if that is before anybody looks."""
+        self._was_open = True
 
     def say(self) -> None:
-        """Log one line while there is work, and one when it is done; nothing while nothing happens."""
+        """Log one line while there is work, one when it is done, one when there was none; nothing while nothing happens."""
         counts = ledger.counts(self._store)
         is_open = sum(_open(counts.get(name, {})) for name in self._names)
         now, requests = clock.monotonic(), self._sent()
@@ -36,12 +40,14 @@ class Progress:
             left_s = is_open / rate if rate >= 0.1 else None
             ends = f", about {span(left_s)} left" if left_s else ""
             log.event(_log, "sync.progress", f"{words or 'reading lists'}; {rate:.0f} requests/s{ends}")
-        elif self._was_open:
+        elif self._was_open or not self._has_spoken:
             known = sum(counts.get(queue, {}).get("completed", 0) for queue in self._queues)
-            failed = sum(sum(c for s, c in by.items() if s == "failed") for by in counts.values())
+            asked = "everything that is due has been asked" if self._was_open else "nothing is due"
+            failed = sum(counts.get(name, {}).get("failed", 0) for name in self._names)
             extra = f", {failed:,} failed (see `esid dead list`)" if failed else ""
-            log.event(_log, "sync.done", f"everything that is due has been asked: {known:,} ids are up to date{extra}")
-        self._was_open, self._at, self._requests = is_open, now, requests
+            log.event(_log, "sync.done", f"{asked}: {known:,} ids are up to date{extra}")
+        self._was_open, self._has_spoken = is_open > 0, True
+        self._at, self._requests = now, requests
 
     def _words(self, queue: str, counts: dict[str, dict[str, int]]) -> str:
         by_status = counts[queue]

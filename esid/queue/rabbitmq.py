@@ -176,8 +176,16 @@ class RabbitBroker(RabbitmqBroker):
             530,
         }:
             return BrokerRefused(f"{self._where} refused us: check user, password and virtual host in RABBITMQ_URL")
-        reason = (getattr(cause, "args", None) and str(cause.args[0])) or str(cause) or type(cause).__name__
-        return BrokerUnavailable(f"cannot reach RabbitMQ at {self._where}: {reason[:200]}; is it running?")
+        return BrokerUnavailable(f"cannot reach RabbitMQ at {self._where}: {_innermost(cause)[:200]}; is it running?")
+
+
+def _innermost(error: Any) -> str:
+    """What the operating system said, out of the errors that pika wraps around it."""
+    while inner := next(
+        (one for one in (getattr(error, "exception", None), *error.args) if isinstance(one, Exception)), None
+    ):
+        error = inner
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 class RabbitMessage(_RabbitmqMessage):

@@ -88,19 +88,23 @@ def dispatch(store: Store, publisher: Publisher, queues: Sequence[str]) -> int:
     count = 0
     for entity in (entity for entity in ENTITIES if entity.queue in queues):
         if entity.batch:
-            count += _dispatch_batches(store, publisher, entity, queues)
-        ids = ledger.unpublished(store, entity.name, AT_ONCE)
+            count += _dispatch_batches(store, publisher, entity)
+        ids = ledger.claim(store, entity.name, ledger.unpublished(store, entity.name, AT_ONCE))
         publisher.publish(entity, ids, SCHEDULED)
         count += len(ids)
     return count
 
 
-def _dispatch_batches(store: Store, publisher: Publisher, entity: Entity, queues: Sequence[str]) -> int:
-    """Publish ids that wait for company: full batches at once, the rest when nothing may add to it or it has waited."""
+def _dispatch_batches(store: Store, publisher: Publisher, entity: Entity) -> int:
+    """Publish ids that wait for company: full batches at once, the rest when nothing may add to it or it has waited.
+
+    Work of any daemon may add to it: one that works on characters alone would otherwise ask for each handful by itself.
+    """
     ids, waited_s = ledger.gathered(store, entity.name, AT_ONCE)
-    others = [other.name for other in ENTITIES if other.name != entity.name and other.queue in queues]
+    others = [other.name for other in ENTITIES if other.name != entity.name]
     if ids and waited_s < GATHER_S and ledger.is_open(store, others):
         ids = ids[: len(ids) - len(ids) % (entity.batch or 1)]
+    ids = ledger.claim(store, entity.name, ids)
     publisher.publish(entity, ids, SCHEDULED)
     return len(ids)
 

@@ -42,9 +42,11 @@ def translated(error: Exception, where: str) -> EsidError:
     """
     if isinstance(error, EsidError):
         return error
-    text = " | ".join(str(link).strip() for link in _chain(error))
+    # Peewee's error repeats the driver's words.
+    text = " | ".join(dict.fromkeys(str(link).strip() for link in _chain(error)))
     line = next((part for part in text.splitlines() if part.strip()), type(error).__name__)
     low = text.lower()
+    setting = "DATABASE_URL or ESID_DATA_DIR" if where.startswith("sqlite:") else "DATABASE_URL or DB_*"
     if "already exists" in low:
         return SchemaMismatch(f"{where} holds tables of somebody else ({line}); give esid a database of its own")
     if any(sign in low for sign in _DISK_FULL):
@@ -52,11 +54,11 @@ def translated(error: Exception, where: str) -> EsidError:
     if any(sign in low for sign in _DAMAGED):
         return DatabaseDamaged(f"{where} is damaged or no database ({line}); restore a backup, the file is left as it is")
     if any(sign in low for sign in _NOT_PERMITTED):
-        return NotPermitted(f"{where} cannot be written ({line}); check owner and mode, or set ESID_DATA_DIR")
+        return NotPermitted(f"{where} cannot be written ({line}); check owner and mode, or set another {setting}")
     if isinstance(error, peewee.OperationalError) and any(sign in low for sign in _REFUSED):
         return DatabaseRefused(f"{where} refused us: {line}; check DATABASE_URL or DB_*")
     if isinstance(error, (peewee.OperationalError, peewee.InterfaceError, MaxConnectionsExceeded)):
-        return DatabaseUnavailable(f"{where} cannot be reached: {line}")
+        return DatabaseUnavailable(f"{where} cannot be reached: {line}; is it running, and is {setting} right?")
     return StoreError(f"{where}: {line}")
 
 

@@ -35,11 +35,15 @@ class Accepted:
 
 
 def take(store: Store, entity: str, ids: Sequence[int]) -> list[Job]:
-    """Mark the pending ones of `ids` as in work and return them, in order; the others have been done already."""
+    """Mark the pending ones of `ids` as in work and return them, in order; the others have been done already.
+
+    They have a live message, the one in hand: nobody is to publish them again because their publisher has not yet noted
+    that they are in the queue.
+    """
 
     def work() -> list[tuple[Any, ...]]:
         return store.rows(
-            f"UPDATE sync_jobs SET status = 'processing', updated_at = %s WHERE entity_type = %s "
+            f"UPDATE sync_jobs SET status = 'processing', due_at = NULL, updated_at = %s WHERE entity_type = %s "
             f"AND entity_id IN ({marks(ids)}) AND {_OPEN} "
             "RETURNING entity_id, argument, retry_count, etag, expires_at, checked_at",
             (utc_text(clock.now()), entity, *sorted(ids)),
@@ -103,9 +107,9 @@ def retry(store: Store, entity: str, waits: dict[int, float], failures: dict[int
             failure = failures[key]
             if key in waits:
                 due = utc_text(now + dt.timedelta(seconds=waits[key]))
-                _set(store, entity, key, "pending", now, error=_line(failure), due_at=due, counted=True)
+                _count(store, entity, key, "pending", failure, now, due)
             else:
-                attempts = _set(store, entity, key, "failed", now, error=_line(failure), counted=True)
+                attempts = _count(store, entity, key, "failed", failure, now)
                 first_at = dead_letters.add(store, entity, key, failure, attempts, now)
                 _expire(store, entity, key, _again_at(failure, first_at, now))
 
@@ -168,6 +172,24 @@ def unpublished(store: Store, entity: str, limit: int) -> list[int]:
     return [key for (key,) in rows]
 
 
+def claim(store: Store, entity: str, ids: Sequence[int]) -> list[int]:
+    """Those of `ids`, `unpublished` or `gathered`, that nobody else has claimed since; they are the caller's to publish.
+
+    What is claimed and not published comes up again after the time that any publisher is given.
+    """
+
+    def work() -> list[int]:
+        now = clock.now()
+        returned = store.rows(
+            f"UPDATE sync_jobs SET due_at = %s WHERE entity_type = %s AND entity_id IN ({marks(ids)}) AND {_OPEN} "
+            "AND (due_at <= %s OR due_at > %s) RETURNING entity_id",
+            (_grace(now), entity, *sorted(ids), utc_text(now), _waits_for_company(now)),
+        )
+        return sorted(key for (key,) in returned)
+
+    return store.run(work) if ids else []
+
+
 def gathered(store: Store, entity: str, limit: int) -> tuple[list[int], float]:
     """Ids that wait for company, the longest waiting first, and the seconds that the first has waited."""
     now = clock.now()
@@ -175,7 +197,7 @@ def gathered(store: Store, entity: str, limit: int) -> tuple[list[int], float]:
         rows = store.rows(
             "SELECT entity_id, created_at FROM sync_jobs WHERE entity_type = %s AND due_at > %s AND status = 'pending' "
             "ORDER BY due_at, entity_id LIMIT %s",
-            (entity, utc_text(now + dt.timedelta(seconds=GATHER_S / 24)), limit),
+            (entity, _waits_for_company(now), limit),
         )
     first = utc_time(rows[0][1]) if rows else None
     return [key for key, _ in rows], (now - first).total_seconds() if first else 0.0
@@ -205,17 +227,25 @@ def touch(store: Store, entity: str, ids: Sequence[int]) -> None:
 
 
 def purge(store: Store, entity: str) -> int:
-    """The queue of `entity` was emptied: what waited in it is due again at the next scheduled sync."""
+    """The queue of `entity` was emptied: what waited in it is due again at the next scheduled sync.
+
+    A job that has an answer goes back to it, with its expiry: a character that waited for its affiliation alone must not
+    be asked for its details before they expire.
+    """
 
     def work() -> int:
         now = utc_text(clock.now())
-        return len(
-            store.rows(
-                "UPDATE sync_jobs SET status = 'failed', error = 'purged', due_at = NULL, expires_at = %s, "
-                f"updated_at = %s WHERE entity_type = %s AND {_OPEN} RETURNING entity_id",
-                (now, now, entity),
-            )
+        answered = store.rows(
+            "UPDATE sync_jobs SET status = 'completed', error = NULL, due_at = NULL, updated_at = %s "
+            f"WHERE entity_type = %s AND {_OPEN} AND checked_at IS NOT NULL AND expires_at IS NOT NULL RETURNING entity_id",
+            (now, entity),
         )
+        others = store.rows(
+            "UPDATE sync_jobs SET status = 'failed', error = 'purged', due_at = NULL, expires_at = %s, "
+            f"updated_at = %s WHERE entity_type = %s AND {_OPEN} RETURNING entity_id",
+            (now, now, entity),
+        )
+        return len(answered) + len(others)
 
     return store.run(work)
 
@@ -320,7 +350,7 @@ def _request(store: Store, seen: Sequence[Seen], looked_before: dt.datetime | No
         if status in {"pending", "processing"} and not other:
             # An intent that nobody published in time is published now.
             (late if _is_before(due_at, now) else pending).add(key)
-        elif status == "completed" and not _is_before(expires, now) and not _is_before(checked, looked_before):
+        elif status == "completed" and checked and not _is_before(expires, now) and not _is_before(checked, looked_before):
             fresh.add(key)
         else:
             again.add(key)
@@ -351,28 +381,23 @@ def _is_before(time: Any, limit: dt.datetime | None) -> bool:
     return value is not None and limit is not None and value <= limit
 
 
-def _set(
-    store: Store,
-    entity: str,
-    key: int,
-    status: str,
-    now: dt.datetime,
-    *,
-    error: str | None = None,
-    due_at: str | None = None,
-    counted: bool = False,
+def _count(
+    store: Store, entity: str, key: int, status: str, failure: Failure, now: dt.datetime, due_at: str | None = None
 ) -> int:
-    """Change one job; returns its attempts so far."""
+    """Count a failed attempt of one job; returns its attempts so far."""
     rows = store.rows(
-        "UPDATE sync_jobs SET status = %s, error = %s, due_at = %s, updated_at = %s, retry_count = retry_count + %s "
+        "UPDATE sync_jobs SET status = %s, error = %s, due_at = %s, updated_at = %s, retry_count = retry_count + 1 "
         "WHERE entity_type = %s AND entity_id = %s RETURNING retry_count",
-        (status, error, due_at, utc_text(now), int(counted), entity, key),
+        (status, _line(failure), due_at, utc_text(now), entity, key),
     )
-    return int(rows[0][0]) if rows else int(counted)
+    return int(rows[0][0]) if rows else 1
 
 
 def _again_at(failure: Failure, first_at: dt.datetime, now: dt.datetime) -> dt.datetime | None:
-    """When an id that is given up is due again; None = never by itself."""
+    """When an id that is given up is due again; None = never by itself.
+
+    The expired answer of better days must not count: it would have the id asked again at every sync.
+    """
     after_s, for_s = failure.ask_again_after_s, failure.ask_again_for_s
     if after_s is None or (for_s is not None and now - first_at > dt.timedelta(seconds=for_s)):
         return None
@@ -385,6 +410,11 @@ def _expire(store: Store, entity: str, key: int, at: dt.datetime | None) -> None
 
 def _line(failure: Failure) -> str:
     return f"{failure.reason}: {failure.message}"[:500]
+
+
+def _waits_for_company(now: dt.datetime) -> str | None:
+    """Ids with a later `due_at` are gathered: no other wait is as long."""
+    return utc_text(now + dt.timedelta(seconds=GATHER_S / 24))
 
 
 def _grace(now: dt.datetime, seconds: float = PUBLISH_GRACE_S) -> str | None:

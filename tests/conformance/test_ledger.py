@@ -10,9 +10,10 @@ from esid import clock
 from esid.store import dead_letters, ledger, notes
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from esid.store.model import Done, Failure, Seen
+from esid.store.model import Done, Failure, Seen, utc_text
 
 HOUR = dt.timedelta(hours=1)
+DAY_S = 86_400.0
 
 
 def ask(store: Store, *ids: int, entity: str = "corporation") -> ledger.Accepted:
@@ -103,6 +104,21 @@ def test_new_ids_of_a_bulk_route_wait_for_company(store: Store) -> None:
     assert ledger.gathered(store, "character", 100) == ([], 0.0)
 
 
+def test_what_two_schedulers_see_one_of_them_publishes(store: Store) -> None:
+    # Given retries whose time has come and ids that were gathered, and two daemons that look at the same moment
+    ask(store, 1, 2)
+    ledger.defer(store, "corporation", [1, 2], 0.0)
+    finish_with = [Done(3, seen=(Seen("character", 90_000_001), Seen("character", 90_000_002)))]
+    ledger.finish(store, "corporation", finish_with, {"character"})
+    retries, characters = ledger.unpublished(store, "corporation", 10), ledger.gathered(store, "character", 10)[0]
+    assert (retries, characters) == ([1, 2], [90_000_001, 90_000_002])
+
+    # Then the first gets all of them and the second none
+    assert ledger.claim(store, "corporation", retries) == retries
+    assert ledger.claim(store, "character", characters) == characters
+    assert ledger.claim(store, "corporation", retries) == ledger.claim(store, "character", characters) == []
+
+
 def test_an_intent_that_nobody_published_comes_up_by_itself(store: Store) -> None:
     ledger.request(store, [Seen("corporation", 1)])
     assert ledger.unpublished(store, "corporation", 10) == []
@@ -122,6 +138,20 @@ def test_a_job_that_failed_before_its_publisher_was_done_keeps_the_time_of_its_r
     ledger.queued(store, "corporation", [1, 2], since)
 
     assert ledger.unpublished(store, "corporation", 10) == [1]
+
+
+def test_a_job_that_is_taken_before_its_publisher_was_done_is_not_published_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "PUBLISH_GRACE_S", 0.0)
+    # Given a message that a worker gets before its publisher has noted that it is in the queue
+    since = clock.now()
+    ledger.request(store, [Seen("corporation", 1)])
+    ledger.take(store, "corporation", [1])
+    ledger.queued(store, "corporation", [1], since)
+
+    # Then work that takes longer than the publisher is given is left to that worker
+    assert ledger.unpublished(store, "corporation", 10) == []
 
 
 def test_a_retry_is_counted_and_waits_and_a_hold_is_not_counted(store: Store) -> None:
@@ -173,6 +203,37 @@ def test_what_was_not_found_is_due_again_after_its_time(store: Store) -> None:
     assert dt.datetime.fromisoformat(str(shown["expires_at"])) < clock.now() + 2 * HOUR
 
 
+@pytest.mark.parametrize("failure", [Failure("bad_field", ""), Failure("unavailable", "", 10, DAY_S, 7 * DAY_S)])
+def test_a_dead_id_is_not_due_again_because_an_old_answer_is(store: Store, failure: Failure) -> None:
+    # Given an id whose answer has expired, and whose next answer is a dead letter
+    ask(store, 1)
+    finish(store, 1, expires_in=-HOUR)
+    assert ledger.due(store, "corporation") == [1]
+    ledger.retry(store, "corporation", {}, {1: failure})
+
+    # Then the next sync does not ask; a person may
+    assert ledger.due(store, "corporation") == []
+    assert ask(store, 1) == ledger.Accepted((1,), (), ())
+
+
+def test_an_id_that_is_unavailable_is_asked_again_daily_for_a_week(store: Store) -> None:
+    failure = Failure("unavailable", "", 10, DAY_S, 7 * DAY_S)
+    ask(store, 1)
+    ledger.retry(store, "corporation", {}, {1: failure})
+    shown = ledger.job(store, "corporation", 1)
+    assert shown
+    again_s = (dt.datetime.fromisoformat(str(shown["expires_at"])) - clock.now()).total_seconds()
+    assert DAY_S - 60 < again_s <= DAY_S
+    # After a week of that only a person asks again.
+    long_ago = utc_text(clock.now() - dt.timedelta(days=8))
+    store.run(lambda: store.rows("UPDATE dead_letters SET first_at = %s", (long_ago,)))
+    ask(store, 1)
+    ledger.retry(store, "corporation", {}, {1: failure})
+    shown = ledger.job(store, "corporation", 1)
+    assert shown
+    assert shown["expires_at"] is None
+
+
 def test_due_ids_are_claimed_once(store: Store) -> None:
     ask(store, *range(1, 31))
     finish(store, *range(1, 21), expires_in=-HOUR)
@@ -204,6 +265,30 @@ def test_purged_jobs_are_due_again(store: Store) -> None:
     assert ledger.purge(store, "corporation") == 1
     assert status(store, 2) == "failed"
     assert ledger.due(store, "corporation") == [2]
+
+
+def test_a_purge_leaves_the_expiry_of_an_answer_alone(store: Store) -> None:
+    # Given a character whose details are good for an hour, and which waits for its affiliation
+    now = clock.now()
+    ask(store, 1, entity="character")
+    ledger.finish(store, "character", [Done(1, checked_at=now - 2 * HOUR, expires_at=now + HOUR)])
+    assert ledger.due(store, "character", looked_before=now - HOUR) == [1]
+
+    # When its queue is purged and synced again
+    assert ledger.purge(store, "character") == 1
+    assert ledger.due(store, "character") == []
+    assert ledger.due(store, "character", looked_before=now - HOUR) == [1]
+
+    # Then its details are still good for that hour
+    (job,) = ledger.take(store, "character", [1])
+    assert job.expires_at
+    assert job.expires_at > now
+
+
+def test_a_person_may_ask_for_what_is_known_and_was_never_asked(store: Store) -> None:
+    finish(store, 1, seen=(Seen("character", 3_019_001, asked=False),))
+    assert ledger.due(store, "character", looked_before=clock.now()) == []
+    assert ask(store, 3_019_001, entity="character") == ledger.Accepted((3_019_001,), (), ())
 
 
 def test_another_hash_replaces_one_that_failed(store: Store) -> None:

@@ -105,15 +105,16 @@ def seen_characters(desk: Desk, count: int) -> None:
     ledger.finish(desk.store, "corporation", [Done(98_000_001, seen=seen)], {"character"})
 
 
-def test_new_characters_wait_for_full_batches_while_other_work_is_open(desk: Desk) -> None:
+@pytest.mark.parametrize("queues", [QUEUES, ("character",)], ids=["one daemon", "several"])
+def test_new_characters_wait_for_full_batches_while_other_work_is_open(desk: Desk, queues: tuple[str, ...]) -> None:
     seen_characters(desk, 2300)
-    assert dispatch(desk.store, desk.publisher, QUEUES) == 2000
+    assert dispatch(desk.store, desk.publisher, queues) == 2000
     assert desk.waiting("character") == 2
-    assert dispatch(desk.store, desk.publisher, QUEUES) == 0
+    assert dispatch(desk.store, desk.publisher, queues) == 0
 
-    # When nothing is open that could bring in more
+    # When nothing is open, at any daemon, that could bring in more
     ledger.finish(desk.store, "corporation", [Done(98_000_002)])
-    assert dispatch(desk.store, desk.publisher, QUEUES) == 300
+    assert dispatch(desk.store, desk.publisher, queues) == 300
 
 
 def test_new_characters_wait_no_longer_than_that(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

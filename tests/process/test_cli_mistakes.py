@@ -62,7 +62,7 @@ class Attempts:
 
     def result(self, *arguments: str, **settings: str) -> tuple[Ran, Path]:
         """What the command did, and its home directory."""
-        return self._futures[(arguments, tuple(settings.items()))].result(60)
+        return self._futures[(arguments, tuple(settings.items()))].result(150)
 
     def close(self) -> None:
         """Run no more of them."""
@@ -126,6 +126,8 @@ TYPED: list[tuple[str, list[str]]] = [
     ("version --verbose", ["--verbose"]),
     ("run --procesess 2", ["--procesess", "did you mean --processes?"]),
     ("status --jsn", ["--jsn", "did you mean --json?"]),
+    ("status --watc", ["--watc", "did you mean --watch?"]),
+    ("run --proc 2", ["--proc", "did you mean --processes?"]),
     ("run --processes 0", ["--processes '0'", "1 to 64"]),
     ("run --processes many", ["--processes 'many'", "1 to 64"]),
     ("run --threads 0", ["--threads '0'", "1 to 256"]),
@@ -283,7 +285,7 @@ def test_a_postgresql_that_is_not_there_is_unavailable(esid: Daemon, command: st
     for url in (f"postgresql://esid@127.0.0.1:{port}/esid", "postgresql://esid@no-such-host.invalid/esid"):
         ran = esid.run(*command.split(), DATABASE_URL=url, **NO_ESI)
 
-        assert_refused(ran, UNAVAILABLE, url, "cannot be reached")
+        assert_refused(ran, UNAVAILABLE, url, "cannot be reached", "is DATABASE_URL or DB_* right?")
 
 
 @pytest.mark.parametrize("command", ["run", "enqueue character 95000001"])
@@ -299,16 +301,18 @@ def test_a_postgresql_that_refuses_says_what_to_check(
 
         assert_refused(ran, SETTINGS, "refused us", "DATABASE_URL")
         assert PLANTED not in ran.err
+        assert ran.err.count("FATAL") == 1
 
 
 @pytest.mark.parametrize("command", ["run", "enqueue character 95000001"])
-def test_a_rabbitmq_that_is_not_there_is_unavailable_within_10_s(esid: Daemon, command: str) -> None:
+def test_a_rabbitmq_that_is_not_there_is_unavailable_within_10_s(esid: Daemon, home: Path, command: str) -> None:
     (port,) = free_ports(1)
+    for address, cause in ((f"127.0.0.1:{port}", "Connection refused"), ("no-such-host.invalid", "not known")):
+        settings = {"RABBITMQ_URL": f"amqp://guest:{PLANTED}@{address}/%2F", "ESID_DATA_DIR": str(home / address)}
+        ran = esid.run(*command.split(), timeout_s=10, **settings, **NO_ESI)
 
-    ran = esid.run(*command.split(), timeout_s=10, RABBITMQ_URL=f"amqp://guest:{PLANTED}@127.0.0.1:{port}/%2F", **NO_ESI)
-
-    assert_refused(ran, UNAVAILABLE, "cannot reach RabbitMQ", f"127.0.0.1:{port}", "is it running?")
-    assert PLANTED not in ran.err
+        assert_refused(ran, UNAVAILABLE, "cannot reach RabbitMQ", address, cause, "is it running?")
+        assert PLANTED not in ran.err
 
 
 @pytest.mark.parametrize("command", ["run", "enqueue character 95000001"])

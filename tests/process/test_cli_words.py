@@ -324,6 +324,21 @@ def test_show_tells_everything_about_one_id(daemon: Daemon, world: World, store:
     assert (unknown.code, json.loads(unknown.out)) == (1, {"rows": {"alliances": []}, "job": None})
 
 
+def test_the_hint_for_an_unknown_killmail_can_be_typed(esid: Daemon) -> None:
+    ran = esid.run("show", "killmail", "12345")
+
+    assert (ran.code, ran.err) == (1, "")
+    assert ran.out == "killmail 12345 is not known; ask for it with `esid enqueue killmail 12345:HASH`\n"
+
+
+@pytest.mark.parametrize("verb", ["show", "retry"])
+def test_a_number_of_no_dead_letter_is_said(esid: Daemon, verb: str) -> None:
+    ran = esid.run("dead", verb, "77")
+
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "esid: no such dead letter; `esid dead list` lists them\n"
+
+
 def test_config_shows_each_value_and_where_it_came_from(esid: Daemon) -> None:
     # Given settings in the environment and in `.env`, one in both, one empty, and a password
     (esid.directory / ".env").write_text(

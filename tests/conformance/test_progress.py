@@ -1,0 +1,86 @@
+"""What the daemon says about its work: how far it is, when it is done, and that there was none."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from esid import clock
+from esid.esi.budget import Budget, Limits
+from esid.queue.progress import Progress
+from esid.store import ledger
+from esid.store.connection import Store
+from esid.store.model import Done, Failure, Seen
+
+QUEUES = ("alliance", "corporation", "character", "killmail")
+
+
+@pytest.fixture
+def progress(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Progress]:
+    """The progress of a daemon on an empty database."""
+    caplog.set_level(logging.INFO, logger="esid.sync")
+    budget = Budget(tmp_path / "budget", Limits())
+    yield Progress(store, budget, QUEUES)
+    budget.close()
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The words of the lines since the last call."""
+    words = [record.esid_words for record in caplog.records]  # type: ignore[attr-defined]
+    caplog.clear()
+    return words
+
+
+def answer(store: Store, *ids: int) -> None:
+    """Answers that are good for an hour."""
+    now = clock.now()
+    ledger.finish(store, "alliance", [Done(key, checked_at=now, expires_at=now + dt.timedelta(hours=1)) for key in ids])
+
+
+def test_it_says_how_far_the_work_is_and_once_that_it_is_done(
+    progress: Progress, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger.request(store, [Seen("alliance", key) for key in (1, 2, 3)])
+    answer(store, 1)
+    progress.say()
+    assert said(caplog) == ["alliances 1 of 3; 0 requests/s"]
+
+    answer(store, 2, 3)
+    progress.say()
+    progress.say()
+    assert said(caplog) == ["everything that is due has been asked: 3 ids are up to date"]
+
+
+def test_work_that_is_done_before_it_looks_is_said_to_be_done(
+    progress: Progress, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    progress.began()
+    answer(store, 1)
+    progress.say()
+    assert said(caplog) == ["everything that is due has been asked: 1 ids are up to date"]
+
+
+def test_failures_of_what_another_daemon_works_on_are_its_own(
+    progress: Progress, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger.request(store, [Seen("alliance", 1)])
+    ledger.retry(store, "alliance", {}, {1: Failure("not_found", "404")})
+    budget = Budget(tmp_path / "budget", Limits())
+    Progress(store, budget, ("character",)).say()
+    progress.say()
+    budget.close()
+    assert said(caplog) == [
+        "nothing is due: 0 ids are up to date",
+        "nothing is due: 0 ids are up to date, 1 failed (see `esid dead list`)",
+    ]
+
+
+def test_a_start_with_nothing_to_do_is_said_once(progress: Progress, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    answer(store, 1, 2)
+    progress.say()
+    progress.say()
+    assert said(caplog) == ["nothing is due: 2 ids are up to date"]
