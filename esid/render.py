@@ -87,19 +87,39 @@ def fields(title: str, values: dict[str, Any]) -> Iterator[str]:
 
 
 def _limits(limits: dict[str, Any]) -> Iterator[str]:
-    reserve = f"of {limits['error_limit']} (reserve {limits['error_reserve']})"
-    outcomes = f"({limits['errors']:,} errors, {limits['not_modified']:,} x 304)"
-    yield "Rate limit"
+    reset = f", resets in {limits['error_reset_s']:.0f} s" if limits["error_reset_s"] else ""
+    sent = max(1, limits["requests"])
+    outcomes = f"({limits['errors']:,} errors, {100 * limits['not_modified'] // sent} % were 304)"
+    pace = f" of {limits['max_rps']:g}" if limits["max_rps"] else ""
+    divided = f"shared with {limits['members'] - 1} more" if limits["members"] > 1 else ""
+    yield f"Rate limit{'':16}{divided}".rstrip()
+    reserve = f"of {limits['error_limit']} (reserve {limits['error_reserve']}{reset})"
     yield f"  error limit remaining   {limits['error_remain']:>12} {reserve}"
     yield f"  requests waiting        {limits['waiting']:>12}"
     yield f"  requests in flight      {limits['in_flight']:>12} of {limits['max_in_flight']}"
+    yield f"  requests a second       {limits['rps']:>12}{pace} (last minute)"
     yield f"  requests sent           {limits['requests']:>12,} {outcomes}"
+    yield from _breaker(limits["breaker"])
     if limits["paused_s"]:
         yield f"  paused by ESI (420)     {limits['paused_s']:>12} s more"
     for bucket in limits["buckets"]:
         closed = f", closed for {bucket['closed_s']} s" if bucket["closed_s"] else ""
-        words = f"of {bucket['limit']:,} in {bucket['window_s']} s{closed}"
+        waiting = f", {bucket['waiting']} waiting" if bucket["waiting"] else ""
+        words = f"of {bucket['limit']:,} in {bucket['window_s']} s (reserve {bucket['reserve']}){waiting}{closed}"
         yield f"  bucket {bucket['group']:<16} {bucket['available']:>12,} {words}"
+
+
+def _breaker(breaker: dict[str, Any]) -> Iterator[str]:
+    words = {
+        "closed": "ESI answers",
+        "open": "ESI is away",
+        "vip": "ESI is there for CCP's staff only",
+        "probing": "ESI answers /status again",
+    }[breaker["state"]]
+    since = f" for {span(breaker['open_s'])}, one probe every 5 s" if breaker["open_s"] else ""
+    yield f"  breaker                 {breaker['state']:>12} ({words}{since})"
+    for path in breaker["routes"]:
+        yield f"  route away              {path:>12}"
 
 
 def _counts(title: str, rows: Sequence[dict[str, Any]], what: str) -> Iterator[str]:

@@ -1,0 +1,112 @@
+"""ESI is away: one probe now and then, nothing counted, one line at its start and one at its end, a slow return."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from esid.store.connection import Store
+from tests import mirror
+from tests.conftest import Stack
+from tests.daemon import Daemon
+from tests.fake_esi import FakeEsi, World
+from tests.process.test_mirror import reachable, wait_for_sync
+from tests.waiting import wait_until
+
+#: Seconds between two probes at least (`esi.breaker.PROBE_S`); the clock of the fake is looked at on arrival.
+PROBE_S = 4.9
+
+
+@pytest.fixture
+def world() -> World:
+    """Enough work for some seconds."""
+    return World.generate(alliances=10, corporations=120, characters=200, npc_corporations=5)
+
+
+@pytest.fixture
+def daemon(main_stack: Stack, esi: FakeEsi, tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon of two processes on the embedded default and at scale."""
+    settings = {"ESI_BASE_URL": esi.base_url, "ESI_MAX_RPS": "0", "ESID_PROCESSES": "2"}
+    made = Daemon({**main_stack.environment(tmp_path / "data"), **settings})
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def store(main_stack: Stack) -> Iterator[Store]:
+    """Its database."""
+    opened = Store(main_stack.database_url, pool_size=2)
+    yield opened
+    opened.close()
+
+
+def is_quiet(esi: FakeEsi) -> bool:
+    """Two requests with the distance of probes have come last."""
+    times = [one.at for one in esi.log]
+    return len(times) > 2 and times[-1] - times[-2] > PROBE_S and times[-2] - times[-3] > PROBE_S
+
+
+def test_an_outage_costs_a_probe_now_and_then_and_nothing_else(
+    daemon: Daemon, esi: FakeEsi, world: World, store: Store
+) -> None:
+    # Given a sync that is under way when ESI goes away altogether
+    daemon.start()
+    wait_until(lambda: esi.count() > 60, 40, daemon.log)
+    esi.faults.add("/", html=502)
+    wait_until(lambda: "esi.away" in daemon.log, 30, daemon.log)
+    wait_until(lambda: is_quiet(esi), 60, "probes only")
+    away = json.loads(daemon.ok("status", "--json"))["limits"]["breaker"]
+    assert (away["state"], away["routes"]) == ("open", [])
+
+    # When it is back
+    esi.faults.clear()
+    back = esi.clock.now()
+    wait_until(lambda: "esi.back" in daemon.log, 60, daemon.log)
+    wait_for_sync(daemon, store, 60)
+
+    # Then everything is there, nothing was given up, and it began slowly
+    mirror.assert_equal(store, reachable(world))
+    assert json.loads(daemon.ok("dead", "list", "--json")) == []
+    answered = [one.at for one in esi.log if one.at > back and one.path != "/status"]
+    assert sum(at < answered[0] + 1.0 for at in answered) <= 10
+    assert (daemon.log.count("esi.away"), daemon.log.count("esi.back")) == (1, 1)
+    assert esi.count(status=420) == 0
+
+
+def test_while_only_staff_may_log_in_nothing_but_status_is_asked(
+    daemon: Daemon, esi: FakeEsi, world: World, store: Store
+) -> None:
+    # Given an ESI whose routes fail, and whose status says that the server is there for staff only
+    world.status["vip"] = True
+    fault = [esi.faults.add(path, status=503) for path in ("/alliances", "/corporations", "/characters", "/universe")]
+    daemon.start()
+    wait_until(lambda: esi.count("/status") >= 2, 60, daemon.log)
+    assert json.loads(daemon.ok("status", "--json"))["limits"]["breaker"]["state"] == "vip"
+    first = next(one.at for one in esi.requests("/status"))
+    assert [one.path for one in esi.log if one.at > first + 0.5 and one.path != "/status"] == []
+
+    # When everybody may again
+    assert fault
+    world.status["vip"] = False
+    esi.faults.clear()
+    wait_for_sync(daemon, store, 120)
+    mirror.assert_equal(store, reachable(world))
+    assert json.loads(daemon.ok("dead", "list", "--json")) == []
+
+
+def test_a_route_that_is_away_holds_its_own_work_only(daemon: Daemon, esi: FakeEsi, world: World, store: Store) -> None:
+    # Given that affiliation alone is broken
+    reachable(world)
+    esi.faults.add("/characters/affiliation", status=502)
+    key = next(iter(world.corporations))
+    daemon.ok("enqueue", "character", *map(str, list(world.characters)[:60]))
+    daemon.start()
+    # Then the corporations are all there all the same
+    wait_until(lambda: esi.count(f"/corporations/{key}") > 0, 90, daemon.log)
+    esi.faults.clear()
+    wait_for_sync(daemon, store, 120)
+    mirror.assert_equal(store, reachable(world))
+    assert json.loads(daemon.ok("dead", "list", "--json")) == []
