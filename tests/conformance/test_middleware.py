@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dramatiq
 import pytest
 
+from esid import clock
 from esid.clock import Stop
 from esid.entities import BY_NAME
 from esid.entities.base import Failed
@@ -17,6 +20,7 @@ from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
 from esid.queue.actors import BadMessage, Unfinished
 from esid.queue.broker import FOLLOW_UP, open_broker, queue_name
+from esid.queue.middleware import hold
 from esid.queue.middleware.dead_letters import DeadLetters
 from esid.queue.middleware.hold import Hold
 from esid.queue.middleware.retries import LONGEST_WAIT_S, Retries, wait_s
@@ -34,9 +38,18 @@ QUEUE = queue_name("t", "corporation")
 def broker(store: Store, tmp_path: Path) -> Iterator[Any]:
     """A broker with all of our middleware and no actor yet."""
     budget = Budget(tmp_path / "budget", Limits())
-    client = Client("http://127.0.0.1:1", budget)
-    yield open_broker(store, "", "t", [Hold(store, client, Stop()), Retries(store), DeadLetters(store)])
+    client, stop = Client("http://127.0.0.1:1", budget), Stop()
+    made = open_broker(store, "", "t", [Hold(store, client, stop), Retries(store), DeadLetters(store)])
+    made.budget, made.stop = budget, stop
+    yield made
+    stop.set()
     budget.close()
+
+
+def pause(broker: Any, seconds: float) -> None:
+    """ESI has said 420."""
+    with broker.budget.shared.locked():
+        broker.budget.pause(seconds, clock.monotonic())
 
 
 def work(store: Store, broker: Any, outcome: Any, *ids: int, until: Any) -> None:
@@ -89,6 +102,59 @@ def test_what_the_budget_holds_waits_uncounted(store: Store, broker: Any) -> Non
     work(store, broker, held, 1, 2, until=lambda: job(store, 2)["status"] == "pending" and job(store, 2)["due_at"])
     assert job(store, 1)["retry_count"] == 0
     assert dead_letters.find(store, Filter()) == []
+
+
+def test_a_message_is_not_begun_while_esi_lets_nothing_leave(store: Store, broker: Any) -> None:
+    begun: list[int] = []
+    dramatiq.actor(begun.extend, broker=broker, actor_name="corporation", queue_name=QUEUE)
+    pause(broker, 1.0)
+    ends_at = clock.monotonic() + 1.0
+    Publisher(store, broker, "t").publish(BY_NAME["corporation"], [1], FOLLOW_UP)
+    worker = dramatiq.Worker(broker, queues={QUEUE}, worker_threads=1, worker_timeout=50)
+    worker.start()
+    try:
+        wait_until(lambda: begun, 15, "the end of the pause")
+        assert clock.monotonic() >= ends_at
+    finally:
+        worker.stop()
+
+
+def test_a_message_that_is_held_for_too_long_goes_back_uncounted(
+    store: Store, broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hold, "LONGEST_HOLD_S", 0.2)
+    dramatiq.actor(print, broker=broker, actor_name="corporation", queue_name=QUEUE)
+    pause(broker, 60.0)
+    accepted = ledger.request(store, [Seen("corporation", 1)])
+    Publisher(store, broker, "t").publish(BY_NAME["corporation"], accepted.queued, FOLLOW_UP)
+    worker = dramatiq.Worker(broker, queues={QUEUE}, worker_threads=1, worker_timeout=50)
+    worker.start()
+    try:
+        wait_until(lambda: _deliveries(store) > 2, 15, "some deliveries")
+    finally:
+        broker.stop.set()
+        worker.stop()
+    assert (job(store, 1)["status"], job(store, 1)["retry_count"]) == ("pending", 0)
+    assert dead_letters.find(store, Filter()) == []
+
+
+def _deliveries(store: Store) -> int:
+    with store.connection():
+        rows = store.rows("SELECT deliveries FROM messages")
+    return int(rows[0][0]) if rows else 0
+
+
+def test_one_404_of_what_was_there_is_no_death(store: Store, broker: Any) -> None:
+    seen_before = Job("corporation", 1, checked_at=clock.now(), retry_count=0)
+    gone = Unfinished("corporation", [Failed(seen_before, NotFound("HTTP 404", status=404))], [], None)
+    work(store, broker, gone, 1, until=lambda: job(store, 1)["retry_count"] == 1)
+    due = dt.datetime.fromisoformat(str(job(store, 1)["due_at"]))
+    assert 290 < (due - clock.now()).total_seconds() <= 300
+    assert dead_letters.find(store, Filter()) == []
+    third = Unfinished("corporation", [Failed(replace(seen_before, retry_count=2), NotFound("404", status=404))], [], None)
+    ledger.defer(store, "corporation", [1], 0.0)
+    work(store, broker, third, 1, until=lambda: job(store, 1)["status"] == "failed")
+    assert [letter.reason for letter in dead_letters.find(store, Filter())] == ["not_found"]
 
 
 def test_a_database_that_was_away_gives_the_message_back_uncounted(store: Store, broker: Any) -> None:

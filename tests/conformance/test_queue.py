@@ -155,6 +155,18 @@ def test_prefetch_is_kept(open_queue: Open, queue: str) -> None:
     consumer.close()
 
 
+def test_of_a_queue_that_waits_for_tokens_one_message_at_a_time_is_taken(open_queue: Open, stack: Stack) -> None:
+    broker, name = open_queue(), queue_name(stack.queue_prefix, "killmail")
+    assert broker.slow_queues == {name}
+    broker.enqueue_many([message(name, n, actor="killmail") for n in range(5)])
+    consumer = broker.consume(name, prefetch=32, timeout=200)
+    (held,) = receive(consumer, 1)
+    assert next(consumer) is None
+    consumer.ack(held)
+    assert len(receive(consumer, 1)) == 1
+    consumer.close()
+
+
 def test_two_consumers_share_without_doubling(open_queue: Open, queue: str) -> None:
     broker = open_queue()
     broker.enqueue_many([message(queue, n) for n in range(200)])
