@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -76,6 +77,7 @@ class Client:
         adapter: requests.adapters.BaseAdapter | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
+        self._host = urlsplit(base_url).netloc.rpartition("@")[2]
         self._budget = budget
         self._watch = Watch()
         self._adapter = adapter or DeadlineAdapter(pool_connections=1, pool_maxsize=threads, max_retries=0)
@@ -191,7 +193,7 @@ class Client:
                 outcome.headers, outcome.status = response.headers, response.status_code
                 return response.status_code, response.headers, _read(response, exchange)
         except (requests.RequestException, HTTPError, OSError) as error:
-            raise EsiUnavailable(_network_words(error, exchange), status=outcome.status) from error
+            raise EsiUnavailable(_network_words(error, exchange, self._host), status=outcome.status) from error
 
     def _session(self) -> requests.Session:
         session = getattr(self._sessions, "session", None)
@@ -262,10 +264,18 @@ def _error_text(body: bytes) -> str:
     return " ".join(text.split())[:200] or "(empty body)"
 
 
-def _network_words(error: Exception, exchange: Exchange) -> str:
+def _network_words(error: Exception, exchange: Exchange, host: str) -> str:
     if exchange.expired:
         return f"no whole answer within {TOTAL_S:.0f} s"
     if isinstance(error, requests.exceptions.SSLError):
-        return f"TLS: {error}"[:300]
-    reason = getattr(error, "reason", None) or (error.args[0] if error.args else error)
-    return f"{type(error).__name__}: {getattr(reason, 'reason', reason)}"[:300]
+        return f"TLS at {host}: {_cause(error)}"[:300]
+    return f"{type(error).__name__} at {host}: {_cause(error)}"[:300]
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason, without the objects that requests and urllib3 wrap around it."""
+    inner = getattr(error, "reason", None) or next((part for part in error.args if isinstance(part, BaseException)), None)
+    if isinstance(inner, BaseException):
+        return _cause(inner)
+    words = str(error.args[-1] if error.args else error)
+    return words.partition(": ")[2] if words.startswith("<") or "Connection(" in words.partition(": ")[0] else words

@@ -10,7 +10,7 @@ import pytest
 
 from esid.store.connection import Store
 from tests import mirror
-from tests.conftest import Stack
+from tests.conftest import STACKS, Stack
 from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.process.test_mirror import reachable, wait_for_sync
@@ -76,6 +76,7 @@ def test_an_outage_costs_a_probe_now_and_then_and_nothing_else(
     assert esi.count(status=420) == 0
 
 
+@pytest.mark.parametrize("main_stack", STACKS[:1], indirect=True)
 def test_while_only_staff_may_log_in_nothing_but_status_is_asked(
     daemon: Daemon, esi: FakeEsi, world: World, store: Store
 ) -> None:
@@ -97,6 +98,7 @@ def test_while_only_staff_may_log_in_nothing_but_status_is_asked(
     assert json.loads(daemon.ok("dead", "list", "--json")) == []
 
 
+@pytest.mark.parametrize("main_stack", STACKS[:1], indirect=True)
 def test_a_route_that_is_away_holds_its_own_work_only(daemon: Daemon, esi: FakeEsi, world: World, store: Store) -> None:
     # Given that affiliation alone is broken
     reachable(world)
