@@ -14,6 +14,7 @@ from typing import Any
 from esid import clock
 
 _secrets: set[str] = set()
+_outages: dict[str, Outage] = {}
 
 #: Other people's loggers and the level from which they are of interest here.
 _FOREIGN_LEVELS = {
@@ -76,6 +77,11 @@ class Outage:
                 return
             away_s, self._since = clock.monotonic() - self._since, None
         event(self._logger, f"{self._name}.back", "it answers again, work goes on", away_s=round(away_s, 1))
+
+
+def outage(thing: str) -> Outage:
+    """The one `Outage` of this process for `database`, `rabbitmq` or `esi`, whoever sees it first."""
+    return _outages.setdefault(thing, Outage(get("daemon"), thing))
 
 
 def set_up(level: str, style: str) -> None:

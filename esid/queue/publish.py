@@ -28,17 +28,20 @@ class Publisher:
     def __init__(self, store: Store, broker: Queue, prefix: str) -> None:
         self._store, self.broker, self._prefix = store, broker, prefix
 
-    def publish(self, entity: Entity, ids: Sequence[int], priority: int, *, in_batches: bool = True) -> None:
+    def publish(
+        self, entity: Entity, ids: Sequence[int], priority: int, *, in_batches: bool = True, most: int = IDS_PER_MESSAGE
+    ) -> None:
         """Put pending ids of one entity into its queue.
 
         Args:
             in_batches: many ids go into messages for the bulk routes, where the entity has some.
+            most: ids of a message for the other routes.
 
         Raises:
             BrokerUnavailable, DatabaseUnavailable: what was not published stays pending in the ledger and is
                 published by the scheduler.
         """
-        size = entity.batch if entity.batch and in_batches and len(ids) > IDS_PER_MESSAGE else IDS_PER_MESSAGE
+        size = entity.batch if entity.batch and in_batches and len(ids) > IDS_PER_MESSAGE else most
         for start in range(0, len(ids), _AT_ONCE):
             part = ids[start : start + _AT_ONCE]
             since = clock.now()

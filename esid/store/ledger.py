@@ -35,15 +35,28 @@ class Accepted:
 
 
 def take(store: Store, entity: str, ids: Sequence[int]) -> list[Job]:
-    """Mark the pending ones of `ids` as in work and return them, in order; the others have been done already."""
+    """Mark the pending ones of `ids` as in work and return them, in order; the others have been done already.
+
+    Ids whose worker died go alone, and not before their time (see `store.recoveries`): out of the company of others they
+    are published by the scheduler.
+    """
 
     def work() -> list[tuple[Any, ...]]:
-        return store.rows(
-            f"UPDATE sync_jobs SET status = 'processing', updated_at = %s WHERE entity_type = %s "
-            f"AND entity_id IN ({marks(ids)}) AND {_OPEN} "
-            "RETURNING entity_id, argument, retry_count, etag, expires_at, checked_at",
-            (utc_text(clock.now()), entity, *sorted(ids)),
+        now = utc_text(clock.now())
+        which = f"entity_type = %s AND entity_id IN ({marks(ids)}) AND {_OPEN}"
+        alone = (
+            "EXISTS (SELECT 1 FROM recoveries WHERE recoveries.entity_type = sync_jobs.entity_type "
+            "AND recoveries.entity_id = sync_jobs.entity_id AND (ids_per_message < %s OR again_at > %s))"
         )
+        parameters = (entity, *sorted(ids), len(ids), now)
+        taken = store.rows(
+            f"UPDATE sync_jobs SET status = 'processing', updated_at = %s WHERE {which} AND NOT {alone} "
+            "RETURNING entity_id, argument, retry_count, etag, expires_at, checked_at",
+            (now, *parameters),
+        )
+        if len(taken) < len(ids):
+            store.rows(f"UPDATE sync_jobs SET due_at = %s WHERE {which} AND due_at IS NULL AND {alone}", (now, *parameters))
+        return taken
 
     jobs = [
         Job(entity, key, argument, retries, etag, utc_time(expires), utc_time(checked))
@@ -127,6 +140,18 @@ def defer(store: Store, entity: str, ids: Sequence[int], wait_s: float) -> None:
 
     if ids:
         store.run(work)
+
+
+def give_back(store: Store, entity: str, ids: Sequence[int]) -> None:
+    """Nobody works on these ids any more, and their message is on its way back to the queue."""
+    if ids:
+        store.run(
+            lambda: store.rows(
+                f"UPDATE sync_jobs SET status = 'pending', updated_at = %s WHERE entity_type = %s "
+                f"AND entity_id IN ({marks(ids)}) AND status = 'processing'",
+                (utc_text(clock.now()), entity, *sorted(ids)),
+            )
+        )
 
 
 def due(store: Store, entity: str, *, looked_before: dt.datetime | None = None, limit: int = 10_000) -> list[int]:

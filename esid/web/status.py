@@ -28,6 +28,7 @@ def collect(store: Store, broker: Queue, budget: Budget) -> dict[str, Any]:
         "version": __version__,
         "time": now.isoformat(timespec="seconds"),
         "database": store.where,
+        "restarts": notes.restarts(store),
         "queues": _queues(broker),
         "limits": budget.snapshot(),
         "ledger": {name: {state: counts.get(name, {}).get(state, 0) for state in STATES} for name in names},

@@ -16,6 +16,9 @@ from esid.store.tables import TABLES
 MODELS = [*TABLES, *(table for entity in ENTITIES for table in entity.tables)]
 
 
+ALL = [f"{number:04d}_{name}" for number, name, _ in migrate.known()]
+
+
 @pytest.fixture
 def empty(database_url: str) -> Any:
     """A database with nothing in it."""
@@ -26,7 +29,7 @@ def empty(database_url: str) -> Any:
 
 def test_an_empty_database_is_set_up_once(empty: Store) -> None:
     assert migrate.current(empty) == 0
-    assert migrate.set_up(empty) == ["0001_initial"]
+    assert migrate.set_up(empty) == ALL
     assert migrate.set_up(empty) == []
     migrate.check(empty)
 
@@ -53,7 +56,7 @@ def test_two_at_once_migrate_once(empty: Store) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(applied) == [[], [], [], ["0001_initial"]]
+    assert sorted(applied) == [[], [], [], ALL]
 
 
 def test_a_migration_that_fails_leaves_nothing(empty: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +67,7 @@ def test_a_migration_that_fails_leaves_nothing(empty: Store, monkeypatch: pytest
     with empty.connection():
         assert empty.database.get_tables() == []
     monkeypatch.undo()
-    assert migrate.migrate(empty) == ["0001_initial"]
+    assert migrate.migrate(empty) == ALL
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.table_name)

@@ -43,7 +43,7 @@ class Retries(dramatiq.Middleware):
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._esi = log.Outage(_log, "esi")
+        self._esi = log.outage("esi")
         self._unavailable_in_a_row = 0
 
     def after_process_message(
