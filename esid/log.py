@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import threading
 from typing import Any
 
 from esid import clock
+from esid.stderr import Stderr
 
 _secrets: set[str] = set()
 _outages: dict[str, Outage] = {}
@@ -91,7 +91,7 @@ def set_up(level: str, style: str) -> None:
         level: DEBUG, INFO, WARNING or ERROR.
         style: "text" or "json".
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(Stderr())
     handler.setFormatter(_JsonFormatter() if style == "json" else _TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
