@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import dramatiq
+from dramatiq.middleware import CurrentMessage
 
 from esid import schedule
 from esid.daemon import parts
@@ -43,7 +44,13 @@ def worker(settings: Settings, life: Life) -> None:
     stop = life.stop
     store = parts.open_store(settings, WORKER_POOL, WORKER_STATEMENT_S)
     budget = parts.open_budget(settings, stop)
-    middleware = [Hold(store, budget, stop), Retries(store), DeadLetters(store), Recoveries(store, life.hands)]
+    middleware = [
+        CurrentMessage(),
+        Hold(store, budget, stop),
+        Retries(store),
+        DeadLetters(store),
+        Recoveries(store, life.hands, stop),
+    ]
     publisher = parts.open_publisher(settings, store, middleware)
     broker: Any = publisher.broker
     client = parts.open_client(settings, budget)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import dramatiq
+from dramatiq.middleware import CurrentMessage
 
 from esid import log
 from esid.clock import Stop
@@ -22,7 +23,7 @@ from esid.errors import BadField, DatabaseUnavailable, EsidError, EsiError, EsiU
 from esid.esi.client import Client
 from esid.esi.decode import check_id
 from esid.queue.broker import FOLLOW_UP, queue_name
-from esid.queue.publish import Publisher
+from esid.queue.publish import QUARANTINE, Publisher
 from esid.store import ledger, notes
 from esid.store.connection import Store
 from esid.store.model import Done, Job, Seen
@@ -75,14 +76,17 @@ class Work:
         self._unknown = notes.UnknownFields()
         self._edges = Edges(client, partial(notes.unbatchable, store), partial(notes.add_unbatchable, store))
 
-    def perform(self, entity: Entity, ids: Sequence[int]) -> None:
+    def perform(self, entity: Entity, ids: Sequence[int], *, quarantined: bool = False) -> None:
         """The unit of work.
+
+        Args:
+            quarantined: no other message that may kill its worker is worked on in this process.
 
         Raises:
             Unfinished: some ids were not done; what was done is committed.
             DatabaseUnavailable: nothing is lost, the message is to be given back.
         """
-        jobs = ledger.take(self._store, entity.name, _checked(ids))
+        jobs = ledger.take(self._store, entity.name, _checked(ids), quarantined=quarantined)
         harvest = self._ask(entity, jobs)
         new = self._finish(entity, harvest.done)
         self._note_unknown(entity, harvest.done)
@@ -158,7 +162,8 @@ def _function(work: Work, entity: Entity) -> Any:
     def sync(*arguments: Any, **named: Any) -> None:
         if len(arguments) != 1 or named:
             raise BadMessage(f"wrong arguments: {len(arguments)} and {len(named)} named ones instead of a list of ids")
-        work.perform(entity, arguments[0])
+        message: Any = CurrentMessage.get_current_message()
+        work.perform(entity, arguments[0], quarantined=bool(message and message.options.get(QUARANTINE)))
 
     return sync
 

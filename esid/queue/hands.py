@@ -9,9 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-#: Most ids of a message, and numbers of a cell: the entity's place, how many ids, the ids.
+#: Most ids of a message, and numbers of a cell: the entity's place, how many ids (negative in quarantine), the ids.
 MOST_IDS = 1000
 _CELL = MOST_IDS + 2
+Held = tuple[int, list[int], bool]
 
 
 class Hands:
@@ -28,7 +29,7 @@ class Hands:
         self._given = 0
         self._lock = threading.Lock()
 
-    def take(self, place: int, ids: Sequence[int]) -> None:
+    def take(self, place: int, ids: Sequence[int], *, quarantined: bool = False) -> None:
         """The calling thread begins to work on these ids of the entity at `place`."""
         cell = self._cell()
         if cell is None or len(ids) > MOST_IDS:
@@ -36,7 +37,7 @@ class Hands:
         for number, key in enumerate(ids):
             self._numbers[cell + 2 + number] = key
         self._numbers[cell] = place
-        self._numbers[cell + 1] = len(ids)
+        self._numbers[cell + 1] = -len(ids) if quarantined else len(ids)
 
     def drop(self) -> None:
         """The calling thread has nothing in hand any more."""
@@ -44,13 +45,13 @@ class Hands:
         if cell is not None:
             self._numbers[cell + 1] = 0
 
-    def left(self) -> list[tuple[int, list[int]]]:
-        """(the entity's place, ids) of every message that somebody held who is gone."""
+    def left(self) -> list[Held]:
+        """(the entity's place, ids, whether in quarantine) of every message that somebody held who is gone."""
         found = []
         for cell in range(0, self._cells * _CELL, _CELL):
-            count = min(MOST_IDS, self._numbers[cell + 1])
-            if count > 0:
-                found.append((self._numbers[cell], list(self._numbers[cell + 2 : cell + 2 + count])))
+            if count := self._numbers[cell + 1]:
+                ids = list(self._numbers[cell + 2 : cell + 2 + min(MOST_IDS, abs(count))])
+                found.append((self._numbers[cell], ids, count < 0))
         return found
 
     def clear(self) -> None:

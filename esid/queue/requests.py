@@ -93,9 +93,9 @@ def dispatch(store: Store, publisher: Publisher, queues: Sequence[str]) -> int:
             # An id whose worker died goes alone, or in a small message: see `store.recoveries`.
             suspects = recoveries.suspects(store, entity.name)
             publisher.publish(entity, [key for key in ids if key not in suspects], SCHEDULED)
-            for most in sorted({suspects[key] for key in ids if key in suspects}):
-                part = [key for key in ids if suspects.get(key) == most]
-                publisher.publish(entity, part, SCHEDULED, in_batches=False, most=most)
+            for kind in sorted({suspects[key] for key in ids if key in suspects}):
+                part = [key for key in ids if suspects.get(key) == kind]
+                publisher.publish(entity, part, SCHEDULED, in_batches=False, most=kind[0], quarantined=kind[1])
         count += len(ids)
     return count
 

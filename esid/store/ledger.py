@@ -34,11 +34,11 @@ class Accepted:
     fresh: tuple[int, ...]
 
 
-def take(store: Store, entity: str, ids: Sequence[int]) -> list[Job]:
+def take(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = False) -> list[Job]:
     """Mark the pending ones of `ids` as in work and return them, in order; the others have been done already.
 
-    Ids whose worker died go alone, and not before their time (see `store.recoveries`): out of the company of others they
-    are published by the scheduler.
+    Ids whose worker died go alone, not before their time, and some in quarantine only (see `store.recoveries`): left out
+    of this message they are published by the scheduler.
     """
 
     def work() -> list[tuple[Any, ...]]:
@@ -46,9 +46,9 @@ def take(store: Store, entity: str, ids: Sequence[int]) -> list[Job]:
         which = f"entity_type = %s AND entity_id IN ({marks(ids)}) AND {_OPEN}"
         alone = (
             "EXISTS (SELECT 1 FROM recoveries WHERE recoveries.entity_type = sync_jobs.entity_type "
-            "AND recoveries.entity_id = sync_jobs.entity_id AND (ids_per_message < %s OR again_at > %s))"
+            "AND recoveries.entity_id = sync_jobs.entity_id AND (ids_per_message < %s OR again_at > %s OR count > %s))"
         )
-        parameters = (entity, *sorted(ids), len(ids), now)
+        parameters = (entity, *sorted(ids), len(ids), now, 2**31 - 1 if quarantined else 1)
         taken = store.rows(
             f"UPDATE sync_jobs SET status = 'processing', updated_at = %s WHERE {which} AND NOT {alone} "
             "RETURNING entity_id, argument, retry_count, etag, expires_at, checked_at",

@@ -1,6 +1,7 @@
 """Deaths of workers with an id in hand, counted apart from failures: the id is asked again alone, and given up in time.
 
-A message of many ids that kills its worker is split, so that only the id that does it is given up.
+A message of many ids that kills its worker is split, and what was in hand at a second death runs in quarantine: one
+message at a time in a process. So only the id that does it is given up.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from esid.store import ledger
 from esid.store.connection import Store, marks
 from esid.store.model import Failure, utc_text, utc_time
 
-#: Seconds that an id waits after the first, second and third death of a worker that held it alone; then it is dead.
+#: Seconds that an id waits after the first, second and third death of a worker that held it; then it is dead.
 WAITS_S = (0.0, 30.0, 300.0)
 #: Seconds after which a death is forgotten.
 WITHIN_S = 72 * 3600.0
 #: Ids of a message made of one with more ids than this; from there on each goes alone.
 PART = 10
+#: Deaths from which on an id runs in quarantine.
+QUARANTINE = 2
 #: Seconds that a redelivered id waits, so that the death of its worker is booked before another one takes it.
 SETTLE_S = 2.0
 _FORGET_UNCOUNTED_S = 600.0
@@ -35,12 +38,13 @@ class Booked:
     dead: tuple[int, ...]
 
 
-def book(store: Store, entity: str, ids: Sequence[int]) -> Booked:
+def book(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = False) -> Booked:
     """A worker died while it worked on one message with these ids: count it for those that are still open.
 
-    An id that was alone in the hands of four workers that died within 72 h is given up (`killed_worker`).
+    An id that was alone in quarantine when its worker died, for the fourth time within 72 h, is given up
+    (`killed_worker`).
     """
-    return store.run(lambda: _book(store, entity, ids)) if ids else Booked({}, ())
+    return store.run(lambda: _book(store, entity, ids, quarantined)) if ids else Booked({}, ())
 
 
 def isolate(store: Store, entity: str, ids: Sequence[int]) -> None:
@@ -71,11 +75,11 @@ def isolate(store: Store, entity: str, ids: Sequence[int]) -> None:
         store.run(work)
 
 
-def suspects(store: Store, entity: str) -> dict[int, int]:
-    """Id -> most ids of a message that it may be in, for ids whose worker has died (or may have)."""
+def suspects(store: Store, entity: str) -> dict[int, tuple[int, bool]]:
+    """Id -> (most ids of a message that it may be in, whether it runs in quarantine), for ids whose worker has died."""
     with store.connection():
-        rows = store.rows("SELECT entity_id, ids_per_message FROM recoveries WHERE entity_type = %s", (entity,))
-    return dict(rows)
+        rows = store.rows("SELECT entity_id, ids_per_message, count FROM recoveries WHERE entity_type = %s", (entity,))
+    return {key: (most, count >= QUARANTINE) for key, most, count in rows}
 
 
 def prune(store: Store) -> int:
@@ -93,7 +97,7 @@ def counted(store: Store) -> list[tuple[str, int, int]]:
     return [(entity, key, count) for entity, key, count in rows]
 
 
-def _book(store: Store, entity: str, ids: Sequence[int]) -> Booked:
+def _book(store: Store, entity: str, ids: Sequence[int], quarantined: bool) -> Booked:
     now = clock.now()
     held = sorted(ids)
     still_open = store.rows(
@@ -112,7 +116,7 @@ def _book(store: Store, entity: str, ids: Sequence[int]) -> Booked:
     waits, dead = {}, []
     for (key,) in sorted(still_open):
         count, first = before.get(key, (0, now))
-        if len(held) == 1 and count >= len(WAITS_S):
+        if quarantined and len(held) == 1 and count >= len(WAITS_S):
             dead.append(key)
             continue
         waits[key] = WAITS_S[min(count, len(WAITS_S) - 1)] if len(held) == 1 else 0.0
@@ -140,7 +144,7 @@ def _note(
 
 def _give_up(store: Store, entity: str, dead: Sequence[int]) -> None:
     deaths = len(WAITS_S) + 1
-    words = f"{deaths} worker processes died while they worked on it (the last ones on it alone)"
+    words = f"{deaths} worker processes died while they worked on it (the last one on nothing else that is suspect)"
     ledger.retry(store, entity, {}, {key: Failure("killed_worker", words) for key in dead})
     for key in dead:
         store.rows("DELETE FROM recoveries WHERE entity_type = %s AND entity_id = %s", (entity, key))

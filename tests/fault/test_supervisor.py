@@ -129,7 +129,7 @@ def test_a_worker_that_hangs_says_where_and_is_replaced(make_daemon: Make, esi: 
     assert daemon.wait(5) == 0
 
 
-PATIENT = "esid.daemon.child:SILENT_S=2.0,esid.daemon.child:TRACE_S=0.5"
+PATIENT = "esid.daemon.child:SILENT_S=2.0;esid.daemon.child:TRACE_S=0.5"
 
 
 @sqlite_only

@@ -5,7 +5,7 @@ variables out of the environment, since esid refuses settings that it does not k
 
 ESID_TEST_CRASH=point[:n]   SIGKILL to itself when a process passes the point for the n-th time, once for each file
                             ESID_TEST_ONCE (the next process passes)
-ESID_TEST_PATCH=module:NAME=value,...   numbers of modules
+ESID_TEST_PATCH=module:NAME=value;...   numbers of modules
 ESID_TEST_PAGES=file        SQLite may have as many pages as the file says, for as long as it is there
 ESID_TEST_POISON=entity:id[:how]   whoever asks ESI for this id dies (how: kill, exit, segfault, hang, spin)
 ESID_TEST_BOOT=child        that child cannot start: ImportError
@@ -133,7 +133,7 @@ def _poison(entity: str, key: int, how: str) -> None:
 
 
 def _patch(text: str) -> None:
-    for one in text.split(","):
+    for one in text.split(";"):
         place, _, value = one.partition("=")
         module, _, name = place.partition(":")
         setattr(importlib.import_module(module), name, eval(value))
