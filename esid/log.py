@@ -60,6 +60,7 @@ class Outage:
     def __init__(self, logger: logging.Logger, name: str) -> None:
         self._logger, self._name = logger, name
         self._since: float | None = None
+        self._is_full = False
         self._lock = threading.Lock()
 
     def down(self, error: object) -> None:
@@ -67,13 +68,13 @@ class Outage:
         with self._lock:
             if self._since is not None:
                 return
-            self._since = clock.monotonic()
+            self._since, self._is_full = clock.monotonic(), "disk full" in str(error)
         event(self._logger, f"{self._name}.away", f"{error}; work waits", level=logging.ERROR)
 
-    def up(self) -> None:
-        """It answers; logs when it was away before."""
+    def up(self, *, wrote: bool = True) -> None:
+        """It answers; logs when it was away before. A full disk can be read: only who has `wrote` knows better."""
         with self._lock:
-            if self._since is None:
+            if self._since is None or (self._is_full and not wrote):
                 return
             away_s, self._since = clock.monotonic() - self._since, None
         event(self._logger, f"{self._name}.back", "it answers again, work goes on", away_s=round(away_s, 1))

@@ -112,7 +112,7 @@ class Scheduler:
                     return
                 self._run(name)
                 for thing in ("database", "rabbitmq"):
-                    log.outage(thing).up()
+                    log.outage(thing).up(wrote=name not in {"dispatch", "progress"})
             except (DatabaseUnavailable, BrokerUnavailable) as error:
                 log.outage("rabbitmq" if isinstance(error, BrokerUnavailable) else "database").down(error)
             except EsidError as error:

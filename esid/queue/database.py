@@ -154,9 +154,7 @@ class DatabaseConsumer(dramatiq.Consumer):
         while True:
             self._broker.moves.move(self._queue)
             try:
-                if not self._claimed:
-                    self._turn()
-                self._broker.outage.up()
+                self._broker.outage.up(wrote=not self._claimed and self._turn())
                 if (message := self._first_good()) is not None:
                     return message
             except DatabaseUnavailable as error:
@@ -185,7 +183,8 @@ class DatabaseConsumer(dramatiq.Consumer):
             self._held -= 1
         self._wake.set()
 
-    def _turn(self, wanted: int | None = None) -> None:
+    def _turn(self, wanted: int | None = None) -> bool:
+        """Settle what is settled and claim more; True when there was something to write."""
         store = self._broker.store
         for claim in self._parked.due():
             self._settle(self._returned, claim)
@@ -196,7 +195,7 @@ class DatabaseConsumer(dramatiq.Consumer):
             messages.renew(store, self.owner, LEASE_S)
             self._renew_at = clock.monotonic() + RENEW_S
         if not (acked or returned or (wanted > 0 and messages.is_ready(store, self._queue))):
-            return
+            return False
         claimed = messages.turn(
             store, self._queue, self.owner, acked=acked, returned=returned, wanted=wanted, lease_s=LEASE_S
         )
@@ -205,6 +204,7 @@ class DatabaseConsumer(dramatiq.Consumer):
             self._held += len(claimed)
         self._poll_s = _POLL_S
         self._claimed.extend(claimed)
+        return True
 
     def _first_good(self) -> DatabaseMessage | None:
         """The next claimed message. What is none is recorded first; while that cannot be done it stays claimed."""

@@ -127,10 +127,18 @@ class Store:
         try:
             if not self.is_sqlite and not self.database.is_closed() and not self.database.is_connection_usable():
                 self.database.manual_close()
-            if not self.is_sqlite and is_lost(error):
+            if not self.is_sqlite and (is_lost(error) or waiting.SILENT in str(error)):
                 self.database.close_idle()
         except (peewee.PeeweeException, OSError):
             self.database.close()
+
+
+class _Pool(PooledPostgresqlDatabase):  # type: ignore[misc]
+    """A pool that does not ask a connection whether it lives each time it is taken: that costs a round trip for each
+    transaction and, where packets vanish, the whole patience for each connection. A lost one is found in use."""
+
+    def _is_closed(self, connection: Any) -> bool:
+        return bool(connection.closed)
 
 
 def marks(values: Sequence[Any]) -> str:
@@ -169,7 +177,7 @@ def _postgresql(url: str, pool_size: int, statement_s: int) -> PooledPostgresqlD
     if not name:
         raise SettingsError(f"{without_password(url)} names no database; write postgresql://user@host:5432/esid")
     options = {key: value for key, value in parse_qsl(parts.query) if key in _URL_OPTIONS}
-    return PooledPostgresqlDatabase(
+    return _Pool(
         name,
         max_connections=pool_size,
         stale_timeout=300,

@@ -13,6 +13,7 @@ from typing import Any
 
 from esid import log
 from esid.store.connection import DRIVER_ERRORS, Store, connect
+from esid.store.faults import translated
 
 #: First half of the locks' keys: the letters "esid".
 _CLASS = 0x65736964
@@ -42,6 +43,7 @@ class Leadership:
         with self._lock:
             try:
                 self._held = self._renewed()
+                log.outage("database").up(wrote=False)
             except DRIVER_ERRORS as error:
                 self._lose(error)
             return self._held
@@ -78,9 +80,9 @@ class Leadership:
             return cursor.fetchone()[0]
 
     def _lose(self, error: Exception) -> None:
+        log.outage("database").down(translated(error, self._store.where))
         if self._held:
-            words = "the connection that holds the schedule's lock is gone; no tick until it is back"
-            log.event(_log, "schedule.lost", words, level=30, error=" ".join(str(error).split())[:200])
+            log.event(_log, "schedule.lost", "the connection that holds the schedule's lock is gone; no tick without it")
         self._forget()
 
     def _forget(self) -> None:
