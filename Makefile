@@ -6,13 +6,17 @@ SERVERS = rabbitmq-server postgresql
 # The tests mostly wait for processes and servers; more jobs than cores do not disturb their deadlines.
 TEST_JOBS ?= 3
 
-.PHONY: run test lint servers clean
+.PHONY: run test fault lint servers clean
 
 run: $(VENV)/.run
 	@$(if $(CONTACT),ESI_CONTACT="$(CONTACT)") $(BIN)/esid run
 
 test: lint servers
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
+
+# What takes hours: 50 crashes at each point, 400 faults three times on both stacks, half an hour under load.
+fault: lint servers
+	$(BIN)/python -m pytest -m long -n $(TEST_JOBS) --dist worksteal -rA tests/fault
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check esid tests

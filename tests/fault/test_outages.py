@@ -12,14 +12,14 @@ import pytest
 
 from esid.daemon import children
 from esid.queue import rabbitmq as rabbitmq_broker
-from esid.store import connection, ledger
+from esid.store import connection, ledger, migrate
 from esid.store.connection import Store
 from tests.conftest import STACKS, Stack
 from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
 from tests.fault.conftest import Make
-from tests.servers import free_ports
+from tests.servers import PrivatePostgres, PrivateRabbitmq, free_ports
 from tests.waiting import wait_until
 from tests.wire import Toxic, Wire
 
@@ -273,3 +273,32 @@ def test_cuts_on_the_way_to_esi_cost_retries_and_no_row(make_daemon: Make, esi: 
         pause(0.5)
         wire.up()
         finish(daemon, esi, store, wanted, 90)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_servers_killed_long(esi: FakeEsi, tmp_path: Path) -> None:
+    # RabbitMQ and PostgreSQL are killed five times each, under load
+    esi.world.__dict__.update(World.generate(alliances=60, corporations=600, characters=1400).__dict__)
+    wanted = checker.sent(esi.world)
+    with PrivatePostgres() as postgres, PrivateRabbitmq() as rabbitmq:
+        settings = {
+            "DATABASE_URL": postgres.url(postgres.create_database()), "RABBITMQ_URL": rabbitmq.url,
+            "ESID_QUEUE_PREFIX": "killed", "ESID_DATA_DIR": str(tmp_path / "data"), "ESI_BASE_URL": esi.base_url,
+            "ESI_MAX_RPS": "0", "ESID_THREADS": "4", "ESID_PROCESSES": "2",
+        }  # fmt: skip
+        daemon = Daemon(settings)
+        store = Store(settings["DATABASE_URL"], pool_size=2)
+        migrate.migrate(store)
+        checker.enqueue(daemon, store, wanted)
+        esi.latency_s = 0.3
+        daemon.start()
+        for _ in range(5):
+            pause(3.0)
+            rabbitmq.kill()
+            rabbitmq.start()
+            pause(3.0)
+            postgres.stop("immediate")
+            postgres.start()
+        finish(daemon, esi, store, wanted, 400)
+        store.close()
