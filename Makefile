@@ -6,7 +6,7 @@ SERVERS = rabbitmq-server postgresql
 # The tests mostly wait for processes and servers; more jobs than cores do not disturb their deadlines.
 TEST_JOBS ?= 3
 
-.PHONY: run test lint limits servers clean
+.PHONY: run test limits fault lint servers clean
 
 run: $(VENV)/.run
 	@$(if $(CONTACT),ESI_CONTACT="$(CONTACT)") $(BIN)/esid run
@@ -18,6 +18,10 @@ test: lint servers
 limits: $(VENV)/.dev
 	ESID_TEST_WINDOW_S=60 ESID_TEST_WINDOWS=5 ESID_TEST_BUCKET=3600/900 ESID_TEST_EXAMPLES=2000 \
 	  $(BIN)/python -m pytest -n $(TEST_JOBS) --timeout=3600 tests/fault/test_limits.py tests/unit/test_budget_properties.py
+
+# What takes hours: 50 crashes at each point, 400 faults three times on both stacks, half an hour under load.
+fault: lint servers
+	$(BIN)/python -m pytest -m long -n $(TEST_JOBS) --dist worksteal -rA tests/fault
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check esid tests

@@ -111,7 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--actors", metavar="A,B", help=f"work on these only: {', '.join(_ENTITY_NAMES)}")
     run.add_argument("--processes", metavar="N", help="worker processes")
     run.add_argument("--threads", metavar="N", help="threads of each worker process")
-    run.add_argument("--no-scheduler", action="store_true", help="start no syncs; another daemon on the database does")
+    run.add_argument(
+        "--no-scheduler",
+        action="store_true",
+        help="start no syncs by itself; on PostgreSQL another daemon does, and retries too",
+    )
     run.add_argument("--no-feed", action="store_true", help="read no killmail feed (this release reads none)")
 
     enqueue = add(

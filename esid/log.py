@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import threading
 from typing import Any
 
 from esid import clock
+from esid.stderr import Stderr
 
 _secrets: set[str] = set()
+_outages: dict[str, Outage] = {}
 
 #: Other people's loggers and the level from which they are of interest here.
 _FOREIGN_LEVELS = {
@@ -62,6 +63,7 @@ class Outage:
     def __init__(self, logger: logging.Logger, name: str) -> None:
         self._logger, self._name = logger, name
         self._since: float | None = None
+        self._is_full = False
         self._lock = threading.Lock()
 
     def down(self, error: object) -> None:
@@ -69,16 +71,21 @@ class Outage:
         with self._lock:
             if self._since is not None:
                 return
-            self._since = clock.monotonic()
+            self._since, self._is_full = clock.monotonic(), "disk full" in str(error)
         event(self._logger, f"{self._name}.away", f"{error}; work waits", level=logging.ERROR)
 
-    def up(self) -> None:
-        """It answers; logs when it was away before."""
+    def up(self, *, wrote: bool = True) -> None:
+        """It answers; logs when it was away before. A full disk can be read: only who has `wrote` knows better."""
         with self._lock:
-            if self._since is None:
+            if self._since is None or (self._is_full and not wrote):
                 return
             away_s, self._since = clock.monotonic() - self._since, None
         event(self._logger, f"{self._name}.back", "it answers again, work goes on", away_s=round(away_s, 1))
+
+
+def outage(thing: str) -> Outage:
+    """The one `Outage` of this process for `database`, `rabbitmq` or `esi`, whoever sees it first."""
+    return _outages.setdefault(thing, Outage(get("daemon"), thing))
 
 
 def set_up(level: str, style: str) -> None:
@@ -88,7 +95,7 @@ def set_up(level: str, style: str) -> None:
         level: DEBUG, INFO, WARNING or ERROR.
         style: "text" or "json".
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(Stderr())
     handler.setFormatter(_JsonFormatter() if style == "json" else _TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

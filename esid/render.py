@@ -36,6 +36,8 @@ def status(state: dict[str, Any]) -> Iterator[str]:
     queues = state["queues"]
     yield f"esid {state['version']} on {state['database']}"
     yield f"daemon      {'running, ' + state['daemon'] if state['daemon'] else 'not running here'}"
+    if state["restarts"]:
+        yield "restarts    " + ", ".join(f"{count:,} x {kind}" for kind, count in state["restarts"].items())
     yield ""
     yield "Queues" if queues["reachable"] else f"Queues      away: {queues['error']}"
     for name, pending in queues["pending"].items():

@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
+HOOKS = ROOT / "tests" / "fault" / "hooks"
 
 
 @dataclass
@@ -30,9 +31,11 @@ class Daemon:
 
     Args:
         settings: on top of an environment without any setting; the status server is off unless named.
+        hooks: what a test does to the running daemon, not to commands (see tests/fault/hooks/sitecustomize.py).
     """
 
     settings: dict[str, str]
+    hooks: dict[str, str] = field(default_factory=dict)
     directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="esid-test-")))
     process: subprocess.Popen[bytes] | None = None
 
@@ -67,19 +70,33 @@ class Daemon:
         assert ran.code == 0, (arguments, ran)
         return ran.out
 
-    def start(self, *arguments: str, until: str = "daemon.started") -> Daemon:
-        """Start `esid run` and wait until it says so."""
-        before = self.log.count(until)
+    def spawn(self, *arguments: str, stderr: int | None = None) -> Daemon:
+        """Start `esid run` and wait for nothing; its lines go to `log`, or to another file descriptor."""
+        environment = self.environment
+        if self.hooks:
+            environment = {**environment, **self.hooks, "PYTHONPATH": f"{HOOKS}:{environment['PYTHONPATH']}"}
+            environment["ESID_TEST_ONCE"] = str(self.directory / "crashed")
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "esid", "run", *arguments],
-                env=self.environment,
+                env=environment,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=log,
+                stderr=log if stderr is None else stderr,
                 start_new_session=True,
             )
+        return self
+
+    @property
+    def has_crashed(self) -> bool:
+        """True once a process has crashed at the point of ESID_TEST_CRASH."""
+        return (self.directory / "crashed").exists()
+
+    def start(self, *arguments: str, until: str = "daemon.started") -> Daemon:
+        """Start `esid run` and wait until it says so."""
+        before = self.log.count(until)
+        self.spawn(*arguments)
         wait_until(lambda: self.log.count(until) > before or self.process.poll() is not None, 30, f"{until!r}: {self.log}")
         assert self.process.poll() is None, self.log
         return self

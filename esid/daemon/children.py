@@ -3,52 +3,80 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import dramatiq
+from dramatiq.middleware import CurrentMessage
 
 from esid import schedule
-from esid.clock import Stop
-from esid.daemon import parts, signals
+from esid.daemon import parts
+from esid.daemon.life import Life
+from esid.daemon.post import Post
+from esid.errors import EsidError
 from esid.queue.actors import Work, declare_actors
-from esid.queue.broker import queue_name
+from esid.queue.broker import SLOW, queue_name
 from esid.queue.database import DatabaseBroker
 from esid.queue.middleware.dead_letters import DeadLetters
 from esid.queue.middleware.hold import Hold
+from esid.queue.middleware.recoveries import Recoveries, settle
 from esid.queue.middleware.retries import Retries
 from esid.settings import Settings
+from esid.store import notes
+from esid.store.connection import Store
+from esid.store.leader import Leadership
 from esid.web.server import serve
 
 #: Seconds that a worker gives running work at a stop. Smaller than the supervisor's budget for all of them.
 WORKER_STOP_S = 60.0
+#: Seconds after which a stop cuts off what is on its way to ESI; it goes back uncounted.
+CUT_S = 20.0
+#: Seconds that PostgreSQL may take for one statement of a worker; all of them touch a few rows by their keys.
+WORKER_STATEMENT_S = 15
 #: Seconds between progress lines on a terminal, and elsewhere.
 PROGRESS_TTY_S, PROGRESS_S = 5.0, 60.0
 #: Connections of a worker process to PostgreSQL: its threads share them.
 WORKER_POOL = 12
 
 
-def worker(settings: Settings, stop: Stop) -> None:
-    """Consume the queues of the chosen entities until `stop`."""
-    store = parts.open_store(settings, WORKER_POOL)
+def worker_threads(settings: Settings) -> int:
+    """Threads of a worker process that work on messages.
+
+    Each slow queue has a thread of its own: work that waits for an empty bucket keeps no other from working.
+    """
+    slow = SLOW & set(settings.entities)
+    return (settings.esid_threads if set(settings.entities) - slow else 0) + len(slow)
+
+
+def worker(settings: Settings, life: Life) -> None:
+    """Consume the queues of the chosen entities until a stop."""
+    stop = life.stop
+    store = parts.open_store(settings, WORKER_POOL, WORKER_STATEMENT_S)
     budget = parts.open_budget(settings, stop)
     sharing = parts.open_sharing(settings, store, budget, stop)
     if sharing:
         sharing.start()
     client = parts.open_client(settings, budget)
-    publisher = parts.open_publisher(settings, store, [Hold(store, client, stop), Retries(store), DeadLetters(store)])
+    middleware = [
+        CurrentMessage(),
+        Hold(store, client, stop),
+        Retries(store),
+        DeadLetters(store),
+        Recoveries(store, life.hands, stop),
+    ]
+    publisher = parts.open_publisher(settings, store, middleware)
     broker: Any = publisher.broker
     work = Work(store, client, publisher, settings.entities, stop)
     declare_actors(broker, work, settings.esid_queue_prefix)
+    settle(store, life.hands, life.wait_a_second)
+    queues = {queue_name(settings.esid_queue_prefix, entity) for entity in settings.entities}
+    consumer = dramatiq.Worker(broker, queues=queues, worker_threads=worker_threads(settings), worker_timeout=500)
+    consumer.queue_prefetch = settings.esid_prefetch * settings.esid_threads
     if isinstance(broker, DatabaseBroker):
         broker.release_dead()
-    queues = {queue_name(settings.esid_queue_prefix, entity) for entity in settings.entities}
-    # Each slow queue has a thread of its own: work that waits for an empty bucket keeps no other from working.
-    slow = broker.slow_queues & queues
-    threads = (settings.esid_threads if queues - slow else 0) + len(slow)
-    consumer = dramatiq.Worker(broker, queues=queues, worker_threads=threads, worker_timeout=500)
-    consumer.queue_prefetch = settings.esid_prefetch * settings.esid_threads
     consumer.start()
-    signals.wait_for_stop(stop)
+    life.wait_for_stop(store, broker.moves.oldest)
+    client.end_within(CUT_S)
     consumer.stop(timeout=int(WORKER_STOP_S * 1000))
     work.close()
     broker.close()
@@ -58,32 +86,53 @@ def worker(settings: Settings, stop: Stop) -> None:
     store.close()
 
 
-def scheduler(settings: Settings, stop: Stop) -> None:
-    """Publish what is due until `stop`."""
+def scheduler(settings: Settings, life: Life, *, with_syncs: bool = True) -> None:
+    """Publish what is due, for the queues whose schedule is ours, until a stop.
+
+    Args:
+        with_syncs: False = retries, intents and sweeps only.
+    """
     store = parts.open_store(settings)
     budget = parts.open_budget(settings)
     publisher = parts.open_publisher(settings, store)
     requests = parts.open_requests(settings, store)
-    runner = schedule.Scheduler(store, publisher, requests, budget, settings.entities)
     schedules = {
         "alliance": settings.esid_schedule_alliances,
         "corporation": settings.esid_schedule_corporations,
         "character": settings.esid_schedule_characters,
     }
-    chosen = {entity: text for entity, text in schedules.items() if entity in settings.entities}
-    runner.start(schedule.plan(chosen, progress_s=PROGRESS_TTY_S if sys.stderr.isatty() else PROGRESS_S))
-    signals.wait_for_stop(stop)
-    runner.stop()
+    lead = Leadership(store, settings.entities)
+    progress_s = PROGRESS_TTY_S if sys.stderr.isatty() else PROGRESS_S
+
+    def start(queues: Sequence[str]) -> schedule.Scheduler:
+        """A scheduler of some queues, running."""
+        runner = schedule.Scheduler(store, publisher, requests, budget, queues, lead.holds)
+        chosen = {entity: text for entity, text in schedules.items() if with_syncs and entity in queues}
+        runner.start(schedule.plan(chosen, progress_s=progress_s, phase_s=_phase_s(store)))
+        return runner
+
+    post = Post(lead, start, settings.entities)
+    post.look()
+    life.wait_for_stop(store, every_second=post.look)
+    post.leave()
     budget.close()
     store.close()
 
 
-def web(settings: Settings, stop: Stop, listener: Any) -> None:
-    """Answer health until `stop`, on the socket that the supervisor bound."""
+def web(settings: Settings, life: Life, listener: Any) -> None:
+    """Answer health until a stop, on the socket that the supervisor bound."""
     store = parts.open_store(settings)
     publisher = parts.open_publisher(settings, store)
     budget = parts.open_budget(settings)
     with serve(listener, store, publisher.broker, budget):
-        signals.wait_for_stop(stop)
+        life.wait_for_stop(store)
     budget.close()
     store.close()
+
+
+def _phase_s(store: Store) -> float:
+    """The phase of this installation; any other will do while the database is away."""
+    try:
+        return schedule.phase(notes.installation(store))
+    except EsidError:
+        return schedule.phase(store.where)

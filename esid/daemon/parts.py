@@ -19,7 +19,7 @@ from esid.queue.publish import Publisher
 from esid.queue.requests import Requests
 from esid.settings import Settings
 from esid.store import egress, migrate, notes
-from esid.store.connection import Store, sqlite_path
+from esid.store.connection import STATEMENT_S, Store, sqlite_path
 
 
 def data_dir(settings: Settings) -> Path:
@@ -44,11 +44,11 @@ def lock_path(settings: Settings) -> Path:
     return data_dir(settings) / "esid.lock"
 
 
-def open_store(settings: Settings, pool_size: int = 4) -> Store:
+def open_store(settings: Settings, pool_size: int = 4, statement_s: int = STATEMENT_S) -> Store:
     """The database, lazily."""
     if settings.database.startswith("sqlite:"):
         data_dir(settings)
-    return Store(settings.database, pool_size)
+    return Store(settings.database, pool_size, statement_s)
 
 
 def ready_store(settings: Settings, pool_size: int = 4) -> Store:

@@ -1,7 +1,7 @@
-"""The supervisor: starts the children, replaces the dead, ends all of them within the stop budget.
+"""The supervisor: starts the children, replaces the dead and the silent, ends all of them within the stop budget.
 
 One process without threads or connections, so that it may fork at any time. It looks at its children ten times a
-second; a child that dies before it has run for `BOOT_S` a few times in a row ends the daemon.
+second. A child that cannot start ends the daemon at once, one that dies again and again soon after.
 """
 
 from __future__ import annotations
@@ -9,38 +9,19 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import socket
-import sys
-import traceback
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from esid import clock, log
-from esid.clock import Stop
-from esid.daemon import children, lock, parts, signals
-from esid.errors import AddressInUse, EsidError
+from esid.daemon import children, lock, parts, signals, status_socket
+from esid.daemon.child import Child
+from esid.daemon.life import Life
 from esid.settings import Settings
 
 #: Seconds in which everything has ended after SIGTERM; the unit file's TimeoutStopSec is larger.
 STOP_S = 75.0
-#: This many deaths of one child within the seconds end the daemon (exit 70): the service manager decides then.
-MOST_DEATHS, DEATHS_WITHIN_S = 5, 60.0
 _LOOK_S = 0.1
 _log = log.get("daemon")
-_fork = multiprocessing.get_context("fork")
-
-
-@dataclass
-class Child:
-    """A child process that is to be alive."""
-
-    name: str
-    main: Callable[[Stop], None]
-    process: Any = None
-    deaths: deque[float] = field(default_factory=deque)
 
 
 class Supervisor:
@@ -49,17 +30,21 @@ class Supervisor:
     def __init__(self, settings: Settings, *, with_scheduler: bool = True) -> None:
         self._settings = settings
         signals.block()
-        self._listener = _listen(settings.esid_http_listen)
-        self._children = [
-            Child(f"worker-{number}", partial(children.worker, settings)) for number in range(1, settings.esid_processes + 1)
+        self._listener = status_socket.listen(settings.esid_http_listen)
+        mains: list[tuple[str, Callable[[Life], None], int]] = [
+            (f"worker-{number}", partial(children.worker, settings), children.worker_threads(settings))
+            for number in range(1, settings.esid_processes + 1)
         ]
-        if with_scheduler:
-            self._children.append(Child("scheduler", partial(children.scheduler, settings)))
+        # Nobody else dispatches what is in a SQLite file.
+        if with_scheduler or settings.database.startswith("sqlite:"):
+            mains.append(("scheduler", partial(children.scheduler, settings, with_syncs=with_scheduler), 0))
         if self._listener:
-            self._children.append(Child("web", partial(children.web, settings, listener=self._listener)))
+            mains.append(("web", partial(children.web, settings, listener=self._listener), 0))
+        fork = multiprocessing.get_context("fork")
+        self._children = [Child(name, main, threads, fork) for name, main, threads in mains]
 
     def run(self) -> int:
-        """The exit code: 0 after a stop, 70 when a child would not stay alive.
+        """The exit code: 0 after a stop, 70 when a child cannot start or would not stay alive.
 
         Raises:
             EsidError: the daemon cannot start; nothing runs.
@@ -68,15 +53,32 @@ class Supervisor:
         self._prepare()
         try:
             for child in self._children:
-                self._start(child)
+                child.start()
             log.event(_log, "daemon.started", self._words(), pid=os.getpid())
-            while not signals.wait(_LOOK_S):
-                if not all(self._keep_alive(child) for child in self._children):
-                    return 70
-            return 0
+            return self._watch()
         finally:
             self._end()
             held.release()
+
+    def _watch(self) -> int:
+        looked_at = clock.monotonic()
+        while True:
+            came = signals.wait(_LOOK_S)
+            if came in signals.STOPPING:
+                return 0
+            if came == signals.STOP_NOW:
+                self._kill(self._children)
+                return 0
+            if came == signals.RELOAD:
+                log.event(_log, "daemon.no_reload", "settings are read at start; restart esid to change them")
+            # A child is not silent for as long as we did not run ourselves (a stopped container, a debugger).
+            now = clock.monotonic()
+            if now - looked_at > 10 * _LOOK_S:
+                for child in self._children:
+                    child.forgive(now - looked_at)
+            looked_at = now
+            if not all(child.keep_alive() for child in self._children):
+                return 70
 
     def _prepare(self) -> None:
         """Check what every child needs, once and with a readable error; then close it: nothing crosses the fork."""
@@ -97,73 +99,23 @@ class Supervisor:
             parts_.append(f"health at http://{settings.esid_http_listen}/healthz")
         return "; ".join(parts_)
 
-    def _start(self, child: Child) -> None:
-        child.process = _fork.Process(target=_child_main, args=(child.name, child.main, os.getpid()), name=child.name)
-        child.process.start()
-
-    def _keep_alive(self, child: Child) -> bool:
-        """Replace a dead child; False when it has died too often."""
-        if child.process.exitcode is None:
-            return True
-        pid, code = child.process.pid, child.process.exitcode
-        child.process.close()
-        now = clock.monotonic()
-        child.deaths.append(now)
-        while child.deaths[0] < now - DEATHS_WITHIN_S:
-            child.deaths.popleft()
-        if len(child.deaths) >= MOST_DEATHS:
-            words = f"{child.name} died {MOST_DEATHS} times within {DEATHS_WITHIN_S:.0f} s; the daemon ends"
-            log.event(_log, "daemon.gives_up", words, level=logging.ERROR)
-            child.process = None
-            return False
-        log.event(_log, "daemon.child_replaced", f"{child.name} died", level=logging.WARNING, pid=pid, exit=code)
-        self._start(child)
-        return True
-
     def _end(self) -> None:
-        """Ask every child to stop; kill those that are still there at the end of the stop budget."""
+        """Ask every child to stop; kill those that are still there at the end of the stop budget, or at SIGQUIT."""
+        alive = [child for child in self._children if child.is_alive()]
+        if not alive:
+            return
         log.event(_log, "daemon.stopping", "no new work; running work ends or goes back")
-        alive = [child.process for child in self._children if child.process is not None]
-        for process in alive:
-            process.terminate()
+        for child in alive:
+            child.terminate()
         ends_at = clock.monotonic() + STOP_S
-        for process in alive:
-            process.join(max(0.0, ends_at - clock.monotonic()))
-            if process.exitcode is None:
-                process.kill()
-                process.join()
+        while any(child.is_alive() for child in alive) and clock.monotonic() < ends_at:
+            if signals.wait(0.02) == signals.STOP_NOW:
+                break
+        self._kill([child for child in alive if child.is_alive()])
         log.event(_log, "daemon.stopped")
 
-
-def _child_main(name: str, main: Callable[[Stop], None], parent: int) -> None:
-    """What a child does: never returns into the supervisor's code."""
-    signals.die_with_parent(parent)
-    try:
-        main(Stop())
-    except EsidError as error:
-        log.event(_log, "daemon.child_failed", str(error), level=logging.ERROR, child=name)
-        sys.exit(error.exit_code)
-    except Exception as error:  # noqa: BLE001
-        words = f"{type(error).__name__}: {error}"
-        where = "".join(traceback.format_exception(error)).strip().replace("\n", " | ")
-        log.event(_log, "daemon.child_failed", words, level=logging.ERROR, child=name, where=where[-2000:])
-        sys.exit(70)
-
-
-def _listen(address: str) -> socket.socket | None:
-    """The status server's socket, bound before anything else so that a taken port is said at once."""
-    if address == "off":
-        return None
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, int(port)))
-        listener.listen(64)
-    except OSError as error:
-        listener.close()
-        raise AddressInUse(
-            f"cannot listen on {address}: {error.strerror}; set ESID_HTTP_LISTEN to a free address, or to off"
-        ) from None
-    return listener
+    def _kill(self, some: Sequence[Child]) -> None:
+        """End these at once; what they had in hand goes back to the queue by itself."""
+        for child in some:
+            log.event(_log, "daemon.child_killed", f"{child.name} ends at once", level=logging.WARNING)
+            child.kill()

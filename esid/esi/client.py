@@ -82,6 +82,7 @@ class Client:
         self._watch = Watch()
         self._adapter = adapter or DeadlineAdapter(pool_connections=1, pool_maxsize=threads, max_retries=0)
         self._sessions = threading.local()
+        self.end_within = self._watch.end_within
         self._headers = {
             "User-Agent": user_agent(contact),
             "Accept": "application/json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 from collections.abc import Iterator
@@ -43,12 +44,13 @@ class Watch:
         self._exchanges: set[Exchange] = set()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._last_at = math.inf
 
     @contextmanager
     def exchange(self, seconds: float) -> Iterator[Exchange]:
         """Everything that the calling thread sends and reads in here ends within `seconds`."""
-        exchange = Exchange(clock.monotonic() + seconds)
         with self._changed:
+            exchange = Exchange(min(clock.monotonic() + seconds, self._last_at))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="esi-deadline", daemon=True)
                 self._thread.start()
@@ -60,6 +62,13 @@ class Watch:
             _current.exchange = None
             with self._changed:
                 self._exchanges.discard(exchange)
+
+    def end_within(self, seconds: float) -> None:
+        """A stop: whatever is on its way ends within `seconds`, and so does what is begun from now on."""
+        with self._changed:
+            self._last_at = clock.monotonic() + seconds
+            for exchange in self._exchanges:
+                exchange.ends_at = min(exchange.ends_at, self._last_at)
 
     def _run(self) -> None:
         while True:

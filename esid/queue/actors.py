@@ -13,16 +13,17 @@ from functools import partial
 from typing import Any
 
 import dramatiq
+from dramatiq.middleware import CurrentMessage
 
 from esid import log
 from esid.clock import Stop
 from esid.entities import BY_NAME, ENTITIES
 from esid.entities.base import Edges, Entity, Failed
-from esid.errors import BadField, DatabaseUnavailable, EsidError, EsiError, Held, QueueError, Stopping
+from esid.errors import BadField, DatabaseUnavailable, EsidError, EsiError, EsiUnavailable, Held, QueueError, Stopping
 from esid.esi.client import Client
 from esid.esi.decode import check_id
 from esid.queue.broker import FOLLOW_UP, queue_name
-from esid.queue.publish import Publisher
+from esid.queue.publish import QUARANTINE, Publisher
 from esid.store import ledger, notes
 from esid.store.connection import Store
 from esid.store.model import Done, Job, Seen
@@ -75,18 +76,24 @@ class Work:
         self._unknown = notes.UnknownFields()
         self._edges = Edges(client, partial(notes.unbatchable, store), partial(notes.add_unbatchable, store))
 
-    def perform(self, entity: Entity, ids: Sequence[int]) -> None:
+    def perform(self, entity: Entity, ids: Sequence[int], *, quarantined: bool = False) -> None:
         """The unit of work.
+
+        Args:
+            quarantined: no other message that may kill its worker is worked on in this process.
 
         Raises:
             Unfinished: some ids were not done; what was done is committed.
             DatabaseUnavailable: nothing is lost, the message is to be given back.
         """
-        jobs = ledger.take(self._store, entity.name, _checked(ids))
+        jobs = ledger.take(self._store, entity.name, _checked(ids), quarantined=quarantined)
         harvest = self._ask(entity, jobs)
         new = self._finish(entity, harvest.done)
         self._note_unknown(entity, harvest.done)
         self._follow_up(entity, harvest.done, ledger.by_entity(new))
+        if self._stop.is_set():
+            # What was cut off by the stop has not failed.
+            harvest.failed = [one for one in harvest.failed if not isinstance(one.error, EsiUnavailable)]
         ended = {one.id for one in harvest.done} | {one.job.id for one in harvest.failed}
         open_ids = [job.id for job in jobs if job.id not in ended]
         if harvest.failed or open_ids:
@@ -114,7 +121,8 @@ class Work:
         while True:
             try:
                 return ledger.finish(self._store, entity.name, done, GATHERING)
-            except DatabaseUnavailable:
+            except DatabaseUnavailable as error:
+                log.outage("database").down(error)
                 if self._stop.wait(random.uniform(wait_s / 2, wait_s)):  # noqa: S311
                     raise
                 wait_s = min(30.0, wait_s * 2)
@@ -151,8 +159,11 @@ def declare_actors(broker: dramatiq.Broker, work: Work, prefix: str) -> None:
 
 
 def _function(work: Work, entity: Entity) -> Any:
-    def sync(ids: list[int]) -> None:
-        work.perform(entity, ids)
+    def sync(*arguments: Any, **named: Any) -> None:
+        if len(arguments) != 1 or named:
+            raise BadMessage(f"wrong arguments: {len(arguments)} and {len(named)} named ones instead of a list of ids")
+        message: Any = CurrentMessage.get_current_message()
+        work.perform(entity, arguments[0], quarantined=bool(message and message.options.get(QUARANTINE)))
 
     return sync
 

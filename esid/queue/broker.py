@@ -14,6 +14,8 @@ from esid.store.connection import Store
 
 #: Priorities of messages: what a person asked for, what the schedule asks for, what an answer led to.
 PERSON, SCHEDULED, FOLLOW_UP = 2, 1, 0
+#: Entities whose route has a token bucket: their work may wait for minutes.
+SLOW = frozenset(entity.queue for entity in MIRRORED if entity.route.group)
 
 
 class Queue(Protocol):
@@ -53,7 +55,7 @@ def open_broker(
         rabbitmq_url: empty = the queue lives in the database.
         middleware: all of it; Dramatiq's defaults are not used.
     """
-    slow = frozenset(queue_name(prefix, entity.queue) for entity in MIRRORED if entity.route.group)
+    slow = frozenset(queue_name(prefix, entity) for entity in SLOW)
     broker = (
         RabbitBroker(rabbitmq_url, list(middleware), store, slow)
         if rabbitmq_url

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import dramatiq
-from dramatiq.errors import DecodeError
 
 from esid import clock, host, log
 from esid.errors import DatabaseUnavailable
+from esid.queue.incoming import Moves, NoMessage, Parked, decode
 from esid.store import dead_letters, messages
 from esid.store.connection import Store
 
@@ -25,7 +25,6 @@ from esid.store.connection import Store
 LEASE_S, RENEW_S = 30.0, 10.0
 #: Seconds between looks at an empty queue: doubling from the first to the second.
 _POLL_S, _IDLE_POLL_S = 0.02, 0.5
-_log = log.get("queue")
 
 
 class DatabaseBroker(dramatiq.Broker):
@@ -40,7 +39,8 @@ class DatabaseBroker(dramatiq.Broker):
     ) -> None:
         super().__init__(middleware=middleware)
         self.store, self.slow_queues = store, slow_queues
-        self.outage = log.Outage(_log, "database")
+        self.outage = log.outage("database")
+        self.moves = Moves()
 
     def check(self) -> None:
         """The queue is where the database is: nothing to declare."""
@@ -84,10 +84,14 @@ class DatabaseBroker(dramatiq.Broker):
 
     def release_dead(self) -> None:
         """Give back at once what processes of this host held that are gone; without it their leases would have to end."""
-        for owner in messages.owners(self.store):
-            name, _, rest = owner.partition(":")
-            if name == host.NAME and not host.is_alive(int(rest.partition(":")[0])):
-                messages.release(self.store, owner)
+        try:
+            for owner in messages.owners(self.store):
+                name, _, rest = owner.partition(":")
+                if name == host.NAME and not host.is_alive(int(rest.partition(":")[0])):
+                    messages.release(self.store, owner)
+        except DatabaseUnavailable as error:
+            # The leases end by themselves.
+            self.outage.down(error)
 
     def flush(self, queue_name: str) -> None:
         """Dramatiq's word for `purge`."""
@@ -98,13 +102,16 @@ class DatabaseBroker(dramatiq.Broker):
 
 
 class DatabaseMessage(dramatiq.MessageProxy):
-    """A claimed message. Set `requeue` to have it given back where it would be acknowledged."""
+    """A claimed message. Set `requeue` to have it given back where it would be acknowledged, `parked_s` to have that
+    done after so many seconds."""
 
-    def __init__(self, claimed: messages.Claimed) -> None:
-        super().__init__(dramatiq.Message.decode(claimed.body.encode()))
+    def __init__(self, claimed: messages.Claimed, queue: str, consumer: DatabaseConsumer) -> None:
+        super().__init__(decode(claimed.body.encode(), queue))
+        self.consumer = consumer
         self.claim = claimed.id
-        self.deliveries = claimed.deliveries
+        self.redelivered = claimed.deliveries > 1
         self.requeue = False
+        self.parked_s = 0.0
 
 
 class DatabaseConsumer(dramatiq.Consumer):
@@ -114,7 +121,8 @@ class DatabaseConsumer(dramatiq.Consumer):
         self._broker, self._queue = broker, queue_name
         self._prefetch, self._timeout_s = prefetch, timeout_s
         self.owner = f"{host.NAME}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
-        self._claimed: deque[DatabaseMessage] = deque()
+        self._claimed: deque[messages.Claimed] = deque()
+        self._parked: Parked[int] = Parked()
         self._held = 0
         self._acked: list[int] = []
         self._returned: list[int] = []
@@ -125,53 +133,63 @@ class DatabaseConsumer(dramatiq.Consumer):
 
     def ack(self, message: Any) -> None:
         """Delete the message with the next turn, or give it back where it asks for that."""
-        self._settle(self._returned if message.requeue else self._acked, message)
+        if message.consumer is not self:
+            # The consumer that it came from has given it back.
+            return
+        if message.requeue and message.parked_s:
+            self._parked.add(message.claim, message.parked_s)
+        else:
+            self._settle(self._returned if message.requeue else self._acked, message.claim)
 
     def nack(self, message: Any) -> None:
         """Leave the queue: the dead-letter middleware has recorded it, or asks for it to be given back."""
-        self._settle(self._returned if message.requeue else self._acked, message)
+        self.ack(message)
 
     def requeue(self, many: Iterable[Any]) -> None:
         """Give back what was claimed and not begun."""
         for message in many:
-            self._settle(self._returned, message)
+            self._settle(self._returned, message.claim)
 
     def __next__(self) -> Any:
         """The next message, or None after the timeout."""
         ends_at = clock.monotonic() + self._timeout_s
-        while not self._claimed:
+        while True:
+            self._broker.moves.move(self._queue)
             try:
-                self._turn()
-                self._broker.outage.up()
+                self._broker.outage.up(wrote=not self._claimed and self._turn())
+                if (message := self._first_good()) is not None:
+                    return message
             except DatabaseUnavailable as error:
                 self._broker.outage.down(error)
                 self._poll_s = 1.0
-            if self._claimed:
-                break
             left_s = ends_at - clock.monotonic()
             if left_s <= 0:
                 return None
             if self._wake.wait(min(self._poll_s, left_s)):
                 self._wake.clear()
             self._poll_s = min(_IDLE_POLL_S, self._poll_s * 2)
-        return self._claimed.popleft()
 
     def close(self) -> None:
         """Write the last acks and give back everything else."""
         try:
+            for claim in self._parked.due(everything=True):
+                self._settle(self._returned, claim)
             self._turn(wanted=0)
             messages.release(self._broker.store, self.owner)
         except DatabaseUnavailable as error:
             self._broker.outage.down(error)
 
-    def _settle(self, into: list[int], message: Any) -> None:
+    def _settle(self, into: list[int], claim: int) -> None:
         with self._lock:
-            into.append(message.claim)
+            into.append(claim)
             self._held -= 1
         self._wake.set()
 
-    def _turn(self, wanted: int | None = None) -> None:
+    def _turn(self, wanted: int | None = None) -> bool:
+        """Settle what is settled and claim more; True when there was something to write."""
         store = self._broker.store
+        for claim in self._parked.due():
+            self._settle(self._returned, claim)
         with self._lock:
             acked, returned = self._acked[:], self._returned[:]
             wanted = self._prefetch - self._held if wanted is None else wanted
@@ -179,7 +197,7 @@ class DatabaseConsumer(dramatiq.Consumer):
             messages.renew(store, self.owner, LEASE_S)
             self._renew_at = clock.monotonic() + RENEW_S
         if not (acked or returned or (wanted > 0 and messages.is_ready(store, self._queue))):
-            return
+            return False
         claimed = messages.turn(
             store, self._queue, self.owner, acked=acked, returned=returned, wanted=wanted, lease_s=LEASE_S
         )
@@ -187,17 +205,23 @@ class DatabaseConsumer(dramatiq.Consumer):
             del self._acked[: len(acked)], self._returned[: len(returned)]
             self._held += len(claimed)
         self._poll_s = _POLL_S
-        for one in claimed:
-            self._decode(one)
+        self._claimed.extend(claimed)
+        return True
 
-    def _decode(self, claimed: messages.Claimed) -> None:
-        try:
-            self._claimed.append(DatabaseMessage(claimed))
-        except (DecodeError, TypeError, ValueError) as error:
-            dead_letters.add_message(self._broker.store, "bad_message", f"not a message: {error}", claimed.body)
-            with self._lock:
-                self._acked.append(claimed.id)
-                self._held -= 1
+    def _first_good(self) -> DatabaseMessage | None:
+        """The next claimed message. What is none is recorded first; while that cannot be done it stays claimed."""
+        while self._claimed:
+            one = self._claimed[0]
+            try:
+                message = DatabaseMessage(one, self._queue, self)
+            except NoMessage as error:
+                dead_letters.add_message(self._broker.store, "bad_message", str(error), one.body)
+                self._claimed.popleft()
+                self._settle(self._acked, one.id)
+            else:
+                self._claimed.popleft()
+                return message
+        return None
 
 
 def _stored(message: dramatiq.Message[Any], delay_s: float) -> tuple[str, int, str, float]:

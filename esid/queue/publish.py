@@ -15,6 +15,8 @@ from esid.store.connection import Store
 
 #: Ids that are marked as queued in one transaction.
 _AT_ONCE = 5000
+#: The option of a message whose ids may kill their worker.
+QUARANTINE = "quarantine"
 
 
 class Publisher:
@@ -28,30 +30,41 @@ class Publisher:
     def __init__(self, store: Store, broker: Queue, prefix: str) -> None:
         self._store, self.broker, self._prefix = store, broker, prefix
 
-    def publish(self, entity: Entity, ids: Sequence[int], priority: int, *, in_batches: bool = True) -> None:
+    def publish(
+        self,
+        entity: Entity,
+        ids: Sequence[int],
+        priority: int,
+        *,
+        in_batches: bool = True,
+        most: int = IDS_PER_MESSAGE,
+        quarantined: bool = False,
+    ) -> None:
         """Put pending ids of one entity into its queue.
 
         Args:
             in_batches: many ids go into messages for the bulk routes, where the entity has some.
+            most: ids of a message for the other routes.
+            quarantined: a process works on one such message at a time.
 
         Raises:
             BrokerUnavailable, DatabaseUnavailable: what was not published stays pending in the ledger and is
                 published by the scheduler.
         """
-        size = entity.batch if entity.batch and in_batches and len(ids) > IDS_PER_MESSAGE else IDS_PER_MESSAGE
+        size = entity.batch if entity.batch and in_batches and len(ids) > IDS_PER_MESSAGE else most
         for start in range(0, len(ids), _AT_ONCE):
             part = ids[start : start + _AT_ONCE]
             since = clock.now()
-            self.broker.enqueue_many([self._message(entity, chunk, priority) for chunk in _chunks(part, size)])
+            self.broker.enqueue_many([self._message(entity, chunk, priority, quarantined) for chunk in _chunks(part, size)])
             ledger.queued(self._store, entity.name, part, since)
 
-    def _message(self, entity: Entity, ids: Sequence[int], priority: int) -> dramatiq.Message[Any]:
+    def _message(self, entity: Entity, ids: Sequence[int], priority: int, quarantined: bool) -> dramatiq.Message[Any]:
         return dramatiq.Message(
             queue_name=queue_name(self._prefix, entity.queue),
             actor_name=entity.name,
             args=(list(ids),),
             kwargs={},
-            options={"broker_priority": priority},
+            options={"broker_priority": priority, **({QUARANTINE: True} if quarantined else {})},
         )
 
 

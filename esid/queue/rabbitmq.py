@@ -15,23 +15,24 @@ import dramatiq
 import pika
 from dramatiq.brokers.rabbitmq import RabbitmqBroker, _RabbitmqConsumer, _RabbitmqMessage
 from dramatiq.common import xq_name
-from dramatiq.errors import BrokerConnectionError, ConnectionClosed, DecodeError
+from dramatiq.errors import BrokerConnectionError, ConnectionClosed
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from esid import log
-from esid.errors import BrokerRefused, BrokerUnavailable, QueueError, QueueMismatch
+from esid.errors import BrokerRefused, BrokerUnavailable, DatabaseUnavailable, QueueError, QueueMismatch
+from esid.queue.incoming import Moves, NoMessage, Parked, decode
 from esid.settings import without_password
 from esid.store import dead_letters
 from esid.store.connection import Store
 
-#: Seconds: heartbeats, connecting, waiting for a broker that blocks publishers.
-HEARTBEAT_S, CONNECT_S, BLOCKED_S = 60, 5, 30
+#: Seconds: heartbeats (a broker that says nothing is given up 5 s after the second is missing), connecting, waiting for
+#: a broker that blocks publishers.
+HEARTBEAT_S, CONNECT_S, BLOCKED_S = 10, 5, 30
 #: Priorities 0 to 3 (esid uses 0 to 2); part of the queue's declaration, so changing it needs new queues.
 MAX_PRIORITY = 3
 #: Messages of one transaction when many are published.
 BATCH = 500
 _FAULTS = (pika.exceptions.AMQPError, AMQPConnectorException, BrokerConnectionError, OSError)
-_log = log.get("queue")
 
 
 class RabbitBroker(RabbitmqBroker):
@@ -53,7 +54,8 @@ class RabbitBroker(RabbitmqBroker):
         parameters.connection_attempts = 1
         self.parameters = parameters
         self.store, self.slow_queues = store, slow_queues
-        self.outage = log.Outage(_log, "rabbitmq")
+        self.outage = log.outage("rabbitmq")
+        self.moves = Moves()
         self._where = without_password(url)
         self._publishing = threading.RLock()
         # Dramatiq keeps a connection for each publishing thread; one under a lock serves them all.
@@ -76,6 +78,17 @@ class RabbitBroker(RabbitmqBroker):
                 self._ensure_queue(name)
             except _FAULTS as error:
                 raise self._translated(error, name) from error
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
+        """A consumer of one queue on a connection of its own. Raises ConnectionClosed; Dramatiq tries again."""
+        self.moves.move(queue_name)
+        try:
+            most = 1 if queue_name in self.slow_queues else prefetch
+            consumer: dramatiq.Consumer = super().consume(queue_name, most, timeout)
+        except _FAULTS as error:
+            self.outage.down(f"cannot reach RabbitMQ at {self._where}")
+            raise ConnectionClosed(error) from None
+        return consumer
 
     def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
         """Make a queue known, without a delay queue; with `ensure` it exists at the broker afterwards."""
@@ -109,10 +122,6 @@ class RabbitBroker(RabbitmqBroker):
         for start in range(0, len(messages), BATCH):
             with self._publishing:
                 self._publish(messages[start : start + BATCH])
-
-    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
-        """A consumer of one queue; `timeout` in milliseconds."""
-        return super().consume(queue_name, 1 if queue_name in self.slow_queues else prefetch, timeout)
 
     def depths(self) -> dict[str, int]:
         """Messages that wait (not those in a worker's hands), by queue name."""
@@ -189,35 +198,52 @@ def _innermost(error: Any) -> str:
 
 
 class RabbitMessage(_RabbitmqMessage):
-    """A delivered message. Set `requeue` to have it given back where it would be acknowledged."""
+    """A delivered message. Set `requeue` to have it given back where it would be acknowledged, `parked_s` to have that
+    done after so many seconds.
+
+    Args:
+        consumer: who delivered it; tags of another connection say nothing to RabbitMQ, or name another message.
+    """
 
     requeue = False
+    parked_s = 0.0
+
+    def __init__(self, redelivered: bool, tag: int, message: dramatiq.Message[Any], consumer: RabbitConsumer) -> None:
+        super().__init__(redelivered, tag, message)
+        self.redelivered, self.consumer = redelivered, consumer
 
 
 class RabbitConsumer(_RabbitmqConsumer):
     """Dramatiq's consumer, with messages that can be given back, and a record of bytes that are no message."""
 
+    def __init__(self, broker: RabbitBroker, queue_name: str, prefetch: int, timeout: int) -> None:
+        super().__init__(broker, queue_name, prefetch, timeout)
+        self._parked: Parked[int] = Parked()
+
     def ack(self, message: Any) -> None:
         """Acknowledge, or give back where the message asks for that."""
+        if message.consumer is not self:
+            # Its connection is gone, and with it the delivery: RabbitMQ has taken the message back.
+            return
         if not message.requeue:
             super().ack(message)
-            return
-        try:
-            self.known_tags.remove(message._tag)
-            self.connection.add_callback_threadsafe(partial(self.channel.basic_nack, message._tag, requeue=True))
-        except (KeyError, pika.exceptions.AMQPError):
-            # The connection is gone, and with it the delivery: RabbitMQ has taken the message back.
-            return
+        elif message.parked_s:
+            self._parked.add(message._tag, message.parked_s)
+        else:
+            self._give_back(message._tag)
 
     def nack(self, message: Any) -> None:
         """Reject; the dead-letter middleware has recorded it, or asks for it to be given back."""
-        if message.requeue:
+        if message.requeue or message.consumer is not self:
             self.ack(message)
         else:
             super().nack(message)
 
     def __next__(self) -> RabbitMessage | None:
         """The next message, or None after the timeout. Raises ConnectionClosed."""
+        self.broker.moves.move(self.queue_name)
+        for tag in self._parked.due():
+            self._give_back(tag)
         try:
             method, _, body = next(self.iterator)
         except (AssertionError, StopIteration, pika.exceptions.AMQPError) as error:
@@ -229,11 +255,26 @@ class RabbitConsumer(_RabbitmqConsumer):
         if method is None:
             return None
         try:
-            message = RabbitMessage(method.redelivered, method.delivery_tag, dramatiq.Message.decode(body))
-        except (DecodeError, TypeError, ValueError) as error:
-            text = body.decode("utf-8", "backslashreplace")
-            dead_letters.add_message(self.broker.store, "bad_message", f"not a message: {error}", text)
+            message = RabbitMessage(method.redelivered, method.delivery_tag, decode(body, self.queue_name), self)
+        except NoMessage as error:
+            self._record(body, error)
             self._nack(method.delivery_tag)
             return None
         self.known_tags.add(method.delivery_tag)
         return message
+
+    def _record(self, body: bytes, error: NoMessage) -> None:
+        """Raises ConnectionClosed while the record cannot be written: the message is delivered again later."""
+        try:
+            dead_letters.add_message(self.broker.store, "bad_message", str(error), body.decode("utf-8", "backslashreplace"))
+        except DatabaseUnavailable as away:
+            log.outage("database").down(away)
+            raise ConnectionClosed(away) from None
+
+    def _give_back(self, tag: int) -> None:
+        try:
+            self.known_tags.remove(tag)
+            self.connection.add_callback_threadsafe(partial(self.channel.basic_nack, tag, requeue=True))
+        except (KeyError, pika.exceptions.AMQPError):
+            # The connection is gone, and with it the delivery: RabbitMQ has taken the message back.
+            return

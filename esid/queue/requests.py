@@ -11,7 +11,7 @@ from esid.entities import ENTITIES, LISTS
 from esid.entities.base import LIST_ID, Entity
 from esid.queue.broker import PERSON, SCHEDULED, queue_name
 from esid.queue.publish import Publisher
-from esid.store import dead_letters, ledger
+from esid.store import dead_letters, ledger, recoveries
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.ledger import Accepted
@@ -89,8 +89,13 @@ def dispatch(store: Store, publisher: Publisher, queues: Sequence[str]) -> int:
     for entity in (entity for entity in ENTITIES if entity.queue in queues):
         if entity.batch:
             count += _dispatch_batches(store, publisher, entity)
-        ids = ledger.claim(store, entity.name, ledger.unpublished(store, entity.name, AT_ONCE))
-        publisher.publish(entity, ids, SCHEDULED)
+        if ids := ledger.claim(store, entity.name, ledger.unpublished(store, entity.name, AT_ONCE)):
+            # An id whose worker died goes alone, or in a small message: see `store.recoveries`.
+            suspects = recoveries.suspects(store, entity.name)
+            publisher.publish(entity, [key for key in ids if key not in suspects], SCHEDULED)
+            for kind in sorted({suspects[key] for key in ids if key in suspects}):
+                part = [key for key in ids if suspects.get(key) == kind]
+                publisher.publish(entity, part, SCHEDULED, in_batches=False, most=kind[0], quarantined=kind[1])
         count += len(ids)
     return count
 

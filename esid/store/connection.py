@@ -13,13 +13,15 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import peewee
+import psycopg2
+from peewee import PostgresqlDatabase
 from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from esid.errors import NotPermitted, SettingsError
 from esid.settings import without_password
-from esid.store import model
-from esid.store.faults import is_repeatable, translated
+from esid.store import model, waiting
+from esid.store.faults import is_lost, is_repeatable, translated
 
 T = TypeVar("T")
 
@@ -29,7 +31,9 @@ POOL_WAIT_S, CONNECT_S, STATEMENT_S, BUSY_S = 20, 5, 30, 10
 _URL_OPTIONS = {"sslmode", "sslrootcert", "sslcert", "sslkey", "application_name", "target_session_attrs"}
 #: Most parameters of one statement: SQLite's limit is 32,766.
 _MOST_PARAMETERS = 30_000
-_DRIVER_ERRORS = (peewee.PeeweeException, MaxConnectionsExceeded)
+#: Seconds beyond a statement's own limit after which a silent server is taken for gone.
+_SILENT_S = 3
+DRIVER_ERRORS = (peewee.PeeweeException, MaxConnectionsExceeded, psycopg2.Error)
 
 
 class Store:
@@ -38,13 +42,14 @@ class Store:
     Args:
         url: `postgresql://user:password@host:port/name` or `sqlite:///path`.
         pool_size: most connections of this process to PostgreSQL; SQLite has one a thread.
+        statement_s: seconds that PostgreSQL may take for one statement.
     """
 
-    def __init__(self, url: str, pool_size: int = 8) -> None:
+    def __init__(self, url: str, pool_size: int = 8, statement_s: int = STATEMENT_S) -> None:
         self.url = url
         self.where = without_password(url)
         self.is_sqlite = url.startswith("sqlite:")
-        self.database: Any = _sqlite(url) if self.is_sqlite else _postgresql(url, pool_size)
+        self.database: Any = _sqlite(url) if self.is_sqlite else _postgresql(url, pool_size, statement_s)
         # SQLite has one writer: threads of one process queue up here rather than poll the file's lock.
         self._writer = threading.RLock()
         model.database.initialize(self.database)
@@ -63,12 +68,13 @@ class Store:
             else:
                 with self.database.connection_context():
                     yield
-        except _DRIVER_ERRORS as error:
-            self._forget_broken()
+        except DRIVER_ERRORS as error:
+            self._forget_broken(error)
             raise translated(error, self.where) from error
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do `work` in one transaction; it runs again, up to 3 times, after a deadlock or a serialization failure.
+        """Do `work` in one transaction; it runs again, up to 3 times, after a deadlock, a serialization failure or the
+        loss of its connection (it may have been committed then: everything that is written here may be written twice).
 
         Raises:
             EsidError: the driver's error in our terms; nothing was written.
@@ -116,13 +122,23 @@ class Store:
             with self.database.atomic():
                 return work()
 
-    def _forget_broken(self) -> None:
-        """A connection that the server closed must not go back into use."""
+    def _forget_broken(self, error: Exception) -> None:
+        """A connection that the server closed must not go back into use, nor those that it closed with it."""
         try:
             if not self.is_sqlite and not self.database.is_closed() and not self.database.is_connection_usable():
                 self.database.manual_close()
+            if not self.is_sqlite and (is_lost(error) or waiting.SILENT in str(error)):
+                self.database.close_idle()
         except (peewee.PeeweeException, OSError):
             self.database.close()
+
+
+class _Pool(PooledPostgresqlDatabase):  # type: ignore[misc]
+    """A pool that does not ask a connection whether it lives each time it is taken: that costs a round trip for each
+    transaction and, where packets vanish, the whole patience for each connection. A lost one is found in use."""
+
+    def _is_closed(self, connection: Any) -> bool:
+        return bool(connection.closed)
 
 
 def marks(values: Sequence[Any]) -> str:
@@ -146,13 +162,22 @@ def _sqlite(url: str) -> peewee.SqliteDatabase:
     return peewee.SqliteDatabase(str(path), pragmas=pragmas, timeout=BUSY_S)
 
 
-def _postgresql(url: str, pool_size: int) -> PooledPostgresqlDatabase:
+def connect(store: Store) -> Any:
+    """A connection of psycopg2 outside the pool, without transactions: for locks that live as long as it does."""
+    kind: Any = PostgresqlDatabase
+    connection = kind._connect(store.database)
+    connection.autocommit = True
+    return connection
+
+
+def _postgresql(url: str, pool_size: int, statement_s: int) -> PooledPostgresqlDatabase:
+    waiting.install(statement_s + _SILENT_S)
     parts = urlsplit(url)
     name = unquote(parts.path.lstrip("/"))
     if not name:
         raise SettingsError(f"{without_password(url)} names no database; write postgresql://user@host:5432/esid")
     options = {key: value for key, value in parse_qsl(parts.query) if key in _URL_OPTIONS}
-    return PooledPostgresqlDatabase(
+    return _Pool(
         name,
         max_connections=pool_size,
         stale_timeout=300,
@@ -165,6 +190,7 @@ def _postgresql(url: str, pool_size: int) -> PooledPostgresqlDatabase:
         keepalives_idle=10,
         keepalives_interval=5,
         keepalives_count=2,
-        options=f"-c statement_timeout={STATEMENT_S * 1000} -c timezone=UTC",
+        tcp_user_timeout=15_000,
+        options=f"-c statement_timeout={statement_s * 1000} -c timezone=UTC",
         **({"application_name": "esid"} | options),
     )

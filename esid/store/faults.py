@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import peewee
+import psycopg2
 from playhouse.pool import MaxConnectionsExceeded
 
 from esid.errors import (
@@ -19,6 +20,20 @@ from esid.errors import (
 
 #: PostgreSQL: serialization failure, deadlock detected.
 _REPEATABLE_CODES = {"40001", "40P01"}
+#: admin shutdown, crash shutdown, cannot connect now, idle session timeout.
+_LOST_CODES = {"57P01", "57P02", "57P05"}
+_LOST = (
+    "server closed the connection",
+    "terminating connection",
+    "connection already closed",
+    "connection has been closed",
+    "connection not open",
+    "could not receive data from server",
+    "could not send data to server",
+)
+#: What libpq's errors of a failed connect begin with: that is no loss of a connection.
+_NOT_CONNECTED = "connection to server at"
+_DISK_FULL_CODE = "53100"
 _REFUSED = ("password authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
 _NOT_PERMITTED = ("readonly database", "permission denied", "unable to open database file", "read-only transaction")
 _DAMAGED = ("malformed", "file is not a database", "file is encrypted")
@@ -26,10 +41,19 @@ _DISK_FULL = ("disk is full", "no space left on device", "disk full")
 
 
 def is_repeatable(error: BaseException) -> bool:
-    """True for a deadlock or serialization failure, or a SQLite file that another writer held too long."""
-    return any(
+    """True for a deadlock or serialization failure, a lost connection, or a SQLite file that another writer held."""
+    return is_lost(error) or any(
         getattr(link, "pgcode", None) in _REPEATABLE_CODES or "database is locked" in str(link) for link in _chain(error)
     )
+
+
+def is_lost(error: BaseException) -> bool:
+    """True when a connection of PostgreSQL was lost in use; False when none could be had."""
+    links = list(_chain(error))
+    if any(getattr(link, "pgcode", None) in _LOST_CODES for link in links):
+        return True
+    text = " ".join(str(link) for link in links).lower()
+    return _NOT_CONNECTED not in text and any(sign in text for sign in _LOST)
 
 
 def translated(error: Exception, where: str) -> EsidError:
@@ -49,7 +73,7 @@ def translated(error: Exception, where: str) -> EsidError:
     setting = "DATABASE_URL or ESID_DATA_DIR" if where.startswith("sqlite:") else "DATABASE_URL or DB_*"
     if "already exists" in low:
         return SchemaMismatch(f"{where} holds tables of somebody else ({line}); give esid a database of its own")
-    if any(sign in low for sign in _DISK_FULL):
+    if any(sign in low for sign in _DISK_FULL) or _has_code(error, _DISK_FULL_CODE):
         return DatabaseUnavailable(f"disk full: {where} cannot grow; make room, work resumes by itself")
     if any(sign in low for sign in _DAMAGED):
         return DatabaseDamaged(f"{where} is damaged or no database ({line}); restore a backup, the file is left as it is")
@@ -57,9 +81,15 @@ def translated(error: Exception, where: str) -> EsidError:
         return NotPermitted(f"{where} cannot be written ({line}); check owner and mode, or set another {setting}")
     if isinstance(error, peewee.OperationalError) and any(sign in low for sign in _REFUSED):
         return DatabaseRefused(f"{where} refused us: {line}; check DATABASE_URL or DB_*")
-    if isinstance(error, (peewee.OperationalError, peewee.InterfaceError, MaxConnectionsExceeded)):
+    if isinstance(
+        error, (peewee.OperationalError, peewee.InterfaceError, MaxConnectionsExceeded, psycopg2.OperationalError)
+    ):
         return DatabaseUnavailable(f"{where} cannot be reached: {line}; is it running, and is {setting} right?")
     return StoreError(f"{where}: {line}")
+
+
+def _has_code(error: BaseException, code: str) -> bool:
+    return any(getattr(link, "pgcode", None) == code for link in _chain(error))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

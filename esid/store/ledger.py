@@ -34,20 +34,32 @@ class Accepted:
     fresh: tuple[int, ...]
 
 
-def take(store: Store, entity: str, ids: Sequence[int]) -> list[Job]:
+def take(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = False) -> list[Job]:
     """Mark the pending ones of `ids` as in work and return them, in order; the others have been done already.
 
     They have a live message, the one in hand: nobody is to publish them again because their publisher has not yet noted
     that they are in the queue.
+
+    Ids whose worker died go alone, not before their time, and some in quarantine only (see `store.recoveries`): left out
+    of this message they are published by the scheduler.
     """
 
     def work() -> list[tuple[Any, ...]]:
-        return store.rows(
-            f"UPDATE sync_jobs SET status = 'processing', due_at = NULL, updated_at = %s WHERE entity_type = %s "
-            f"AND entity_id IN ({marks(ids)}) AND {_OPEN} "
-            "RETURNING entity_id, argument, retry_count, etag, expires_at, checked_at",
-            (utc_text(clock.now()), entity, *sorted(ids)),
+        now = utc_text(clock.now())
+        which = f"entity_type = %s AND entity_id IN ({marks(ids)}) AND {_OPEN}"
+        alone = (
+            "EXISTS (SELECT 1 FROM recoveries WHERE recoveries.entity_type = sync_jobs.entity_type "
+            "AND recoveries.entity_id = sync_jobs.entity_id AND (ids_per_message < %s OR again_at > %s OR count > %s))"
         )
+        parameters = (entity, *sorted(ids), len(ids), now, 2**31 - 1 if quarantined else 1)
+        taken = store.rows(
+            f"UPDATE sync_jobs SET status = 'processing', due_at = NULL, updated_at = %s WHERE {which} AND NOT {alone} "
+            "RETURNING entity_id, argument, retry_count, etag, expires_at, checked_at",
+            (now, *parameters),
+        )
+        if len(taken) < len(ids):
+            store.rows(f"UPDATE sync_jobs SET due_at = %s WHERE {which} AND due_at IS NULL AND {alone}", (now, *parameters))
+        return taken
 
     jobs = [
         Job(entity, key, argument, retries, etag, utc_time(expires), utc_time(checked))
@@ -130,6 +142,18 @@ def defer(store: Store, entity: str, ids: Sequence[int], wait_s: float) -> None:
 
     if ids:
         store.run(work)
+
+
+def give_back(store: Store, entity: str, ids: Sequence[int]) -> None:
+    """Nobody works on these ids any more, and their message is on its way back to the queue."""
+    if ids:
+        store.run(
+            lambda: store.rows(
+                f"UPDATE sync_jobs SET status = 'pending', updated_at = %s WHERE entity_type = %s "
+                f"AND entity_id IN ({marks(ids)}) AND status = 'processing'",
+                (utc_text(clock.now()), entity, *sorted(ids)),
+            )
+        )
 
 
 def due(store: Store, entity: str, *, looked_before: dt.datetime | None = None, limit: int = 10_000) -> list[int]:

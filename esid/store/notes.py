@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,6 +14,8 @@ from esid.store.model import utc_text
 
 #: Seconds between two writes of the counts of unknown fields by one process.
 FLUSH_S = 30.0
+#: First part of the memos that count restarts.
+_RESTARTS = "restarts."
 
 
 def memo(store: Store, name: str) -> str | None:
@@ -26,6 +29,28 @@ def set_memo(store: Store, name: str, value: str) -> None:
     """Note a value."""
     tail = "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
     store.run(lambda: store.insert("memos", ("name", "value"), [(name, value)], tail))
+
+
+def add_restarts(store: Store, kind: str, count: int) -> None:
+    """Children of this kind (worker, scheduler, web) died and were replaced so many times more."""
+    tail = (
+        "ON CONFLICT (name) DO UPDATE SET value = CAST(CAST(memos.value AS BIGINT) + CAST(excluded.value AS BIGINT) AS TEXT)"
+    )
+    store.run(lambda: store.insert("memos", ("name", "value"), [(f"{_RESTARTS}{kind}", str(count))], tail))
+
+
+def restarts(store: Store) -> dict[str, int]:
+    """Kind of child -> how often one died and was replaced, in all daemons since the database was made."""
+    with store.connection():
+        rows = store.rows("SELECT name, value FROM memos WHERE name LIKE %s ORDER BY name", (f"{_RESTARTS}%",))
+    return {name.removeprefix(_RESTARTS): int(value) for name, value in rows}
+
+
+def installation(store: Store) -> str:
+    """A random text that is this database's for ever."""
+    row = ("installation", uuid.uuid4().hex)
+    store.run(lambda: store.insert("memos", ("name", "value"), [row], "ON CONFLICT DO NOTHING"))
+    return str(memo(store, "installation"))
 
 
 def use_compatibility_date(store: Store, date: str) -> None:

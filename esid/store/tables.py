@@ -133,6 +133,38 @@ class Memo(Table):
         table_name = "memos"
 
 
+class Recovery(Table):
+    """Ids that were in the hands of a worker when it died, counted apart from failures; forgotten after 72 hours."""
+
+    entity_type = TextField()
+    entity_id = BigIntegerField()
+    #: Deaths of workers that held it; 0 = its message came again, and its worker may have died.
+    count = IntegerField()
+    #: Most ids of a message that it may be in from now on.
+    ids_per_message = IntegerField()
+    #: Nobody takes it before this time.
+    again_at = UtcField()
+    first_at = UtcField()
+    last_at = UtcField()
+
+    class Meta:
+        table_name = "recoveries"
+        primary_key = CompositeKey("entity_type", "entity_id")
+
+
+class Tick(Table):
+    """Ticks of the schedule that have run, each once; forgotten after 7 days."""
+
+    name = TextField()
+    #: When it was to run, and when it did.
+    due_at = UtcField()
+    ran_at = UtcField()
+
+    class Meta:
+        table_name = "ticks"
+        primary_key = CompositeKey("name", "due_at")
+
+
 class SchemaMigration(Table):
     """Which migrations have run."""
 
@@ -144,4 +176,6 @@ class SchemaMigration(Table):
         table_name = "schema_migrations"
 
 
-TABLES = (SyncJob, DeadLetter, Message, Unbatchable, UnknownField, EgressMember, Memo, SchemaMigration)
+TABLES = (
+    SyncJob, DeadLetter, Message, Unbatchable, UnknownField, EgressMember, Memo, Recovery, Tick, SchemaMigration,
+)  # fmt: skip

@@ -29,6 +29,7 @@ def collect(store: Store, broker: Queue, budget: Budget) -> dict[str, Any]:
         "version": __version__,
         "time": now.isoformat(timespec="seconds"),
         "database": store.where,
+        "restarts": notes.restarts(store),
         "queues": _queues(broker),
         "limits": snapshot(budget),
         "ledger": {name: {state: counts.get(name, {}).get(state, 0) for state in STATES} for name in names},

@@ -14,6 +14,8 @@ from esid.store.connection import Store
 from esid.store.tables import TABLES
 
 MODELS = [*TABLES, *(table for entity in ENTITIES for table in entity.tables)]
+
+
 ALL = [f"{number:04d}_{name}" for number, name, _ in migrate.known()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from esid.errors import BrokerRefused, BrokerUnavailable, QueueMismatch
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.database import DatabaseConsumer
+from esid.queue.middleware import dead_letters as middleware
 from esid.queue.middleware.dead_letters import DeadLetters
 from esid.queue.rabbitmq import RabbitBroker
 from esid.store import dead_letters, messages, migrate
@@ -223,15 +225,36 @@ def put_bytes(broker: Any, queue: str, body: str) -> None:
         messages.put(broker.store, [(queue, 0, body, 0.0)])
 
 
+def shaped(**changes: Any) -> Callable[[str], str]:
+    """A message that is right but for some fields; of the queue that it is asked for."""
+
+    def body(queue: str) -> str:
+        right = {
+            "queue_name": queue, "actor_name": "corporation", "args": [[1]], "kwargs": {}, "options": {},
+            "message_id": "m", "message_timestamp": 1,
+        }  # fmt: skip
+        return json.dumps({**right, **changes})
+
+    return body
+
+
 @pytest.mark.parametrize(
     "body",
-    ["no JSON at all", '{"a": 1}', "[]", "gASVCgAAAAAAAACMBm9zLnN5c3RlbZQu"],
-    ids=["text", "object", "list", "pickle"],
-)
+    [
+        "no JSON at all", '{"a": 1}', "[]", "null", "gASVCgAAAAAAAACMBm9zLnN5c3RlbZQu", "[" * 200_000, "7" * 5_000,
+        shaped(options=None), shaped(args=None), shaped(actor_name=["x"]), shaped(queue_name="elsewhere"),
+        shaped(options={"eta": 4_000_000_000_000}), shaped(kwargs=7), shaped(message_timestamp="now"), "x" * 5_000_000,
+    ],
+    ids=[
+        "text", "object", "list", "null", "pickle", "nested", "digits", "no options", "no args", "actor is a list",
+        "other queue", "delay", "kwargs", "timestamp", "5 MB",
+    ],
+)  # fmt: skip
 def test_bytes_that_are_no_message_are_a_dead_letter_and_the_rest_flows(
-    open_queue: Open, stack_store: Store, queue: str, body: str
+    open_queue: Open, stack_store: Store, queue: str, body: str | Callable[[str], str]
 ) -> None:
     broker = open_queue()
+    body = body if isinstance(body, str) else body(queue)
     put_bytes(broker, queue, body)
     broker.enqueue(message(queue, 7))
     consumer = broker.consume(queue, prefetch=5, timeout=200)
@@ -241,7 +264,7 @@ def test_bytes_that_are_no_message_are_a_dead_letter_and_the_rest_flows(
     settle(broker, queue, consumer)
     consumer.close()
     (letter,) = dead_letters.find(stack_store, Filter())
-    assert (letter.reason, letter.body) == ("bad_message", body)
+    assert (letter.reason, letter.body) == ("bad_message", body[:4000])
 
 
 def work_through(broker: Any, queue: str, done: Callable[[], bool]) -> None:
@@ -254,7 +277,11 @@ def work_through(broker: Any, queue: str, done: Callable[[], bool]) -> None:
         worker.stop()
 
 
-def test_an_unknown_actor_is_a_dead_letter_and_the_rest_flows(open_queue: Open, stack_store: Store, queue: str) -> None:
+def test_an_unknown_actor_is_a_dead_letter_and_the_rest_flows(
+    open_queue: Open, stack_store: Store, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given that nobody else learns of it within the time
+    monkeypatch.setattr(middleware, "UNKNOWN_S", 0.0)
     broker = open_queue()
     got: list[list[int]] = []
     dramatiq.actor(got.append, broker=broker, actor_name="corporation", queue_name=queue)
@@ -264,6 +291,47 @@ def test_an_unknown_actor_is_a_dead_letter_and_the_rest_flows(open_queue: Open, 
     (letter,) = dead_letters.find(stack_store, Filter())
     assert letter.reason == "unknown_actor"
     assert "from_the_future" in str(letter.body)
+
+
+def test_an_unknown_actor_is_left_to_a_newer_worker_and_never_acked_away(
+    open_queue: Open, stack_store: Store, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an old worker that does not know the actor of a message
+    monkeypatch.setattr(middleware, "PARKED_S", 0.2)
+    old = open_queue()
+    got: list[list[int]] = []
+    dramatiq.actor(got.append, broker=old, actor_name="corporation", queue_name=queue)
+    old.enqueue(message(queue, 1, actor="from_the_future"))
+    old.enqueue(message(queue, 2))
+    work_through(old, queue, lambda: got == [[2]])
+
+    # Then it is in the queue still, and a worker that knows it does it
+    wait_until(lambda: old.depths()[queue] == 1, 10, "the message back in the queue")
+    assert dead_letters.find(stack_store, Filter()) == []
+    new = open_queue()
+    dramatiq.actor(got.append, broker=new, actor_name="from_the_future", queue_name=queue)
+    work_through(new, queue, lambda: got == [[2], [1]])
+    wait_until(lambda: new.depths()[queue] == 0, 10, "an empty queue")
+
+
+def test_an_ack_of_a_connection_that_is_gone_acks_nothing_of_the_next(open_queue: Open, queue: str, stack: Stack) -> None:
+    # Given a message in hand whose consumer has lost its connection, and the same delivery tag in the next one's hands
+    broker = open_queue()
+    broker.enqueue_many([message(queue, 1), message(queue, 2)])
+    first = broker.consume(queue, prefetch=1, timeout=200)
+    (held,) = receive(first, 1)
+    first.close()
+    second = broker.consume(queue, prefetch=2, timeout=200)
+    again = receive(second, 2)
+
+    # When the first hand acks through the new consumer, as Dramatiq does
+    second.ack(held)
+    second.close()
+
+    # Then both messages are still there
+    third = broker.consume(queue, prefetch=2, timeout=200)
+    assert sorted(one.args[0] for one in receive(third, 2)) == sorted(one.args[0] for one in again)
+    third.close()
 
 
 def test_a_clean_stop_loses_nothing_that_was_fetched_ahead(open_queue: Open, queue: str) -> None:

@@ -370,3 +370,14 @@ def test_the_status_server_answers_who_asks_and_obeys_nobody(daemon: Daemon, sto
     assert answer(port, "GET", "/" + "x" * 100_000)[0] == 414
     assert answer(port, "GET", "/healthz")[0] == 200
     assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("stack", [SQLITE], indirect=True)
+def test_a_lock_is_held_by_the_kernel_and_not_by_its_text(daemon: Daemon, store: Store, tmp_path: Path) -> None:
+    # Given a lock file that names a living process, and garbage
+    (path,) = [tmp_path / "data" / "esid.db.lock"]
+    path.write_bytes(f"pid {os.getpid()} since for ever\n".encode() + b"\0\xff" * 50)
+    assert json.loads(daemon.ok("status", "--json"))["daemon"] is None
+    daemon.start()
+    assert f"pid {daemon.process.pid} since" in path.read_text(encoding="utf-8")  # type: ignore[union-attr]
+    assert daemon.stop() == 0

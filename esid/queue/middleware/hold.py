@@ -35,7 +35,6 @@ class Hold(dramatiq.Middleware):
 
     def __init__(self, store: Store, client: Client, stop: Stop) -> None:
         self._store, self._client, self._stop = store, client, stop
-        self._outage = log.Outage(_log, "database")
         self._away_s = _AWAY_S
         self._held_until = 0.0
 
@@ -62,12 +61,13 @@ class Hold(dramatiq.Middleware):
             self._wait_out(message, exception)
         elif exception is None:
             self._away_s = _AWAY_S
-            self._outage.up()
+            log.outage("database").up()
 
     def _put_back(self, message: Any, unfinished: Unfinished) -> None:
         interruption = unfinished.interruption
         if not isinstance(interruption, Held):
             message.requeue = True
+            self._let_go(unfinished)
             return
         self._say(interruption.wait_s, interruption.reason)
         wait_s = interruption.wait_s + random.uniform(0, 1 + 0.1 * interruption.wait_s)  # noqa: S311
@@ -76,9 +76,16 @@ class Hold(dramatiq.Middleware):
         except EsidError:
             message.requeue = True
 
+    def _let_go(self, unfinished: Unfinished) -> None:
+        """Stopping: nobody works on these ids any more, so that their message may be taken up as it is."""
+        try:
+            ledger.give_back(self._store, unfinished.entity, unfinished.open_ids)
+        except EsidError:
+            return
+
     def _wait_out(self, message: Any, error: Exception) -> None:
         message.requeue = True
-        self._outage.down(error)
+        log.outage("rabbitmq" if isinstance(error, BrokerUnavailable) else "database").down(error)
         self._stop.wait(random.uniform(self._away_s / 2, self._away_s))  # noqa: S311
         self._away_s = min(_LONGEST_AWAY_S, self._away_s * 2)
 

@@ -76,7 +76,7 @@ class Retries(dramatiq.Middleware):
         words = f"{type(exception).__name__}: {exception}"[:500]
         failure = Failure("crash", words, max_attempts=CRASH_ATTEMPTS, traceback=text)
         entity, ids = message.actor_name, list(message.args[0])
-        jobs = ledger.take(self._store, entity, ids)
+        jobs = ledger.take(self._store, entity, ids, quarantined=True)
         waits = {job.id: wait_s(job.retry_count + 1) for job in jobs if job.retry_count + 1 < CRASH_ATTEMPTS}
         ledger.retry(self._store, entity, waits, {job.id: failure for job in jobs})
         log.event(_log, "work.crashed", words, level=logging.ERROR, entity=entity, ids=len(ids))

@@ -1,0 +1,126 @@
+"""One child process as the supervisor sees it: started, watched, replaced, ended."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from esid import clock, log
+from esid.daemon import signals
+from esid.daemon.board import Cell
+from esid.daemon.life import Life
+from esid.errors import EsidError
+
+#: More deaths of one child than this within the seconds end the daemon (exit 70): the service manager decides then.
+MOST_DEATHS, DEATHS_WITHIN_S = 5, 60.0
+#: Seconds without a word of the main thread, or without a move of a consumer, after which a child hangs. A consumer may
+#: have to wait for other threads that connect to a database which does not answer.
+SILENT_S, STUCK_S = 30.0, 180.0
+#: Seconds that a hanging child has to say where it stands.
+TRACE_S = 2.0
+_log = log.get("daemon")
+
+
+class Child:
+    """A child process that is to be alive.
+
+    Args:
+        threads: worker threads whose hands are remembered beyond its death.
+        fork: the context of `multiprocessing` that makes processes.
+    """
+
+    def __init__(self, name: str, main: Callable[[Life], None], threads: int, fork: Any) -> None:
+        self.name, self._main, self._fork = name, main, fork
+        self._cell = Cell(threads)
+        self._process: Any = None
+        self._deaths: deque[float] = deque()
+        self._kill_at: float | None = None
+        self._forgiven_s, self._forgiven_until = 0.0, 0.0
+
+    def start(self, *, again: bool = False) -> None:
+        """Start a process."""
+        self._cell.start(again=again)
+        self._kill_at = None
+        arguments = (self.name, self._main, self._cell, os.getpid())
+        self._process = self._fork.Process(target=_main, args=arguments, name=self.name)
+        self._process.start()
+
+    def is_alive(self) -> bool:
+        """True while its process runs."""
+        return self._process is not None and self._process.exitcode is None
+
+    def keep_alive(self) -> bool:
+        """Replace a dead process and end a silent one; False when that is of no use any more."""
+        if self._process.exitcode is None:
+            self._look()
+            return True
+        pid, code = self._process.pid, self._process.exitcode
+        self._process.close()
+        self._process = None
+        if code > 0 and not self._cell.booted:
+            self._give_up(f"{self.name} cannot start (its error stands above)", code)
+            return False
+        now = clock.monotonic()
+        self._deaths.append(now)
+        while self._deaths[0] < now - DEATHS_WITHIN_S:
+            self._deaths.popleft()
+        if len(self._deaths) > MOST_DEATHS:
+            self._give_up(f"{self.name} died {len(self._deaths)} times within {DEATHS_WITHIN_S:.0f} s", code)
+            return False
+        log.event(_log, "daemon.child_replaced", f"{self.name} died", level=logging.WARNING, pid=pid, exit=code)
+        self.start(again=True)
+        return True
+
+    def forgive(self, seconds: float) -> None:
+        """The whole daemon stood still for so long: until its next word the child is allowed that much more silence."""
+        self._forgiven_s, self._forgiven_until = seconds, clock.monotonic() + SILENT_S
+
+    def terminate(self) -> None:
+        """Ask it to stop."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it now."""
+        self._process.kill()
+        self._process.join()
+
+    def _look(self) -> None:
+        """End a process that has not been heard of for too long, after it has said where it stands."""
+        now = clock.monotonic()
+        if self._kill_at is not None:
+            if now >= self._kill_at:
+                self._process.kill()
+            return
+        forgiven_s = self._forgiven_s if now < self._forgiven_until else 0.0
+        silent_s, stuck_s = (seconds - forgiven_s for seconds in self._cell.silent_s)
+        if silent_s > SILENT_S or stuck_s > STUCK_S:
+            what = "its main thread" if silent_s > SILENT_S else "a consumer"
+            words = f"{self.name} hangs: nothing heard of {what} for {max(silent_s, stuck_s):.0f} s; it is replaced"
+            log.event(_log, "daemon.child_hangs", words, level=logging.ERROR, pid=self._process.pid)
+            signals.ask_for_trace(self._process.pid)
+            self._kill_at = now + TRACE_S
+
+    def _give_up(self, words: str, code: int) -> None:
+        log.event(_log, "daemon.gives_up", f"{words}; the daemon ends", level=logging.ERROR, exit=code)
+
+
+def _main(name: str, main: Callable[[Life], None], cell: Cell, parent: int) -> None:
+    """What a child does: never returns into the supervisor's code."""
+    signals.die_with_parent(parent)
+    faulthandler.enable()
+    try:
+        main(Life(name.partition("-")[0], cell))
+    except EsidError as error:
+        log.event(_log, "daemon.child_failed", str(error), level=logging.ERROR, child=name)
+        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001
+        words = f"{type(error).__name__}: {error}"
+        where = "".join(traceback.format_exception(error)).strip().replace("\n", " | ")
+        log.event(_log, "daemon.child_failed", words, level=logging.ERROR, child=name, where=where[-2000:])
+        sys.exit(70)

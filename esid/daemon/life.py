@@ -1,0 +1,62 @@
+"""A child's own part in staying alive: it says that it lives, notices that its parent is gone, and waits for a stop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from esid.clock import Stop
+from esid.daemon import signals
+from esid.daemon.board import Cell
+from esid.errors import EsidError
+from esid.queue.hands import Hands
+from esid.store import notes
+from esid.store.connection import Store
+
+
+class Life:
+    """Of one child process, made after the fork.
+
+    Args:
+        kind: worker, scheduler or web: what its restarts are counted under.
+    """
+
+    def __init__(self, kind: str, cell: Cell) -> None:
+        self.kind, self._cell, self._parent = kind, cell, os.getppid()
+        self.stop = Stop()
+        self.hands: Hands = cell.hands
+
+    def wait_a_second(self) -> bool:
+        """For a start that has to wait: still here; True when a stop was asked for."""
+        signals.check_parent(self._parent)
+        self._cell.beat()
+        if signals.wait(1.0) in signals.STOPPING:
+            self.stop.set()
+        return self.stop.is_set()
+
+    def wait_for_stop(
+        self, store: Store, moved_at: Callable[[], float] | None = None, every_second: Callable[[], None] | None = None
+    ) -> None:
+        """The child has started; return when a stop was asked for, and tell all threads.
+
+        Args:
+            moved_at: when the slowest consumer last moved, on the monotonic clock.
+            every_second: what else is to be done each second; it takes less than a few seconds.
+        """
+        self._cell.boot()
+        while not self.stop.is_set() and signals.wait(1.0) not in signals.STOPPING:
+            signals.check_parent(self._parent)
+            self._cell.beat(moved_at() if moved_at else None)
+            self._note_restarts(store)
+            if every_second:
+                every_second()
+        self.stop.set()
+
+    def _note_restarts(self, store: Store) -> None:
+        """Count in the database how often this child was replaced, as soon as that can be written."""
+        if count := self._cell.unnoted:
+            try:
+                notes.add_restarts(store, self.kind, count)
+                self._cell.note(count)
+            except EsidError:
+                return

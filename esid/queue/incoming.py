@@ -1,0 +1,86 @@
+"""What comes off a queue, before anything is done with it: decoded, its shape checked, bad ones recorded, others parked.
+
+A broker is an input, not a friend: bytes of any shape must neither stop a consumer nor vanish.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Generic, TypeVar
+
+import dramatiq
+from dramatiq.errors import DecodeError
+
+from esid import clock
+from esid.errors import EsidError
+
+T = TypeVar("T")
+#: Seconds that a message whose actor nobody here knows is kept before it goes back to the queue, for a newer worker.
+PARKED_S = 10.0
+_SHAPE = {
+    "queue_name": str, "actor_name": str, "args": (list, tuple), "kwargs": dict, "options": dict, "message_id": str,
+    "message_timestamp": int,
+}  # fmt: skip
+
+
+class NoMessage(EsidError):
+    """Bytes on a queue that are no message of ours."""
+
+
+def decode(body: bytes, queue: str) -> dramatiq.Message[Any]:
+    """The message in these bytes.
+
+    Args:
+        queue: where they came from; a message that names another one is none of ours.
+
+    Raises:
+        NoMessage: they are none, or of another shape than those that we publish.
+    """
+    try:
+        message: dramatiq.Message[Any] = dramatiq.Message.decode(body)
+    except (DecodeError, TypeError, ValueError, RecursionError) as error:
+        raise NoMessage(f"not a message: {str(error)[:200]}") from None
+    for name, kind in _SHAPE.items():
+        if not isinstance(getattr(message, name), kind):  # type: ignore[arg-type]
+            raise NoMessage(f"not a message: {name} is {getattr(message, name)!r:.80}")
+    if message.queue_name != queue:
+        raise NoMessage(f"not a message for this queue but for {message.queue_name[:80]!r}")
+    if "eta" in message.options:
+        raise NoMessage("a message with a delay; delays are kept in the ledger")
+    return message
+
+
+class Parked(Generic[T]):
+    """Messages that are kept for a while before they are given back. Safe from every thread."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[float, T]] = []
+        self._lock = threading.Lock()
+
+    def add(self, what: T, seconds: float) -> None:
+        """Keep it for so long."""
+        with self._lock:
+            self._kept.append((clock.monotonic() + seconds, what))
+
+    def due(self, *, everything: bool = False) -> list[T]:
+        """Take out what has been kept long enough."""
+        now = clock.monotonic()
+        with self._lock:
+            out = [what for at, what in self._kept if everything or at <= now]
+            self._kept = [(at, what) for at, what in self._kept if not (everything or at <= now)]
+        return out
+
+
+class Moves:
+    """When each consumer of a process last moved: what tells a consumer that hangs from one that has nothing to do."""
+
+    def __init__(self) -> None:
+        self._at: dict[str, float] = {}
+
+    def move(self, queue: str) -> None:
+        """The consumer of this queue is alive."""
+        self._at[queue] = clock.monotonic()
+
+    def oldest(self) -> float:
+        """When the slowest consumer moved; now where there is none."""
+        return min(list(self._at.values()), default=clock.monotonic())

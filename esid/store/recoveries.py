@@ -1,0 +1,154 @@
+"""Deaths of workers with an id in hand, counted apart from failures: the id is asked again alone, and given up in time.
+
+A message of many ids that kills its worker is split, and what was in hand at a second death runs in quarantine: one
+message at a time in a process. So only the id that does it is given up.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from esid import clock
+from esid.store import ledger
+from esid.store.connection import Store, marks
+from esid.store.model import Failure, utc_text, utc_time
+
+#: Seconds that an id waits after the first, second and third death of a worker that held it; then it is dead.
+WAITS_S = (0.0, 30.0, 300.0)
+#: Seconds after which a death is forgotten.
+WITHIN_S = 72 * 3600.0
+#: Ids of a message made of one with more ids than this; from there on each goes alone.
+PART = 10
+#: Deaths from which on an id runs in quarantine.
+QUARANTINE = 2
+#: Seconds that a redelivered id waits, so that the death of its worker is booked before another one takes it.
+SETTLE_S = 2.0
+_FORGET_UNCOUNTED_S = 600.0
+_COLUMNS = ("entity_type", "entity_id", "count", "ids_per_message", "again_at", "first_at", "last_at")
+_OPEN = "status IN ('pending', 'processing')"
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """What became of the ids that a dead worker held: seconds to wait by id, and the ids that are given up."""
+
+    waits: dict[int, float]
+    dead: tuple[int, ...]
+
+
+def book(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = False) -> Booked:
+    """A worker died while it worked on one message with these ids: count it for those that are still open.
+
+    An id that was alone in quarantine when its worker died, for the fourth time within 72 h, is given up
+    (`killed_worker`).
+    """
+    return store.run(lambda: _book(store, entity, ids, quarantined)) if ids else Booked({}, ())
+
+
+def isolate(store: Store, entity: str, ids: Sequence[int]) -> None:
+    """A message came again although somebody works on it: those ids go on alone, a little later, uncounted.
+
+    Its worker may have died, and only the replacement knows (see `book`); meanwhile nobody else is to die of it.
+    """
+
+    def work() -> None:
+        now = clock.now()
+        again = utc_text(now + dt.timedelta(seconds=SETTLE_S))
+        rows = store.rows(
+            "UPDATE sync_jobs SET status = 'pending', due_at = %s, updated_at = %s WHERE entity_type = %s "
+            f"AND entity_id IN ({marks(ids)}) AND status = 'processing' RETURNING entity_id",
+            (again, utc_text(now), entity, *sorted(ids)),
+        )
+        most, stamp = _part(ids), utc_text(now)
+        less = "MIN" if store.is_sqlite else "LEAST"
+        store.insert(
+            "recoveries",
+            _COLUMNS,
+            [(entity, key, 0, most, again, stamp, stamp) for (key,) in sorted(rows)],
+            "ON CONFLICT (entity_type, entity_id) DO UPDATE SET "
+            f"ids_per_message = {less}(recoveries.ids_per_message, excluded.ids_per_message)",
+        )
+
+    if ids:
+        store.run(work)
+
+
+def suspects(store: Store, entity: str) -> dict[int, tuple[int, bool]]:
+    """Id -> (most ids of a message that it may be in, whether it runs in quarantine), for ids whose worker has died."""
+    with store.connection():
+        rows = store.rows("SELECT entity_id, ids_per_message, count FROM recoveries WHERE entity_type = %s", (entity,))
+    return {key: (most, count >= QUARANTINE) for key, most, count in rows}
+
+
+def prune(store: Store) -> int:
+    """Forget what is long ago; returns how many ids."""
+    now = clock.now()
+    old, uncounted = (utc_text(now - dt.timedelta(seconds=age)) for age in (WITHIN_S, _FORGET_UNCOUNTED_S))
+    sql = "DELETE FROM recoveries WHERE last_at <= %s OR (count = 0 AND last_at <= %s) RETURNING entity_id"
+    return len(store.run(lambda: store.rows(sql, (old, uncounted))))
+
+
+def counted(store: Store) -> list[tuple[str, int, int]]:
+    """(entity, id, deaths) of every id that was in the hands of a worker when it died."""
+    with store.connection():
+        rows = store.rows("SELECT entity_type, entity_id, count FROM recoveries WHERE count > 0 ORDER BY 1, 2")
+    return [(entity, key, count) for entity, key, count in rows]
+
+
+def _book(store: Store, entity: str, ids: Sequence[int], quarantined: bool) -> Booked:
+    now = clock.now()
+    held = sorted(ids)
+    still_open = store.rows(
+        f"SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND entity_id IN ({marks(held)}) AND {_OPEN}",
+        (entity, *held),
+    )
+    before = {
+        key: (count, first)
+        for key, count, first, last in store.rows(
+            "SELECT entity_id, count, first_at, last_at FROM recoveries WHERE entity_type = %s "
+            f"AND entity_id IN ({marks(held)})",
+            (entity, *held),
+        )
+        if (utc_time(last) or now) > now - dt.timedelta(seconds=WITHIN_S)
+    }
+    waits, dead = {}, []
+    for (key,) in sorted(still_open):
+        count, first = before.get(key, (0, now))
+        if quarantined and len(held) == 1 and count >= len(WAITS_S):
+            dead.append(key)
+            continue
+        waits[key] = WAITS_S[min(count, len(WAITS_S) - 1)] if len(held) == 1 else 0.0
+        _note(store, entity, key, count + 1, _part(held), waits[key], utc_time(first) or now, now)
+    _give_up(store, entity, dead)
+    return Booked(waits, tuple(dead))
+
+
+def _note(
+    store: Store, entity: str, key: int, count: int, most: int, wait_s: float, first: dt.datetime, now: dt.datetime
+) -> None:
+    again = utc_text(now + dt.timedelta(seconds=wait_s))
+    store.insert(
+        "recoveries",
+        _COLUMNS,
+        [(entity, key, count, most, again, utc_text(first), utc_text(now))],
+        "ON CONFLICT (entity_type, entity_id) DO UPDATE SET count = excluded.count, again_at = excluded.again_at, "
+        "ids_per_message = excluded.ids_per_message, first_at = excluded.first_at, last_at = excluded.last_at",
+    )
+    store.rows(
+        "UPDATE sync_jobs SET status = 'pending', due_at = %s, updated_at = %s WHERE entity_type = %s AND entity_id = %s",
+        (again, utc_text(now), entity, key),
+    )
+
+
+def _give_up(store: Store, entity: str, dead: Sequence[int]) -> None:
+    deaths = len(WAITS_S) + 1
+    words = f"{deaths} worker processes died while they worked on it (the last one on nothing else that is suspect)"
+    ledger.retry(store, entity, {}, {key: Failure("killed_worker", words) for key in dead})
+    for key in dead:
+        store.rows("DELETE FROM recoveries WHERE entity_type = %s AND entity_id = %s", (entity, key))
+
+
+def _part(ids: Sequence[int]) -> int:
+    return PART if len(ids) > PART else 1

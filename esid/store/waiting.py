@@ -1,0 +1,55 @@
+"""A deadline for PostgreSQL's answers. libpq waits for ever where packets vanish behind a proxy that still answers TCP.
+
+Installed once a process, for all connections: psycopg2 calls it whenever it has to wait for the socket.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from contextlib import suppress
+from typing import Any
+
+import psycopg2
+from psycopg2 import extensions
+
+from esid import clock
+
+#: Seconds that the server has to accept a connection, and to say anything to a statement: longer than its own
+#: statement_timeout, which answers first.
+CONNECT_S = 5.0
+_deadline_s = 35.0
+#: How the error of a silent server begins.
+SILENT = "no answer within"
+
+
+def install(deadline_s: float) -> None:
+    """From now on a connection that is silent for `deadline_s` seconds while we wait for it is broken."""
+    global _deadline_s
+    _deadline_s = deadline_s
+    extensions.set_wait_callback(_wait)
+
+
+def _wait(connection: Any) -> None:
+    poller: Any = None
+    ends_at = deadline_s = 0.0
+    while True:
+        state = connection.poll()
+        if state == extensions.POLL_OK:
+            return
+        if poller is None:
+            deadline_s = CONNECT_S if connection.status == extensions.STATUS_SETUP else _deadline_s
+            poller, ends_at = select.poll(), clock.monotonic() + deadline_s
+            poller.register(connection.fileno())
+        poller.modify(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
+        left_s = ends_at - clock.monotonic()
+        if left_s <= 0 or not poller.poll(left_s * 1000):
+            _shut_down(connection.fileno())
+            raise psycopg2.OperationalError(f"{SILENT} {deadline_s:.0f} s")
+
+
+def _shut_down(number: int) -> None:
+    """End a connection under its owner, who holds its lock just now: `close()` would wait for itself."""
+    with socket.socket(fileno=os.dup(number)) as sock, suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)

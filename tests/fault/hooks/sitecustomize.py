@@ -1,0 +1,162 @@
+"""What only a test can do to a running daemon: crash at a named point, change a number, forbid a database to grow.
+
+Python imports this module at start because a test puts its folder on PYTHONPATH; nothing of esid knows of it. It takes its
+variables out of the environment, since esid refuses settings that it does not know.
+
+ESID_TEST_CRASH=point[:n]   SIGKILL to itself when a process passes the point for the n-th time, once for each file
+                            ESID_TEST_ONCE (the next process passes)
+ESID_TEST_PATCH=module:NAME=value;...   numbers of modules
+ESID_TEST_PAGES=file        SQLite may have as many pages as the file says, for as long as it is there
+ESID_TEST_POISON=entity:id[:how]   whoever asks ESI for this id dies (how: kill, exit, segfault, hang, spin)
+ESID_TEST_BOOT=child        that child cannot start: ImportError
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_environ = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ESID_TEST_")}
+_passed = 0
+_lock = threading.Lock()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def _pass(n: int) -> None:
+    """A crash point is passed."""
+    global _passed
+    with _lock:
+        _passed += 1
+        if _passed != n:
+            return
+    try:
+        os.close(os.open(_environ["ESID_TEST_ONCE"], os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    _die()
+
+
+def _wrap(owner: Any, name: str, before: Callable[..., Any] | None = None, after: Callable[..., Any] | None = None) -> None:
+    function = getattr(owner, name)
+
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        if before:
+            before(*arguments, **named)
+        result = function(*arguments, **named)
+        if after:
+            after(*arguments, **named)
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def _crash_at(point: str, n: int) -> None:
+    from esid.esi.client import Client
+    from esid.queue import actors
+    from esid.queue.rabbitmq import RabbitConsumer
+    from esid.store import dead_letters, ledger, messages, migrate
+
+    def passed(*_: Any, **__: Any) -> None:
+        _pass(n)
+
+    if point == "after-receive":
+        _wrap(actors.Work, "perform", before=passed)
+    elif point == "after-response":
+        _wrap(Client, "_exchange", after=passed)
+    elif point == "before-commit":
+        _wrap(ledger, "_finish", after=passed)
+    elif point == "after-commit-before-ack":
+        _wrap(actors.Work, "perform", after=passed)
+    elif point == "after-ack":
+        _wrap(messages, "turn", after=lambda *_, acked=(), **__: _pass(n) if acked else None)
+        _wrap(RabbitConsumer, "ack", after=lambda self, _: self.connection.add_callback_threadsafe(passed))
+    elif point == "mid-follow-ups":
+        _wrap(ledger, "queued", before=passed)
+    elif point == "in-dead-letter":
+        _wrap(dead_letters, "add", after=passed)
+    elif point == "in-migration":
+        statements = migrate.statements
+
+        def interrupted(sql: str, is_sqlite: bool) -> Any:
+            for statement in statements(sql, is_sqlite):
+                passed()
+                yield statement
+
+        migrate.statements = interrupted
+    else:
+        raise SystemExit(f"unknown crash point {point}")
+
+
+def _limit_pages(path: Path) -> None:
+    from esid.store.connection import Store
+
+    def limit(store: Any, _: Any) -> None:
+        if store.is_sqlite:
+            store.database.connect(reuse_if_open=True)
+            try:
+                pages = int(path.read_text())
+            except FileNotFoundError:
+                pages = 2**30
+            store.database.execute_sql(f"PRAGMA max_page_count = {pages}")
+
+    _wrap(Store, "_run_once", before=limit)
+
+
+def _poison(entity: str, key: int, how: str) -> None:
+    from esid.esi.client import Client
+
+    def ask(_: Any, route: Any, *, id: int = 0, **__: Any) -> None:  # noqa: A002
+        if id != key or not route.path.startswith(f"/{entity}s/"):
+            return
+        if how == "kill":
+            _die()
+        elif how == "exit":
+            os._exit(3)
+        elif how == "segfault":
+            ctypes.string_at(0)
+        elif how == "hang":
+            # A thread that holds the interpreter and never gives it back: a loop in somebody's C code.
+            ctypes.PyDLL(None).pause()
+
+    _wrap(Client, "get", before=ask)
+
+
+def _patch(text: str) -> None:
+    for one in text.split(";"):
+        place, _, value = one.partition("=")
+        module, _, name = place.partition(":")
+        setattr(importlib.import_module(module), name, eval(value))
+
+
+def _cannot_boot(child: str) -> None:
+    from esid.daemon import children
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ImportError("No module named 'gone'")
+
+    setattr(children, child, fail)
+
+
+if "ESID_TEST_CRASH" in _environ:
+    _point, _, _n = _environ["ESID_TEST_CRASH"].partition(":")
+    _crash_at(_point, int(_n or 1))
+if "ESID_TEST_PATCH" in _environ:
+    _patch(_environ["ESID_TEST_PATCH"])
+if "ESID_TEST_PAGES" in _environ:
+    _limit_pages(Path(_environ["ESID_TEST_PAGES"]))
+if "ESID_TEST_POISON" in _environ:
+    _entity, _key, *_how = _environ["ESID_TEST_POISON"].split(":")
+    _poison(_entity, int(_key), (_how or ["kill"])[0])
+if "ESID_TEST_BOOT" in _environ:
+    _cannot_boot(_environ["ESID_TEST_BOOT"])

@@ -1,0 +1,186 @@
+"""Transactions that collide, wait, are refused or lose their connection: repeated where that helps, named where not."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from esid.entities.corporation import Corporation
+from esid.errors import DatabaseUnavailable, NotPermitted
+from esid.store import connection, ledger, migrate
+from esid.store.connection import Store
+from esid.store.model import Done, Row, Seen
+from tests.servers import PrivatePostgres
+from tests.waiting import wait_until
+
+spawn = multiprocessing.get_context("spawn")
+
+
+@pytest.fixture
+def pg_url(postgres: PrivatePostgres) -> Iterator[str]:
+    """A PostgreSQL database with the schema."""
+    name = postgres.create_database()
+    store = Store(postgres.url(name), pool_size=2)
+    migrate.migrate(store)
+    store.close()
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def pg_store(pg_url: str) -> Iterator[Store]:
+    """The same, open."""
+    store = Store(pg_url, pool_size=8)
+    yield store
+    store.close()
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01"])
+def test_a_forced_collision_is_repeated_and_given_up_after_three(pg_store: Store, code: str) -> None:
+    tries: list[int] = []
+
+    def work(fails: int) -> int:
+        tries.append(1)
+        if len(tries) <= fails:
+            pg_store.rows(f"DO $$ BEGIN RAISE EXCEPTION 'collision' USING ERRCODE = '{code}'; END $$")
+        return len(tries)
+
+    assert pg_store.run(lambda: work(2)) == 3
+    tries.clear()
+    with pytest.raises(DatabaseUnavailable, match="collision"):
+        pg_store.run(lambda: work(9))
+    assert len(tries) == 3
+
+
+def test_a_lost_connection_in_a_transaction_is_repeated_on_a_new_one(pg_store: Store) -> None:
+    # Given a pool of connections, all of which the server ends
+    def touch() -> None:
+        pg_store.run(lambda: pg_store.rows("SELECT pg_sleep(0.2)"))
+
+    threads = [threading.Thread(target=touch) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tries: list[int] = []
+
+    def work() -> int:
+        tries.append(1)
+        if len(tries) == 1:
+            pg_store.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()")
+        return int(pg_store.rows("SELECT 7")[0][0])
+
+    # Then the transaction is done, not by trying one dead connection after the other
+    assert pg_store.run(work) == 7
+    assert len(tries) == 2
+
+
+def _finish(url: str, order: list[int], rounds: int) -> None:
+    store = Store(url, pool_size=1)
+    for number in range(rounds):
+        ledger.finish(store, "corporation", [done(key, number) for key in order])
+    store.close()
+
+
+def done(key: int, number: int) -> Done:
+    """An answer about a corporation."""
+    return Done(id=key, rows=(Row(Corporation, {"id": key, "name": f"n{number}", "ticker": "T", "member_count": number}),))
+
+
+def test_batches_in_opposite_order_do_not_deadlock(pg_url: str, postgres: PrivatePostgres) -> None:
+    before = len(postgres.log_path.read_bytes())
+    keys = list(range(1, 30))
+    processes = [spawn.Process(target=_finish, args=(pg_url, order, 40)) for order in (keys, keys[::-1])]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert b"deadlock detected" not in postgres.log_path.read_bytes()[before:]
+
+
+def _count_up(url: str, times: int) -> None:
+    store = Store(url)
+    for _ in range(times):
+
+        def work() -> None:
+            (value,) = store.rows("SELECT retry_count FROM sync_jobs WHERE entity_id = 1")[0]
+            store.rows("UPDATE sync_jobs SET retry_count = %s WHERE entity_id = 1", (value + 1,))
+
+        store.run(work)
+    store.close()
+
+
+def test_three_processes_that_read_and_write_one_sqlite_row_lose_no_update(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'esid.db'}"
+    store = Store(url)
+    migrate.migrate(store)
+    ledger.request(store, [Seen("corporation", 1)])
+    processes = [spawn.Process(target=_count_up, args=(url, 200)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(90)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    job = ledger.job(store, "corporation", 1)
+    assert job
+    assert job["retry_count"] == 600
+    store.close()
+
+
+def test_a_file_that_another_program_holds_is_waited_for_and_then_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "BUSY_S", 0.2)
+    url = f"sqlite:///{tmp_path / 'esid.db'}"
+    store, other = Store(url), Store(url)
+    migrate.migrate(store)
+    release, held = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        other.run(lambda: (held.set(), release.wait(30)))
+        other.close()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(10)
+    with pytest.raises(DatabaseUnavailable, match=r"esid\.db .*database is locked"):
+        ledger.request(store, [Seen("corporation", 1)])
+    release.set()
+    holder.join()
+    assert ledger.request(store, [Seen("corporation", 1)]).queued == (1,)
+    store.close()
+
+
+def test_a_role_that_may_not_write_is_named(pg_store: Store, pg_url: str) -> None:
+    pg_store.run(lambda: pg_store.rows("CREATE ROLE reader LOGIN"))
+    pg_store.run(lambda: pg_store.rows("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader"))
+    pg_store.run(lambda: pg_store.rows("ALTER ROLE reader SET default_transaction_read_only = on"))
+    try:
+        with pytest.raises(NotPermitted, match="read-only transaction"):
+            pg_store.run(lambda: (pg_store.rows("SET LOCAL ROLE reader"), pg_store.rows("SET TRANSACTION READ ONLY"),
+                                  pg_store.rows("DELETE FROM memos")))  # fmt: skip
+        with pytest.raises(NotPermitted, match="permission denied"):
+            pg_store.run(lambda: (pg_store.rows("SET LOCAL ROLE reader"), pg_store.rows("DELETE FROM memos")))
+    finally:
+        pg_store.run(lambda: pg_store.rows("DROP OWNED BY reader"))
+        pg_store.run(lambda: pg_store.rows("DROP ROLE reader"))
+
+
+def test_a_pool_that_is_used_up_is_waited_for_and_then_named(pg_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "POOL_WAIT_S", 1)
+    store = Store(pg_url, pool_size=1)
+    release, held = threading.Event(), threading.Event()
+    holder = threading.Thread(target=lambda: store.run(lambda: (held.set(), release.wait(30))))
+    holder.start()
+    held.wait(10)
+    with pytest.raises(DatabaseUnavailable, match="Max connections exceeded"):
+        ledger.counts(store)
+    release.set()
+    holder.join()
+    wait_until(lambda: ledger.counts(store) == {}, 5, "a connection")
+    store.close()

@@ -1,0 +1,155 @@
+"""Several daemons on one PostgreSQL: one owns the schedule, by a lock that dies with its connection; a tick runs once."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from esid import schedule
+from esid.schedule import Planned
+from esid.store import migrate, ticks
+from esid.store.connection import Store
+from esid.store.leader import Leadership
+from tests.conftest import STACKS
+from tests.daemon import Daemon
+from tests.fake_esi import FakeEsi, World
+from tests.fault import checker
+from tests.fault.conftest import Make
+from tests.servers import PrivatePostgres
+from tests.waiting import wait_until
+
+at_scale = pytest.mark.parametrize("main_stack", [STACKS[1]], indirect=True)
+QUEUES = ("alliance", "corporation")
+
+
+@pytest.fixture
+def pg_store(postgres: PrivatePostgres) -> Iterator[Store]:
+    """A PostgreSQL with the schema."""
+    name = postgres.create_database()
+    store = Store(postgres.url(name), pool_size=4)
+    migrate.migrate(store)
+    yield store
+    store.close()
+    postgres.drop_database(name)
+
+
+def terminate_locks(store: Store) -> int:
+    """End the sessions that hold advisory locks."""
+    sql = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted GROUP BY pid"
+    with store.connection():
+        return len(store.rows(sql))
+
+
+def test_one_leads_and_another_takes_over_when_its_connection_dies(pg_store: Store) -> None:
+    first, second = Leadership(pg_store, QUEUES), Leadership(pg_store, QUEUES)
+    assert first.renew() == set(QUEUES)
+    assert second.renew() == set()
+    assert first.holds()
+    assert not second.holds()
+
+    # When the first one's connection is cut, it knows before it does anything more
+    assert terminate_locks(pg_store) == 1
+    wait_until(lambda: second.renew() == set(QUEUES), 10, "the second leads")
+    assert not first.holds()
+    assert first.renew() == set()
+
+    second.close()
+    assert first.renew() == set(QUEUES)
+    first.close()
+
+
+def test_daemons_for_different_entities_schedule_side_by_side(pg_store: Store) -> None:
+    some, others = Leadership(pg_store, ["alliance"]), Leadership(pg_store, ["alliance", "character"])
+    assert (some.renew(), others.renew()) == ({"alliance"}, {"character"})
+    some.close()
+    wait_until(lambda: others.renew() == {"alliance", "character"}, 5, "the rest")
+    others.close()
+
+
+def test_a_tick_is_claimed_once(store: Store) -> None:
+    now = dt.datetime.now(dt.UTC)
+    assert [ticks.claim(store, "sync_alliance", now) for _ in range(3)] == [True, False, False]
+    assert ticks.claim(store, "sync_corporation", now)
+    assert ticks.claim(store, "sync_alliance", now + dt.timedelta(seconds=1))
+
+
+@pytest.mark.parametrize(
+    ("when", "due"),
+    [(600.0, "2026-03-01T11:50:07"), ("17 * * * *", "2026-03-01T11:17:00"), ("0 3 * * *", "2026-03-01T03:00:00")],
+)
+def test_all_daemons_mean_the_same_tick(when: float | str, due: str) -> None:
+    job = Planned("sync_x", when, phase_s=7.0)
+    wanted = dt.datetime.fromisoformat(due).replace(tzinfo=dt.UTC)
+    for now in ("2026-03-01T11:50:08", "2026-03-01T11:55:00", "2026-03-01T12:00:06"):
+        assert schedule.last_due(job, dt.datetime.fromisoformat(now).replace(tzinfo=dt.UTC)) == wanted
+
+
+def test_a_clock_that_is_set_back_repeats_no_tick_and_one_set_forward_skips_to_the_last(store: Store) -> None:
+    job = Planned("sync_x", 600.0)
+    now = dt.datetime.now(dt.UTC)
+    hours = [0, 2, 0, 1, 26, 25]
+    ran = [ticks.claim(store, "sync_x", schedule.last_due(job, now + dt.timedelta(hours=hour))) for hour in hours]
+    assert ran == [True, True, False, True, True, True]
+    assert not ticks.claim(store, "sync_x", schedule.last_due(job, now + dt.timedelta(hours=26)))
+
+
+def test_no_two_installations_ask_at_the_same_second() -> None:
+    phases = {schedule.phase(os.urandom(8).hex()) % 600 for _ in range(20)}
+    assert len(phases) > 10
+
+
+@at_scale
+def test_of_two_daemons_one_schedules_and_the_other_takes_over_within_seconds(
+    make_daemon: Make, esi: FakeEsi, world: World, store: Store, tmp_path: Path
+) -> None:
+    first = make_daemon(ESID_SCHEDULE_ALLIANCES="1s")
+    second = make_daemon(ESID_SCHEDULE_ALLIANCES="1s", ESID_DATA_DIR=str(tmp_path / "second"))
+    first.start()
+    wait_until(lambda: "schedule.owned" in first.log, 10, "the first schedules")
+    second.start()
+    wait_until(lambda: "schedule.stand_by" in second.log, 10, "the second stands by")
+    wanted = checker.sent(world)
+    checker.enqueue(first, store, wanted)
+    assert "schedule.owned" not in second.log
+
+    # When all of the first dies at once
+    os.killpg(first.process.pid, signal.SIGKILL)  # type: ignore[union-attr]
+    first.wait()
+
+    # Then the second schedules, finishes the rest, and each second had at most one tick
+    wait_until(lambda: "schedule.owned" in second.log, 10, second.log)
+    checker.wait_for_drain(second, store, 60)
+    checker.check(store, esi, second, wanted)
+    with store.connection():
+        rows = store.rows("SELECT due_at FROM ticks WHERE name = 'sync_alliance' ORDER BY due_at")
+    assert len(rows) == len(set(rows)) >= 1
+    assert second.stop() == 0
+
+
+@at_scale
+def test_a_leader_that_loses_its_lock_stops_ticking_and_somebody_goes_on(
+    make_daemon: Make, store: Store, tmp_path: Path
+) -> None:
+    daemons: list[Daemon] = [
+        make_daemon().start(),
+        make_daemon(ESID_DATA_DIR=str(tmp_path / "second")).start(),
+    ]
+    wait_until(lambda: len(owners(store)) == 1, 10, "one that schedules")
+    for number in (1, 2, 3):
+        terminate_locks(store)
+        lost = lambda: sum(daemon.log.count("schedule.lost") for daemon in daemons)  # noqa: E731
+        wait_until(lambda number=number, lost=lost: lost() >= number, 15, "a loss that is noticed")
+        wait_until(lambda: len(owners(store)) == 1, 15, "one that schedules again")
+    assert [daemon.stop() for daemon in daemons] == [0, 0]
+
+
+def owners(store: Store) -> set[int]:
+    """The sessions that own a schedule."""
+    sql = "SELECT DISTINCT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    with store.connection():
+        return {pid for (pid,) in store.rows(sql)}
