@@ -25,7 +25,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from esid import __version__, clock, log, render, settings
+from esid import __version__, clock, log, plan, render, schedule, settings
 from esid.daemon import lock, parts
 from esid.daemon.supervisor import Supervisor
 from esid.entities import BY_NAME, ENTITIES, MIRRORED
@@ -38,7 +38,7 @@ from esid.store import dead_letters, ledger, migrate, show
 from esid.store.connection import Store
 from esid.store.dead_letters import DeadLetter, Filter
 from esid.store.ledger import Accepted
-from esid.web import status
+from esid.web import status, timetable
 
 _ENTITY_NAMES = [entity.name for entity in MIRRORED]
 _SYNC_NAMES = [PLURALS[entity.name] for entity in MIRRORED if entity.name != "killmail"]
@@ -133,6 +133,11 @@ def _parser() -> argparse.ArgumentParser:
     state = add("status", _status, "Show queues, ledger, limits and dead letters.", "esid status --watch")
     state.add_argument("--json", action="store_true", help="print everything as JSON")
     state.add_argument("--watch", action="store_true", help="again every 2 seconds")
+
+    plans = add("schedule", _schedule, "List the schedule, or run a job now.", "esid schedule run sync_alliance")
+    plans.add_argument("verb", nargs="?", choices=["list", "run"], default="list", metavar="VERB", help="list, run")
+    plans.add_argument("jobs", nargs="*", metavar="NAME", help="jobs to run, as `esid schedule` prints them")
+    plans.add_argument("--json", action="store_true", help="print the list as JSON")
 
     purge = add("purge", _purge, "Empty our queues (no others).", "esid purge killmail --yes")
     purge.add_argument("entities", nargs="*", metavar="ENTITY", help="these queues only")
@@ -235,6 +240,25 @@ def _status(options: argparse.Namespace, chosen: Settings) -> int:
         if not options.watch:
             return 0
         clock.sleep(2)
+
+
+def _schedule(options: argparse.Namespace, chosen: Settings) -> int:
+    names = [job.name for job in plan.JOBS]
+    for name in options.jobs:
+        if name not in names:
+            raise UsageError(f"unknown job {name!r}: one of {', '.join(names)}{nearest(name, names)}")
+    if (options.verb == "run") != bool(options.jobs):
+        raise UsageError("`esid schedule` lists the jobs, `esid schedule run NAME` runs one")
+    store = parts.ready_store(chosen)
+    if options.verb == "run":
+        works = parts.open_works(chosen, store)
+        for name in options.jobs:
+            print(f"{name}: {schedule.run_now(store, name, works[name])}", flush=True)
+    else:
+        jobs = timetable.jobs(store, parts.schedules(chosen), parts.installation(store), chosen.entities)
+        _print_json({"jobs": jobs}) if options.json else _print_lines(render.timetable(jobs))
+    store.close()
+    return 0
 
 
 def _purge(options: argparse.Namespace, chosen: Settings) -> int:

@@ -54,6 +54,23 @@ def status(state: dict[str, Any]) -> Iterator[str]:
     yield from _counts("Fields of ESI that this release does not know", state["unknown_fields"], "field")
 
 
+def timetable(jobs: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The schedule as a table; times in UTC."""
+    rows = [
+        (
+            job["name"], job["schedule"], _minute(job["last_run"]), job["last_result"] or "-",
+            "-" if job["last_duration_s"] is None else f"{job['last_duration_s']:.1f} s", _minute(job["next_run"]),
+            job["last_words"] or "",
+        )
+        for job in jobs
+    ]  # fmt: skip
+    yield from table(("job", "schedule", "last run", "result", "took", "next run", "what it did"), rows)
+
+
+def _minute(text: str | None) -> str:
+    return text[:16].replace("T", " ") if text else "-"
+
+
 def letters(found: Sequence[DeadLetter]) -> Iterator[str]:
     """Dead letters as a table."""
     if not found:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dramatiq
 from dramatiq.middleware import CurrentMessage
 
-from esid import schedule
+from esid import jobs, plan, schedule
 from esid.daemon import parts
 from esid.daemon.life import Life
 from esid.daemon.post import Post
-from esid.errors import EsidError
 from esid.queue.actors import Work, declare_actors
 from esid.queue.broker import SLOW, queue_name
 from esid.queue.database import DatabaseBroker
@@ -21,9 +20,9 @@ from esid.queue.middleware.dead_letters import DeadLetters
 from esid.queue.middleware.hold import Hold
 from esid.queue.middleware.recoveries import Recoveries, settle
 from esid.queue.middleware.retries import Retries
+from esid.queue.progress import Progress
+from esid.queue.requests import dispatch
 from esid.settings import Settings
-from esid.store import notes
-from esid.store.connection import Store
 from esid.store.leader import Leadership
 from esid.web.server import serve
 
@@ -96,19 +95,20 @@ def scheduler(settings: Settings, life: Life, *, with_syncs: bool = True) -> Non
     budget = parts.open_budget(settings)
     publisher = parts.open_publisher(settings, store)
     requests = parts.open_requests(settings, store)
-    schedules = {
-        "alliance": settings.esid_schedule_alliances,
-        "corporation": settings.esid_schedule_corporations,
-        "character": settings.esid_schedule_characters,
-    }
     lead = Leadership(store, settings.entities)
     progress_s = PROGRESS_TTY_S if sys.stderr.isatty() else PROGRESS_S
+    texts = parts.schedules(settings, with_syncs=with_syncs)
 
     def start(queues: Sequence[str]) -> schedule.Scheduler:
         """A scheduler of some queues, running."""
-        runner = schedule.Scheduler(store, publisher, requests, budget, queues, lead.holds)
-        chosen = {entity: text for entity, text in schedules.items() if with_syncs and entity in queues}
-        runner.start(schedule.plan(chosen, progress_s=progress_s, phase_s=_phase_s(store)))
+        progress = Progress(store, budget, queues)
+        works = jobs.works(store, publisher, requests, progress.began)
+        errands: dict[str, tuple[float, Callable[[], object]]] = {
+            "dispatch": (plan.DISPATCH_S, lambda: dispatch(store, publisher, queues)),
+            "progress": (progress_s, progress.say),
+        }
+        runner = schedule.Scheduler(store, works, errands, lead.holds)
+        runner.start(plan.plan(texts, parts.installation(store), queues))
         return runner
 
     post = Post(lead, start, settings.entities)
@@ -128,11 +128,3 @@ def web(settings: Settings, life: Life, listener: Any) -> None:
         life.wait_for_stop(store)
     budget.close()
     store.close()
-
-
-def _phase_s(store: Store) -> float:
-    """The phase of this installation; any other will do while the database is away."""
-    try:
-        return schedule.phase(notes.installation(store))
-    except EsidError:
-        return schedule.phase(store.where)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import dramatiq
 
-from esid import host
+from esid import host, jobs, plan
 from esid.clock import Stop
-from esid.errors import NotPermitted
+from esid.errors import EsidError, NotPermitted
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
 from esid.esi.sharing import Sharing
@@ -109,3 +109,21 @@ def open_publisher(settings: Settings, store: Store, middleware: Sequence[dramat
 def open_requests(settings: Settings, store: Store) -> Requests:
     """What commands ask through."""
     return Requests(store, open_publisher(settings, store), settings.esid_queue_prefix)
+
+
+def open_works(settings: Settings, store: Store) -> dict[str, Callable[[], str]]:
+    """What each job of the schedule does."""
+    return jobs.works(store, open_publisher(settings, store), open_requests(settings, store))
+
+
+def schedules(settings: Settings, *, with_syncs: bool = True) -> dict[str, str]:
+    """Name of a job -> its setting. Without syncs only what mends and cleans is left."""
+    return {job.name: getattr(settings, job.setting) for job in plan.JOBS if with_syncs or not job.asks_esi}
+
+
+def installation(store: Store) -> str:
+    """The text that spreads installations over time; any other will do while the database is away."""
+    try:
+        return notes.installation(store)
+    except EsidError:
+        return store.where

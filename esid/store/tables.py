@@ -159,6 +159,14 @@ class Tick(Table):
     #: When it was to run, and when it did.
     due_at = UtcField()
     ran_at = UtcField()
+    #: NULL = it runs.
+    ended_at = UtcField(null=True)
+    #: done, failed or interrupted.
+    result = TextField(null=True)
+    #: What it did, or its error.
+    words = TextField(null=True)
+    #: Host, pid and start of the process that runs it.
+    owner = TextField(null=True)
 
     class Meta:
         table_name = "ticks"
