@@ -53,7 +53,8 @@ def take(store: Store, entity: str, ids: Sequence[int]) -> list[Job]:
 
 
 def finish(store: Store, entity: str, done: Sequence[Done], gathering: Collection[str] = ()) -> list[Seen]:
-    """Write answers: rows, freshness, job state and the ids that stood in them, all in one transaction.
+    """Write answers: rows, freshness, job state and the ids that stood in them, all in one transaction (the caller's,
+    where it has one open).
 
     Args:
         gathering: entities whose new ids wait for company (see `gathered`).
@@ -243,7 +244,7 @@ def _finish(store: Store, entity: str, done: Sequence[Done], gathering: Collecti
         f"DELETE FROM dead_letters WHERE entity_type = %s AND entity_id IN ({marks(done)})",
         (entity, *(one.id for one in done)),
     )
-    new = _discover(store, (seen for one in done for seen in one.seen), now, gathering)
+    new = discover(store, (seen for one in done for seen in one.seen), now, gathering)
     return [one for one in new if one.entity not in gathering]
 
 
@@ -285,8 +286,8 @@ def _book(store: Store, entity: str, done: Sequence[Done], changed: set[int], no
     )
 
 
-def _discover(store: Store, seen: Iterable[Seen], now: dt.datetime, gathering: Collection[str] = ()) -> list[Seen]:
-    """Make ids known; return those that were new and are to be fetched."""
+def discover(store: Store, seen: Iterable[Seen], now: dt.datetime, gathering: Collection[str] = ()) -> list[Seen]:
+    """Make ids known, in the caller's transaction; return those that were new and are to be fetched."""
     by_key = {(one.entity, one.id): one for one in seen}
     # Known ids are left out first: on PostgreSQL even ON CONFLICT DO NOTHING waits for a row that another transaction is
     # updating, and two units of work that name each other's ids would wait in a circle.
@@ -311,7 +312,7 @@ def _discover(store: Store, seen: Iterable[Seen], now: dt.datetime, gathering: C
 
 
 def _request(store: Store, seen: Sequence[Seen], looked_before: dt.datetime | None, now: dt.datetime) -> Accepted:
-    new = {one.id for one in _discover(store, seen, now)}
+    new = {one.id for one in discover(store, seen, now)}
     by_id = {one.id: one for one in seen}
     entity = seen[0].entity
     late, again, pending, fresh = set[int](), set[int](), set[int](), set[int]()
