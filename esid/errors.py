@@ -15,6 +15,7 @@ EsidError                     exit 70
 │   ├── BrokerUnavailable     exit 69   work pauses, nothing is counted as an attempt
 │   ├── BrokerRefused         exit 78   wrong user, password or virtual host
 │   └── QueueMismatch         exit 78   a queue of that name exists with other arguments
+├── DamagedArchive            exit  1   a day archive ends too early or holds what is none
 ├── Stopping                            the daemon stops: work goes back, no attempt is counted
 ├── Held                                the budget is closed: work waits, no attempt is counted
 └── EsiError                            one id could not be fetched
@@ -116,6 +117,12 @@ class QueueMismatch(QueueError):
     """A queue of our name exists with other arguments."""
 
     exit_code = 78
+
+
+class DamagedArchive(EsidError):
+    """A day archive ends too early or is no archive. What was read before stands."""
+
+    exit_code = 1
 
 
 class Stopping(EsidError):

@@ -5,13 +5,11 @@ A second SIGTERM stays pending and changes nothing. Children inherit the mask, a
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
 
+from esid import host
 from esid.clock import Stop
 
-_PR_SET_PDEATHSIG = 1
 _STOPPING = {signal.SIGTERM, signal.SIGINT}
 
 
@@ -33,8 +31,5 @@ def wait_for_stop(stop: Stop) -> None:
     stop.set()
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this child when its parent dies; ends at once when that has happened already."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+#: What every child does first: the kernel kills it when its parent dies.
+die_with_parent = host.die_with_parent

@@ -263,13 +263,13 @@ def _book(store: Store, entity: str, done: Sequence[Done], changed: set[int], no
         (
             entity, one.id, "pending" if one.unfinished else "completed", 0, stamp, stamp, one.etag,
             utc_text(one.expires_at), utc_text(one.checked_at), stamp if one.id in changed else None,
-            _grace(now) if one.unfinished else None,
+            _grace(now) if one.unfinished else None, one.argument,
         )
         for one in done
     ]  # fmt: skip
     columns = (
         "entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at", "etag", "expires_at",
-        "checked_at", "changed_at", "due_at",
+        "checked_at", "changed_at", "due_at", "argument",
     )  # fmt: skip
     later = "MAX" if store.is_sqlite else "GREATEST"
     # SQLite's MAX(a, b) is NULL when one is; PostgreSQL's GREATEST is not.
@@ -282,7 +282,8 @@ def _book(store: Store, entity: str, done: Sequence[Done], changed: set[int], no
         "updated_at = excluded.updated_at, etag = excluded.etag, "
         f"expires_at = {newest.format(later=later, c='expires_at')}, "
         f"checked_at = {newest.format(later=later, c='checked_at')}, "
-        "changed_at = COALESCE(excluded.changed_at, sync_jobs.changed_at), due_at = excluded.due_at",
+        "changed_at = COALESCE(excluded.changed_at, sync_jobs.changed_at), due_at = excluded.due_at, "
+        "argument = COALESCE(excluded.argument, sync_jobs.argument)",
     )
 
 

@@ -139,6 +139,8 @@ def _insert(store: Store, layout: Layout, fresh: Sequence[Whole], spoiled: set[i
 
 def _known_jobs(store: Store, entity: str, ids: Sequence[int]) -> dict[int, tuple[str, str | None]]:
     """The ledger's rows of these ids, locked: id -> (status, argument)."""
+    if not ids:
+        return {}
     rows = store.rows(
         "SELECT entity_id, status, argument FROM sync_jobs WHERE entity_type = %s AND entity_id IN "
         f"({marks(ids)}) ORDER BY entity_id{'' if store.is_sqlite else ' FOR UPDATE'}",
