@@ -29,7 +29,7 @@ class Daemon:
     """`esid` with one environment: its commands, and its daemon as a process group of its own.
 
     Args:
-        settings: on top of an environment without any setting; the status server is off unless named.
+        settings: on top of an environment without any setting; status server and feed are off unless named.
     """
 
     settings: dict[str, str]
@@ -40,7 +40,7 @@ class Daemon:
     def environment(self) -> dict[str, str]:
         """The environment of every process."""
         path = {"PATH": os.environ["PATH"], "HOME": str(self.directory), "PYTHONPATH": str(ROOT)}
-        return {**path, "ESID_HTTP_LISTEN": "off", **self.settings}
+        return {**path, "ESID_HTTP_LISTEN": "off", "ESID_FEED_URL": "off", **self.settings}
 
     @property
     def log(self) -> str:

@@ -1,8 +1,9 @@
-"""What runs in the child processes: workers, the scheduler, the status server. Each returns when it was told to stop."""
+"""What runs in the child processes: workers, scheduler, feed, status server. Each returns when it was told to stop."""
 
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Any
 
 import dramatiq
@@ -10,6 +11,9 @@ import dramatiq
 from esid import schedule
 from esid.clock import Stop
 from esid.daemon import parts, signals
+from esid.feeds import r2z2
+from esid.feeds.follow import Follower
+from esid.feeds.heal import Healing
 from esid.queue.actors import Work, declare_actors
 from esid.queue.broker import queue_name
 from esid.queue.database import DatabaseBroker
@@ -55,17 +59,31 @@ def scheduler(settings: Settings, stop: Stop) -> None:
     budget = parts.open_budget(settings)
     publisher = parts.open_publisher(settings, store)
     requests = parts.open_requests(settings, store)
-    runner = schedule.Scheduler(store, publisher, requests, budget, settings.entities)
+    heals = settings.esid_schedule_heal if settings.follows_killmails else "off"
+    healing = Healing(store, lambda: parts.open_healer(settings, store, requests, stop), schedule.heals_every_s(heals))
+    runner = schedule.Scheduler(store, publisher, requests, budget, settings.entities, {"heal": healing.run})
     schedules = {
         "alliance": settings.esid_schedule_alliances,
         "corporation": settings.esid_schedule_corporations,
         "character": settings.esid_schedule_characters,
     }
     chosen = {entity: text for entity, text in schedules.items() if entity in settings.entities}
-    runner.start(schedule.plan(chosen, progress_s=PROGRESS_TTY_S if sys.stderr.isatty() else PROGRESS_S))
+    progress_s = PROGRESS_TTY_S if sys.stderr.isatty() else PROGRESS_S
+    runner.start(schedule.plan(chosen, progress_s=progress_s, heal=heals))
     signals.wait_for_stop(stop)
     runner.stop()
     budget.close()
+    store.close()
+
+
+def feed(settings: Settings, stop: Stop) -> None:
+    """Follow the live feed of killmails until `stop`."""
+    # The feed has the main thread, so that an error of our own ends the process, and the supervisor replaces it.
+    threading.Thread(target=signals.wait_for_stop, args=(stop,), name="stop", daemon=True).start()
+    store = parts.open_store(settings)
+    source = parts.open_feed_source(settings, stop)
+    Follower(store, r2z2.feed(), source, stop).run()
+    source.close()
     store.close()
 
 

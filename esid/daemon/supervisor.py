@@ -46,7 +46,7 @@ class Child:
 class Supervisor:
     """Runs the daemon in the foreground until it is told to stop."""
 
-    def __init__(self, settings: Settings, *, with_scheduler: bool = True) -> None:
+    def __init__(self, settings: Settings, *, with_scheduler: bool = True, with_feed: bool = True) -> None:
         self._settings = settings
         signals.block()
         self._listener = _listen(settings.esid_http_listen)
@@ -55,6 +55,8 @@ class Supervisor:
         ]
         if with_scheduler:
             self._children.append(Child("scheduler", partial(children.scheduler, settings)))
+        if with_feed and settings.follows_killmails:
+            self._children.append(Child("feed", partial(children.feed, settings)))
         if self._listener:
             self._children.append(Child("web", partial(children.web, settings, listener=self._listener)))
 

@@ -135,7 +135,7 @@ def _plain_attackers(key: int, found: Any) -> list[Values] | None:
         return None
     columns = list(zip(*rows, strict=True))
     ids = set(chain.from_iterable(columns[2:8]))
-    is_plain = _are_ids(ids) and _fit(columns[8]) and -1e300 < min(columns[10]) and max(columns[10]) < 1e300
+    is_plain = _are_ids(ids) and _fit(columns[8]) and min(columns[10]) > -1e300 and max(columns[10]) < 1e300
     return rows if is_plain else None
 
 
@@ -169,7 +169,7 @@ def _are_ids(values: set[Any]) -> bool:
 
 
 def _fit(values: Any) -> bool:
-    return bool(-TOO_BIG <= min(values) and max(values) < TOO_BIG)
+    return bool(min(values) >= -TOO_BIG and max(values) < TOO_BIG)
 
 
 def _attacker(key: int, seq: int, fields: Fields) -> Values:

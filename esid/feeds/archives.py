@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
-from esid.errors import BadField, NotFound, NotPermitted
+from esid.errors import NotFound, NotPermitted
 from esid.esi.decode import Fields, parse_json
 from esid.feeds.http import Source
 
 EVEREF, ZKILLBOARD = "everef", "zkillboard"
-#: Sources of day archives, the one that is asked first before the other.
-SOURCES = (EVEREF, ZKILLBOARD)
-_NAMES = {EVEREF: re.compile(r"killmails-(\d{4}-\d{2}-\d{2})\.tar\.bz2"), ZKILLBOARD: re.compile(r"(\d{8})\.json")}
+#: Sources of bodies, the one that is asked first before the other; and zKillboard's hashes, whose bodies ESI has.
+SOURCES, HASHES = (EVEREF, ZKILLBOARD), "esi"
+_TAR, _JSON = re.compile(r"killmails-(\d{4}-\d{2}-\d{2})\.tar\.bz2"), re.compile(r"(\d{8})\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +30,10 @@ class Archive:
     name: str
 
 
-class Archives(Protocol):
-    """Both raise NotFound where there is none of that day, and otherwise as `Source.get`."""
-
-    def open(self, source: str, day: dt.date) -> object:
-        """A context with the day's `Archive`."""
-
-    def hashes(self, day: dt.date) -> bytes:
-        """zKillboard's file of ids and hashes."""
-
-
 class Online:
-    """Archives over HTTP. A file is written to disk first, without a name, so that a killed process leaves none behind.
+    """Archives over HTTP; a day without one raises NotFound.
+
+    A file is written to disk first, without a name, so that a killed process leaves none behind.
 
     Args:
         directory: where there is room for a day (at most 1 GiB).
@@ -96,7 +88,8 @@ class Folder:
         if not path.is_dir():
             raise NotPermitted(f"{path} is no folder; --dir takes one with archives in it")
         self._path = path
-        self._files = {source: self._found(source) for source in SOURCES}
+        raw, hashes = self._found(_JSON, in_raw=True), self._found(_JSON, in_raw=False)
+        self._files = {EVEREF: self._found(_TAR, in_raw=False), ZKILLBOARD: raw, HASHES: hashes}
 
     def days(self, source: str) -> list[dt.date]:
         """The days of which the folder has an archive."""
@@ -119,24 +112,21 @@ class Folder:
 
     def hashes(self, day: dt.date) -> bytes:
         """zKillboard's file of ids and hashes."""
-        raw = self._file(self._files[ZKILLBOARD], day)
-        path = raw.parent.parent / raw.name
-        if not path.is_file():
-            raise NotFound(f"{path}, with the hashes of {raw}, is missing", status=404)
-        return path.read_bytes()
+        return self._file(self._files[HASHES], day).read_bytes()
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def _file(self, files: dict[dt.date, Path], day: dt.date) -> Path:
         if day not in files:
             raise NotFound(f"{self._path} has no archive of {day}", status=404)
         return files[day]
 
-    def _found(self, source: str) -> dict[dt.date, Path]:
-        found = {}
-        for path in sorted(self._path.rglob("*")):
-            match = _NAMES[source].fullmatch(path.name)
-            if match and path.is_file() and (source == EVEREF or path.parent.name == "raw") and (day := _day(match[1])):
-                found[day] = path
-        return found
+    def _found(self, name: re.Pattern[str], *, in_raw: bool) -> dict[dt.date, Path]:
+        """Day -> file of one form of name."""
+        files = (path for path in sorted(self._path.rglob("*")) if (path.parent.name == "raw") is in_raw and path.is_file())
+        matches = [(name.fullmatch(path.name), path) for path in files]
+        return {day: path for match, path in matches if match and (day := _day(match[1]))}
 
 
 @contextmanager
@@ -153,6 +143,3 @@ def _day(text: str) -> dt.date | None:
         return dt.date.fromisoformat(text)
     except ValueError:
         return None
-
-
-__all__ = ["EVEREF", "SOURCES", "ZKILLBOARD", "Archive", "Archives", "BadField", "Folder", "Online"]

@@ -39,6 +39,10 @@ _MOST_KNOWN = 250_000
 NAMED = 20
 
 
+#: Killmails, refused members, whether it is the last, and what ended the archive too early.
+_Batch = tuple[list[Body], list[Refused], bool, DamagedArchive | None]
+
+
 class Opener(Protocol):
     """Opens the archive of a day; see `archives`."""
 
@@ -142,8 +146,8 @@ class DayImport:
                 raise damage
         report.error = None
 
-    def _batches(self, found: Iterator[Body | Refused]) -> Iterator[tuple[list[Body], list[Refused], bool, DamagedArchive | None]]:
-        """(killmails, refused members, is it the last, what ended it too early): what was good is never held back."""
+    def _batches(self, found: Iterator[Body | Refused]) -> Iterator[_Batch]:
+        """What was good before the damage is never held back."""
         batch: list[Body] = []
         refused: list[Refused] = []
         rows = 0

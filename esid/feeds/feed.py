@@ -1,4 +1,4 @@
-"""What a feed of killmails is: a cursor, a fetch, a decode. Another feed is one page like `r2z2.py` and a line in `FEEDS`."""
+"""What a feed of killmails is: cursor, fetch, decode. Another feed is one page like `r2z2.py`, named in daemon/children."""
 
 from __future__ import annotations
 

@@ -95,6 +95,7 @@ class Source:
         size = 0
         while chunk := response.raw.read(_CHUNK, decode_content=True):
             size += len(chunk)
+            self._pace.check()
             if size > largest:
                 raise TooLarge(f"{self.host}: the body is larger than {largest >> 20} MiB", status=200, sample=chunk)
             write(chunk)
@@ -116,4 +117,3 @@ class Source:
         if status >= 500 or status < 400:
             raise EsiUnavailable(words, status=status)
         raise Refused(words, status=status)
-

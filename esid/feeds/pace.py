@@ -49,6 +49,11 @@ class Pace:
         if self._stop.wait(wait_s):
             raise Stopping("stopping")
 
+    def check(self) -> None:
+        """Raise Stopping where the process stops: a long answer is not read to its end then."""
+        if self._stop.is_set():
+            raise Stopping("stopping")
+
     def hold(self, seconds: float) -> None:
         """Let nothing leave for so long: the source has asked for it."""
         until = clock.monotonic() + min(seconds, LONGEST_WAIT_S)

@@ -18,8 +18,8 @@ from esid.entities.killmail_body import read
 from esid.errors import BadBody, BadField, NotFound, TooLarge
 from esid.esi.decode import Fields, check_id, parse_json
 from esid.feeds.feed import Feed, Part, Raw
-from esid.feeds.http import Source
 from esid.feeds.hashes import check_hash
+from esid.feeds.http import Source
 from esid.store.cursors import Cursor
 from esid.store.model import Done
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from esid.entities.killmail_body import Body, read
 from esid.errors import BadBody, BadField
-from esid.esi.decode import Fields, parse_json
+from esid.esi.decode import Fields, check_id, parse_json
 from esid.feeds.hashes import check_hash
 from esid.feeds.json_stream import pairs
 from esid.feeds.tar import members
@@ -90,4 +90,4 @@ def _zkillboard(name: str, value: Any, hashes: Mapping[int, str]) -> Body | Refu
 
 
 def _id(text: str) -> int:
-    return Fields("hashes", {"id": int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text}).id("id")
+    return check_id(int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text, "killmail")

@@ -5,7 +5,7 @@ two members for a whole one; here only the end-of-archive mark is the end.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Protocol
 
 from esid.errors import DamagedArchive
 
@@ -16,7 +16,14 @@ _LARGEST = 16 * 1024 * 1024
 _FILES = b"0\0"
 
 
-def members(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
+class Readable(Protocol):
+    """What is read: a file, or a stream that decompresses one."""
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes, or fewer at the end."""
+
+
+def members(stream: Readable) -> Iterator[tuple[str, bytes]]:
     """(name, content) of every file in an uncompressed archive, in order.
 
     Raises:
@@ -34,7 +41,7 @@ def members(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
             yield header[:100].rstrip(b"\0").decode("utf-8", "replace"), content
 
 
-def _read(stream: BinaryIO, size: int) -> bytes:
+def _read(stream: Readable, size: int) -> bytes:
     try:
         data = stream.read(size)
     except (EOFError, OSError) as error:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import peewee
+from peewee import __exception_wrapper__ as _translating  # type: ignore[attr-defined]
 
 from esid.store.connection import Store, marks
 from esid.store.model import utc_text
@@ -35,7 +35,7 @@ def copy(store: Store, table: str, columns: Sequence[str], rows: Sequence[Values
         return
     names = ", ".join(columns)
     cursor = store.database.cursor()
-    with peewee.__exception_wrapper__:
+    with _translating:
         if store.is_sqlite:
             plain = rows if not _has_times(rows[0]) else [_texts(row) for row in rows]
             cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})", plain)

@@ -104,7 +104,7 @@ def reading(store: Store, source: str, day: dt.date) -> Reading | None:
             "SELECT fingerprint, members, killmails, refused, finished FROM archive_imports WHERE source = %s AND day = %s",
             (source, day.isoformat()),
         )
-    return Reading(*rows[0][:4], bool(rows[0][4])) if rows else None
+    return Reading(*rows[0]) if rows else None
 
 
 def note_reading(store: Store, source: str, day: dt.date, how_far: Reading) -> None:

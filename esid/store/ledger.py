@@ -74,6 +74,21 @@ def request(store: Store, seen: Sequence[Seen], *, looked_before: dt.datetime | 
     return store.run(lambda: _request(store, seen, looked_before, clock.now())) if seen else Accepted((), (), ())
 
 
+def reopen(store: Store, entity: str, ids: Sequence[int]) -> None:
+    """Their rows are gone or spoiled although they were done: the next request for them is not answered by "fresh"."""
+
+    def work() -> None:
+        for start in range(0, len(ids), 1000):
+            part = ids[start : start + 1000]
+            store.rows(
+                "UPDATE sync_jobs SET status = 'failed', error = 'its rows are missing', updated_at = %s WHERE "
+                f"entity_type = %s AND entity_id IN ({marks(part)}) AND status = 'completed'",
+                (utc_text(clock.now()), entity, *part),
+            )
+
+    store.run(work)
+
+
 def queued(store: Store, entity: str, ids: Sequence[int], since: dt.datetime) -> None:
     """The broker has confirmed a message for these ids.
 

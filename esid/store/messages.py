@@ -51,7 +51,8 @@ def turn(
             store.rows(f"DELETE FROM messages WHERE owner = %s AND id IN ({marks(acked)})", (owner, *acked))
         if returned:
             store.rows(
-                f"UPDATE messages SET owner = NULL, ready_at = {now_s(store)} WHERE owner = %s AND id IN ({marks(returned)})",
+                f"UPDATE messages SET owner = NULL, ready_at = {now_s(store)} "
+                f"WHERE owner = %s AND id IN ({marks(returned)})",
                 (owner, *returned),
             )
         return _claim(store, queue, owner, wanted, lease_s) if wanted > 0 else []

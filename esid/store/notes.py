@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +27,15 @@ def set_memo(store: Store, name: str, value: str) -> None:
     """Note a value."""
     tail = "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
     store.run(lambda: store.insert("memos", ("name", "value"), [(name, value)], tail))
+
+
+def claim(store: Store, name: str, every_s: float) -> bool:
+    """True for the one caller, of all daemons, that finds that `every_s` seconds have passed since the last claim."""
+    now = clock.now()
+    stamp, before = utc_text(now), utc_text(now - dt.timedelta(seconds=every_s))
+    tail = "ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE memos.value <= %s RETURNING name"
+    sql = f"INSERT INTO memos (name, value) VALUES (%s, %s) {tail}"
+    return bool(store.run(lambda: store.rows(sql, (name, stamp, before))))
 
 
 def use_compatibility_date(store: Store, date: str) -> None:

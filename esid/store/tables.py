@@ -182,4 +182,15 @@ class SchemaMigration(Table):
         table_name = "schema_migrations"
 
 
-TABLES = (SyncJob, DeadLetter, Message, Unbatchable, UnknownField, Memo, FeedCursor, ArchiveImport, KillmailDay, SchemaMigration)
+TABLES = (
+    SyncJob,
+    DeadLetter,
+    Message,
+    Unbatchable,
+    UnknownField,
+    Memo,
+    FeedCursor,
+    ArchiveImport,
+    KillmailDay,
+    SchemaMigration,
+)

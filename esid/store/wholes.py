@@ -168,8 +168,8 @@ def _book(
     for one in batch:
         if one.id in known and (known[one.id] != ("completed", one.argument) or one.id in fresh):
             store.rows(
-                "UPDATE sync_jobs SET status = 'completed', retry_count = 0, error = NULL, due_at = NULL, expires_at = NULL, "
-                "argument = %s, updated_at = %s, changed_at = CASE WHEN %s THEN %s ELSE changed_at END "
+                "UPDATE sync_jobs SET status = 'completed', retry_count = 0, error = NULL, due_at = NULL, "
+                "expires_at = NULL, argument = %s, updated_at = %s, changed_at = CASE WHEN %s THEN %s ELSE changed_at END "
                 "WHERE entity_type = %s AND entity_id = %s",
                 (one.argument, stamp, one.id in fresh, stamp, entity, one.id),
             )
