@@ -71,6 +71,10 @@ class Source:
             headers = response.headers
         return headers.get("ETag") or f"{file.tell()} bytes of {headers.get('Last-Modified', 'an unknown time')}"
 
+    def hold(self, seconds: float) -> None:
+        """Ask this host for nothing for so long, whichever process wants to, also after a restart."""
+        self._pace.hold(seconds)
+
     def close(self) -> None:
         """Close the connection."""
         self._session.close()

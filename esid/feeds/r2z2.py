@@ -71,6 +71,7 @@ class _Reader:
         try:
             body = source.get(f"/ephemeral/{number}.json")
         except NotFound:
+            source.hold(self._after_404_s)
             return self._away(number, cursor.moved_at)
         except TooLarge as error:
             return Part((Raw(f"sequence {number}", error.sample, error),), str(number + 1))
@@ -81,6 +82,7 @@ class _Reader:
                 bodies.append(Raw(f"sequence {older}", source.get(f"/ephemeral/{older}.json")))
             except NotFound:
                 # It has expired: what it said is what stands in the newer file.
+                source.hold(self._after_404_s)
                 return Part(tuple(bodies), str(number + 1), self._after_404_s)
         return Part(tuple(bodies), str(number + 1))
 
@@ -88,8 +90,9 @@ class _Reader:
         """There is no such file: wait. When it stays away, or must have expired, the present is looked up next."""
         if self._away_since is None:
             self._away_since = clock.monotonic()
-            self._is_late = moved_at is not None and (clock.now() - moved_at).total_seconds() > LIFE_S
-            self._head_at = self._away_since + (0.0 if self._is_late else self._stuck_s)
+            self._head_at = self._away_since + self._stuck_s
+        if moved_at is not None and (clock.now() - moved_at).total_seconds() > LIFE_S:
+            self._is_late, self._head_at = True, 0.0
         return Part((), str(number), self._after_404_s)
 
     def _found(self, source: Source, number: int) -> Part | None:
@@ -99,8 +102,9 @@ class _Reader:
         if head <= number and head + _LAG > number:
             return None
         self._away_since = None
+        is_late, self._is_late = self._is_late, False
         self._holes += 1
-        if number < head <= number + FAR and self._holes <= MOST_HOLES and not self._is_late:
+        if number < head <= number + FAR and self._holes <= MOST_HOLES and not is_late:
             return Part((), str(number + 1), news=f"sequence {number} has no file and is passed")
         self._holes = 0
         if head < number:
