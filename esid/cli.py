@@ -282,7 +282,7 @@ def _import(options: argparse.Namespace, chosen: Settings) -> int:
         units = [Unit(options.source, day, options.again) for day in days]
         importing.run(parts.import_parts(chosen, folder), units, processes, bar.advance, on_day)
     if options.json:
-        _print_json([report.as_dict() for report in reports])
+        _print_json([report.as_dict() for report in sorted(reports, key=lambda report: report.day)])
     elif options.source != HASHES:
         print(render.import_summary(reports, bar.rate))
     return int(any(report.error or report.refused for report in reports))
