@@ -8,6 +8,7 @@ position and items, items nest.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, product
@@ -32,6 +33,7 @@ ITEM_COLUMNS = (
 )  # fmt: skip
 
 _MAYBE = (int, type(None))
+_KILLMAIL_TYPES = frozenset((int, *maybe, int, int, float, float, float) for maybe in product(_MAYBE, repeat=6))
 _ATTACKER_TYPES = frozenset((int, int, *ids, int, bool, float) for ids in product(_MAYBE, repeat=6))
 _ITEM_TYPES = frozenset((int, int, type(None), int, int, *amounts, int) for amounts in product(_MAYBE, repeat=2))
 _KNOWN = frozenset(
@@ -90,13 +92,21 @@ def read(key: int, hash_: str, value: Any) -> Body:
     """
     fields = Fields(f"killmail {key}", value)
     victim = fields.object("victim")
-    position = victim.object("position", optional=True)
     attackers = _plain_attackers(key, value.get("attackers"))
     if attackers is None:
         attackers = [_attacker(key, seq, one) for seq, one in enumerate(fields.objects("attackers"))]
-    killmail = (
-        key,
-        hash_,
+    killmail = _plain_killmail(value, victim.value) or _killmail(fields, victim)
+    items = _plain_items(key, victim.value.get("items"))
+    if items is None:
+        items = list(_items(key, victim))
+    unknown = () if _KNOWN.issuperset(value) else tuple(fields.unknown(_KNOWN))
+    return Body((key, hash_, *killmail, len(attackers)), attackers, items, unknown)
+
+
+def _killmail(fields: Fields, victim: Fields) -> Values:
+    """What stands between hash and number of attackers."""
+    position = victim.object("position", optional=True)
+    return (
         fields.time("killmail_time"),
         fields.id("solar_system_id"),
         fields.id("moon_id", optional=True),
@@ -108,12 +118,27 @@ def read(key: int, hash_: str, value: Any) -> Body:
         victim.id("ship_type_id"),
         victim.integer("damage_taken"),
         *(position.number(axis) if position else None for axis in "xyz"),
-        len(attackers),
     )
-    items = _plain_items(key, value["victim"].get("items"))
-    if items is None:
-        items = list(_items(key, victim))
-    return Body(killmail, attackers, items, tuple(fields.unknown(_KNOWN)))
+
+
+def _plain_killmail(value: dict[str, Any], victim: dict[str, Any]) -> Values | None:
+    """The same, where every value is as it must be and the time is in UTC; None where `Fields` has to look."""
+    get, of_victim = value.get, victim.get
+    try:
+        position, text = victim["position"], value["killmail_time"]
+        ids = (
+            value["solar_system_id"], get("moon_id"), get("war_id"), of_victim("character_id"), of_victim("corporation_id"),
+            of_victim("alliance_id"), of_victim("faction_id"), victim["ship_type_id"],
+        )  # fmt: skip
+        rest = victim["damage_taken"], position["x"], position["y"], position["z"]
+        if type(text) is not str or text[-1:] != "Z" or tuple(map(type, (*ids, *rest))) not in _KILLMAIL_TYPES:
+            return None
+        time = dt.datetime.fromisoformat(text)
+    except (KeyError, TypeError, ValueError):
+        return None
+    numbers = rest[1:]
+    is_plain = _are_ids(set(ids)) and _fit(rest[:1]) and min(numbers) > -1e300 and max(numbers) < 1e300
+    return (time, *ids, *rest) if is_plain else None
 
 
 def _plain_attackers(key: int, found: Any) -> list[Values] | None:

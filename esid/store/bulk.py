@@ -23,7 +23,7 @@ _NULL = "None"
 _AT_ONCE = 1000
 
 
-def copy(store: Store, table: str, columns: Sequence[str], rows: Sequence[Values]) -> None:
+def copy(store: Store, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
     """Insert rows that are not there yet.
 
     Texts must be free of tabs, line breaks and backslashes, and not the word None: hashes and names of states are.
@@ -40,9 +40,21 @@ def copy(store: Store, table: str, columns: Sequence[str], rows: Sequence[Values
             plain = rows if not _has_times(rows[0]) else [_texts(row) for row in rows]
             cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})", plain)
         else:
-            text = "\n".join(["\t".join(map(str, row)) for row in rows])
+            # One format for all rows takes half the time of joining the values of each.
+            line = "\t".join(["%s"] * len(columns))
+            text = "\n".join([line % row for row in rows])
             sql = f"COPY {table} ({names}) FROM STDIN WITH (FORMAT text, NULL '{_NULL}')"
             cursor.copy_expert(sql, io.BytesIO(text.encode()))
+
+
+def prefer_indexes(store: Store) -> None:
+    """Until the end of the transaction PostgreSQL looks ids up in their index.
+
+    Its guess without statistics, on tables that have just grown, is that a few hundred ids are most of the table, and it
+    reads all of it for each batch.
+    """
+    if not store.is_sqlite:
+        store.rows("SET LOCAL enable_seqscan = off")
 
 
 def by_id(store: Store, table: str, columns: Sequence[str], ids: Sequence[int]) -> dict[int, list[tuple[Any, ...]]]:

@@ -95,6 +95,7 @@ def _write(
     also: Callable[[], None],
 ) -> Written:
     now = clock.now()
+    bulk.prefer_indexes(store)
     ids = [one.id for one in batch]
     known = _known_jobs(store, layout.entity, ids)
     there, spoiled = _compare(store, layout, batch)

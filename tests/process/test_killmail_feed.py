@@ -110,7 +110,7 @@ class Playing:
             self._pause.wait(1 / RATE)
 
 
-@pytest.mark.timeout(60 + 3 * SECONDS)
+@pytest.mark.timeout(120 + 3 * SECONDS)
 def test_what_the_feed_published_is_in_the_tables_and_esi_was_not_asked(
     reader: Daemon, store: Store, feed: FakeFeed, esi: FakeEsi
 ) -> None:
@@ -129,7 +129,7 @@ def test_what_the_feed_published_is_in_the_tables_and_esi_was_not_asked(
         reader.start(until="feed.reading")
     last = str(feed.publisher.next_sequence)
     wait_until(
-        lambda: cursors.states(store)[0]["position"] == last, 60 + SECONDS, "the end of the feed: " + reader.log[-2000:]
+        lambda: cursors.states(store)[0]["position"] == last, 60 + 2 * SECONDS, "the end of the feed: " + reader.log[-2000:]
     )
     # Then the tables hold what was published, values included; nobody was impolite
     assert mirror.table(store, Killmail) == {
