@@ -15,8 +15,8 @@ test: lint servers
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check esid tests
-	$(BIN)/ruff format --check esid tests
+	$(BIN)/ruff check esid tests bench
+	$(BIN)/ruff format --check esid tests bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg
 

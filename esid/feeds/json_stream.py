@@ -13,6 +13,8 @@ from esid.esi.decode import STRICT
 
 _CHUNK = 256 * 1024
 _BLANKS = " \t\r\n"
+#: What may stand behind a key or a value.
+_ENDS = frozenset(_BLANKS + ":,}")
 
 
 def pairs(stream: BinaryIO) -> Iterator[tuple[str, Any]]:
@@ -63,13 +65,13 @@ class _Text:
         return True
 
     def value(self) -> Any:
-        """The next value. A number may go on in the next chunk, so a value counts once something stands behind it."""
+        """The next value. A number may go on in the next chunk, so a value counts once its end stands behind it."""
         self.next_is("\0")
         while True:
             try:
                 value, end = STRICT.raw_decode(self._text, self._at)
                 length = end - self._at
-                if end < len(self._text) or not self._more():
+                if self._text[end : end + 1] in _ENDS or not self._more():
                     self._at += length
                     return value
             except RecursionError:

@@ -45,7 +45,8 @@ def translated(error: Exception, where: str) -> EsidError:
     text = " | ".join(str(link).strip() for link in _chain(error))
     line = next((part for part in text.splitlines() if part.strip()), type(error).__name__)
     low = text.lower()
-    if "already exists" in low:
+    # A key that "already exists" is no table that does.
+    if "already exists" in low and not isinstance(error, peewee.IntegrityError):
         return SchemaMismatch(f"{where} holds tables of somebody else ({line}); give esid a database of its own")
     if any(sign in low for sign in _DISK_FULL):
         return DatabaseUnavailable(f"disk full: {where} cannot grow; make room, work resumes by itself")

@@ -8,6 +8,7 @@ alone; what is there and differs (a row lost, a value spoiled) is written anew. 
 from __future__ import annotations
 
 import datetime as dt
+import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,8 @@ from esid.store.connection import Store, marks
 from esid.store.model import EntityTable, Row, Seen, Table, utc_text
 from esid.store.upsert import upsert
 
-#: Times that a batch is tried when somebody else writes the same thing at the same moment.
-_ATTEMPTS = 5
+#: Times that a batch is tried when somebody else writes the same thing at the same moment, and seconds between (at most).
+_ATTEMPTS, _WAIT_S = 20, 0.1
 Values = tuple[Any, ...]
 
 
@@ -83,6 +84,7 @@ def write(
             # Somebody else has just written one of them; now it is seen.
             if attempt == _ATTEMPTS or not isinstance(error.__cause__, peewee.IntegrityError):
                 raise
+            clock.sleep(random.uniform(0, _WAIT_S))  # noqa: S311
     raise AssertionError("unreachable")
 
 
