@@ -259,7 +259,7 @@ def _deal_out(source: Path, target: Path) -> int:
     target.mkdir()
     found = Folder(source)
     tars = [(io.BytesIO(), f"2000-01-{number + 1:02}") for number in range(DAYS)]
-    opened = [tarfile.open(fileobj=buffer, mode="w") for buffer, _ in tars]
+    opened = [tarfile.open(fileobj=buffer, mode="w") for buffer, _ in tars]  # noqa: SIM115
     count = 0
     for day in found.days(EVEREF):
         with found.open(EVEREF, day) as archive, bz2.BZ2File(archive.file) as stream:

@@ -69,7 +69,7 @@ def real_mails() -> list[Mail]:
     """Every killmail of the real day archives; [] where they are not at hand."""
     found = []
     for path in sorted(REAL.glob("*.tar.bz2")) if REAL.exists() else ():
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r|bz2") as tar:
             for member in tar:
                 body = json.loads(tar.extractfile(member).read())  # type: ignore[union-attr]
                 hash_ = body.pop("killmail_hash")
