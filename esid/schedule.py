@@ -71,7 +71,7 @@ def plan(schedules: Mapping[str, str], *, progress_s: float, heal: str = "off") 
 def heals_every_s(text: str) -> float:
     """Seconds that must have passed since the last healing of any daemon; a crontab names the moments itself."""
     when = _when(text)
-    # A little less: an interval that is looked at every few minutes would slip by one look each time.
+    # A little less, or an interval that is looked at every hour would slip by an hour each time.
     return 0.95 * when if isinstance(when, float) else CRON_S
 
 
