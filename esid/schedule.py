@@ -7,6 +7,7 @@ that is written once, and due jobs are claimed by an atomic statement, so each i
 from __future__ import annotations
 
 import datetime as dt
+import random
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from esid import clock, log
-from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError
+from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError, Stopping
 from esid.esi.budget import Budget
 from esid.queue.progress import Progress
 from esid.queue.publish import Publisher
@@ -32,6 +33,8 @@ DISPATCH_S, SWEEP_S = 1.0, 60.0
 #: Seconds that an open job is left alone before the sweep takes its message for lost.
 QUIET_S = 300.0
 _EPOCH = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+#: Seconds between looks whether healing is due, and that a moment of a crontab lasts for several daemons.
+LOOK_S, CRON_S = 3600.0, 50.0
 _log = log.get("schedule")
 
 
@@ -39,28 +42,35 @@ _log = log.get("schedule")
 class Planned:
     """A named job: when (an interval in seconds or a crontab expression, UTC) and whether it runs at start too.
 
-    `phase_s` moves the ticks of an interval, so that no two installations ask ESI at the same second.
+    `phase_s` moves the ticks of an interval, so that no two installations ask ESI at the same second; `spread` lets the
+    first run of an interval be at a random moment of it.
     """
 
     name: str
     when: float | str
     at_start: bool = False
     phase_s: float = 0.0
+    spread: bool = False
 
 
-def plan(schedules: Mapping[str, str], *, progress_s: float, phase_s: float = 0.0) -> tuple[Planned, ...]:
+def plan(schedules: Mapping[str, str], *, progress_s: float, phase_s: float = 0.0, heal: str = "off") -> tuple[Planned, ...]:
     """Every job of a daemon.
 
     Args:
         schedules: entity -> its setting (`10m`, a crontab expression, `off`), for the entities that it works on.
         progress_s: seconds between progress lines.
         phase_s: see `phase`.
+        heal: the same for healing. An interval is looked at every hour (whether it is over is in the database), so that
+            a daemon that is started anew each day heals too.
     """
     syncs = [
         Planned(f"sync_{entity}", _when(text), at_start=True, phase_s=phase_s)
         for entity, text in schedules.items()
         if text != "off"
     ]
+    if heal != "off":
+        when = _when(heal)
+        syncs.append(Planned("heal", min(when, LOOK_S) if isinstance(when, float) else when, spread=True))
     return (
         Planned("dispatch", DISPATCH_S, at_start=True),
         Planned("sweep", SWEEP_S),
@@ -69,8 +79,24 @@ def plan(schedules: Mapping[str, str], *, progress_s: float, phase_s: float = 0.
     )
 
 
+def heals_every_s(text: str) -> float:
+    """Seconds that must have passed since the last healing of any daemon; a crontab names the moments itself."""
+    when = _when(text)
+    # A little less, or an interval that is looked at every hour would slip by an hour each time.
+    return 0.95 * when if isinstance(when, float) else CRON_S
+
+
+def _when(text: str) -> float | str:
+    """Seconds of `10m`; a crontab expression as it is."""
+    return duration(text) if text[-1:] in "smhd" and " " not in text else text
+
+
 class Scheduler:
-    """Runs the plan in threads of its process. Ticks that were due while the process was frozen run once, late."""
+    """Runs the plan in threads of its process. Ticks that were due while the process was frozen run once, late.
+
+    Args:
+        others: jobs of a plan that are somebody else's work, by name.
+    """
 
     def __init__(
         self,
@@ -80,7 +106,9 @@ class Scheduler:
         budget: Budget,
         queues: Sequence[str],
         may_run: Callable[[], bool] = lambda: True,
+        others: Mapping[str, Callable[[], None]] | None = None,
     ) -> None:
+        self._others = dict(others or {})
         self._store, self._publisher, self._requests, self._queues = store, publisher, requests, queues
         self._may_run = may_run
         self._progress = Progress(store, budget, queues)
@@ -96,6 +124,9 @@ class Scheduler:
         for job in planned:
             self._planned[job.name] = job
             first = {"next_run_time": clock.now()} if job.at_start else {}
+            if job.spread and isinstance(job.when, float):
+                offset = dt.timedelta(seconds=random.uniform(0, job.when))  # noqa: S311
+                first = {"next_run_time": clock.now() + offset}
             self._scheduler.add_job(self._guarded(job.name), trigger(job), id=job.name, **first)
         self._scheduler.start()
 
@@ -115,13 +146,17 @@ class Scheduler:
                     log.outage(thing).up(wrote=name not in {"dispatch", "progress"})
             except (DatabaseUnavailable, BrokerUnavailable) as error:
                 log.outage("rabbitmq" if isinstance(error, BrokerUnavailable) else "database").down(error)
+            except Stopping:
+                pass
             except EsidError as error:
                 log.event(_log, "schedule.failed", str(error), level=30, job=name)
 
         return run
 
     def _run(self, name: str) -> None:
-        if name == "dispatch":
+        if name in self._others:
+            self._others[name]()
+        elif name == "dispatch":
             dispatch(self._store, self._publisher, self._queues)
         elif name == "sweep":
             recoveries.prune(self._store)
@@ -177,7 +212,3 @@ def phase(installation: str) -> float:
 
 def _begin(job: Planned) -> dt.datetime:
     return _EPOCH + dt.timedelta(seconds=job.phase_s)
-
-
-def _when(text: str) -> float | str:
-    return duration(text) if text[-1:] in "smhd" and " " not in text else text

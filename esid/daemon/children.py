@@ -1,8 +1,9 @@
-"""What runs in the child processes: workers, the scheduler, the status server. Each returns when it was told to stop."""
+"""What runs in the child processes: workers, scheduler, feed, status server. Each returns when it was told to stop."""
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from esid.daemon import parts
 from esid.daemon.life import Life
 from esid.daemon.post import Post
 from esid.errors import EsidError
+from esid.feeds import r2z2
+from esid.feeds.follow import Follower
+from esid.feeds.heal import Healing
 from esid.queue.actors import Work, declare_actors
 from esid.queue.broker import SLOW, queue_name
 from esid.queue.database import DatabaseBroker
@@ -96,6 +100,8 @@ def scheduler(settings: Settings, life: Life, *, with_syncs: bool = True) -> Non
     budget = parts.open_budget(settings)
     publisher = parts.open_publisher(settings, store)
     requests = parts.open_requests(settings, store)
+    heals = settings.esid_schedule_heal if settings.follows_killmails else "off"
+    healing = Healing(store, lambda: parts.open_healer(settings, store, requests, life.stop), schedule.heals_every_s(heals))
     schedules = {
         "alliance": settings.esid_schedule_alliances,
         "corporation": settings.esid_schedule_corporations,
@@ -106,9 +112,10 @@ def scheduler(settings: Settings, life: Life, *, with_syncs: bool = True) -> Non
 
     def start(queues: Sequence[str]) -> schedule.Scheduler:
         """A scheduler of some queues, running."""
-        runner = schedule.Scheduler(store, publisher, requests, budget, queues, lead.holds)
+        runner = schedule.Scheduler(store, publisher, requests, budget, queues, lead.holds, {"heal": healing.run})
         chosen = {entity: text for entity, text in schedules.items() if with_syncs and entity in queues}
-        runner.start(schedule.plan(chosen, progress_s=progress_s, phase_s=_phase_s(store)))
+        heal = heals if with_syncs and "killmail" in queues else "off"
+        runner.start(schedule.plan(chosen, progress_s=progress_s, phase_s=_phase_s(store), heal=heal))
         return runner
 
     post = Post(lead, start, settings.entities)
@@ -116,6 +123,30 @@ def scheduler(settings: Settings, life: Life, *, with_syncs: bool = True) -> Non
     life.wait_for_stop(store, every_second=post.look)
     post.leave()
     budget.close()
+    store.close()
+
+
+def feed(settings: Settings, life: Life) -> None:
+    """Follow the live feed of killmails until a stop. An error of our own ends the process, and it is replaced."""
+    store = parts.open_store(settings)
+    source = parts.open_feed_source(settings, life.stop)
+    broken: list[BaseException] = []
+
+    def follow() -> None:
+        try:
+            Follower(store, r2z2.feed(), source, life.stop).run()
+        except BaseException as error:  # noqa: BLE001
+            broken.append(error)
+
+    def look() -> None:
+        if broken:
+            raise broken[0]
+
+    thread = threading.Thread(target=follow, name="feed", daemon=True)
+    thread.start()
+    life.wait_for_stop(store, every_second=look)
+    thread.join(WORKER_STOP_S)
+    source.close()
     store.close()
 
 

@@ -10,7 +10,7 @@ from esid.errors import EsidError
 from esid.esi.budget import Budget
 from esid.esi.snapshot import snapshot
 from esid.queue.broker import Queue
-from esid.store import dead_letters, ledger, notes
+from esid.store import cursors, days, dead_letters, ledger, notes
 from esid.store.connection import Store
 
 STATES = ("pending", "processing", "completed", "failed")
@@ -36,6 +36,8 @@ def collect(store: Store, broker: Queue, budget: Budget) -> dict[str, Any]:
         "oldest_open_s": {
             name: round((now - time).total_seconds(), 1) for name, time in ledger.oldest_open(store, names).items()
         },
+        "feeds": cursors.states(store),
+        "killmail_days": days.latest(store),
         "dead_letters": [
             {"entity": entity, "reason": reason, "count": count} for entity, reason, count in dead_letters.reasons(store)
         ],
