@@ -24,8 +24,8 @@ fault: lint servers
 	$(BIN)/python -m pytest -m long -n $(TEST_JOBS) --dist worksteal -rA tests/fault
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check esid tests
-	$(BIN)/ruff format --check esid tests
+	$(BIN)/ruff check esid tests bench
+	$(BIN)/ruff format --check esid tests bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg
 

@@ -3,10 +3,11 @@
 Exit codes
 ----------
 0    done
-1    `esid enqueue --wait` or `esid sync --wait`: some ids failed (see `esid dead list`)
+1    `esid enqueue --wait` or `esid sync --wait`: some ids failed (see `esid dead list`); `esid import`, `esid heal`:
+     some days or killmails could not be had (each is named), the others are there
 2    what was typed cannot be meant
 65   the database's schema is older or newer, or the file is damaged
-69   database, RabbitMQ or the status server's address cannot be had
+69   database, RabbitMQ, the status server's address or a source of killmails cannot be had
 70   an error of our own, or a child process that would not stay alive
 75   another daemon runs on this database file
 77   a file or directory cannot be read or written
@@ -18,19 +19,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime as dt
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
-from esid import __version__, clock, log, plan, render, schedule, settings
+from esid import __version__, clock, log, plan, render, schedule, settings, typed
+from esid.clock import Stop
 from esid.daemon import lock, parts
 from esid.daemon.supervisor import Supervisor
 from esid.entities import BY_NAME, ENTITIES, MIRRORED
-from esid.entities.killmail import HASH
-from esid.errors import EsidError, UsageError
+from esid.errors import EsidError, EsiError, Held, SourceUnavailable, UsageError
+from esid.feeds import importing, links
+from esid.feeds.archives import EVEREF, HASHES, SOURCES, Folder
+from esid.feeds.importing import Unit
 from esid.queue.broker import PERSON
 from esid.queue.progress import PLURALS
 from esid.settings import Settings, nearest
@@ -38,24 +42,11 @@ from esid.store import dead_letters, ledger, migrate, show
 from esid.store.connection import Store
 from esid.store.dead_letters import DeadLetter, Filter
 from esid.store.ledger import Accepted
+from esid.typed import Parser
 from esid.web import status, timetable
 
 _ENTITY_NAMES = [entity.name for entity in MIRRORED]
 _SYNC_NAMES = [PLURALS[entity.name] for entity in MIRRORED if entity.name != "killmail"]
-
-
-class _Parser(argparse.ArgumentParser):
-    """Errors are one line, with the nearest word that would have been right; no option may be shortened."""
-
-    def __init__(self, **more: Any) -> None:
-        super().__init__(allow_abbrev=False, **more)
-
-    def error(self, message: str) -> NoReturn:
-        typed = message.partition("invalid choice: '")[2].partition("'")[0]
-        unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0]
-        known = [word for action in self._actions for word in (*(action.choices or ()), *action.option_strings)]
-        hint = nearest(typed or unknown, [str(word) for word in known]) if typed or unknown else ""
-        raise UsageError(f"{message}{hint} (see `{self.prog} --help`)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,8 +88,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="esid", description="Keeps a local database equal to EVE Online's public ESI data.")
-    commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND", parser_class=_Parser)
+    parser = Parser(prog="esid", description="Keeps a local database equal to EVE Online's public ESI data.")
+    commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND", parser_class=Parser)
 
     def add(name: str, command: Callable[..., int], help_: str, example: str) -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = commands.add_parser(
@@ -116,13 +107,15 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="start no syncs by itself; on PostgreSQL another daemon does, and retries too",
     )
-    run.add_argument("--no-feed", action="store_true", help="read no killmail feed (this release reads none)")
+    run.add_argument("--no-feed", action="store_true", help="read no killmail feed; another daemon on the database does")
 
     enqueue = add(
         "enqueue", _enqueue, "Ask for ids.", "esid enqueue character 12345678\n         esid enqueue killmail - < ids"
     )
     enqueue.add_argument("entity", choices=_ENTITY_NAMES, metavar="ENTITY", help=", ".join(_ENTITY_NAMES))
-    enqueue.add_argument("ids", nargs="+", metavar="ID", help="ids (a killmail is ID:HASH), or - for standard input")
+    enqueue.add_argument(
+        "ids", nargs="+", metavar="ID", help="ids (a killmail is ID:HASH or a link to it), or - for standard input"
+    )
 
     sync = add("sync", _sync, "Start a full sync.", "esid sync all --wait")
     sync.add_argument("what", choices=[*_SYNC_NAMES, "all"], metavar="WHAT", help=", ".join([*_SYNC_NAMES, "all"]))
@@ -130,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         waiting.add_argument("--wait", action="store_true", help="wait until it is done, with a progress bar")
         waiting.add_argument("--json", action="store_true", help="print the result as JSON")
 
+    _add_sources(add)
     state = add("status", _status, "Show queues, ledger, limits and dead letters.", "esid status --watch")
     state.add_argument("--json", action="store_true", help="print everything as JSON")
     state.add_argument("--watch", action="store_true", help="again every 2 seconds")
@@ -156,6 +150,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_sources(add: Callable[..., argparse.ArgumentParser]) -> None:
+    example = "esid import killmails --from 2021-11-29 --to 2021-12-03"
+    bring = add(
+        "import", _import, "Import killmails from day archives; again is harmless, and goes on where it stopped.", example
+    )
+    bring.add_argument("what", choices=["killmails"], metavar="WHAT", help="killmails")
+    bring.add_argument("--from", dest="first", metavar="DAY", help="the first day")
+    bring.add_argument("--to", dest="last", metavar="DAY", help="the last day (default: the first)")
+    bring.add_argument("--dir", metavar="PATH", help="a folder with archives, instead of the network")
+    help_ = "everef: archives of EVE Ref (default); zkillboard: its raw files; esi: its hashes, bodies from ESI"
+    bring.add_argument("--source", choices=[*SOURCES, HASHES], default=EVEREF, metavar="SOURCE", help=help_)
+    bring.add_argument("--processes", metavar="N", help="processes (default: one for each core)")
+    bring.add_argument("--again", action="store_true", help="read archives again that were read to their end")
+    heal = add(
+        "heal",
+        _heal,
+        "Compare killmails by day with zKillboard's totals and fetch what is missing.",
+        "esid heal --since 2026-10-01",
+    )
+    heal.add_argument("--since", metavar="AGE|DATE", help="every day since then (default: 14d)")
+    for command in (bring, heal):
+        command.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
 def _add_dead(add: Callable[..., argparse.ArgumentParser]) -> None:
     dead = add("dead", _dead, "List, show, retry or drop dead letters.", "esid dead retry --reason unavailable")
     dead.add_argument("verb", choices=["list", "show", "retry", "drop"], metavar="VERB", help="list, show, retry, drop")
@@ -174,16 +192,16 @@ def _run_daemon(options: argparse.Namespace, chosen: Settings) -> int:
     chosen = _override(options, chosen)
     settings.check_contact(chosen)
     log.set_up(chosen.esid_log_level, chosen.esid_log_format)
-    return Supervisor(chosen, with_scheduler=not options.no_scheduler).run()
+    return Supervisor(chosen, with_scheduler=not options.no_scheduler, with_feed=not options.no_feed).run()
 
 
 def _override(options: argparse.Namespace, chosen: Settings) -> Settings:
     """The settings with what was typed on top, checked like any setting."""
-    typed = {"WORKER_TYPES": options.actors, "ESID_PROCESSES": options.processes, "ESID_THREADS": options.threads}
+    given = {"WORKER_TYPES": options.actors, "ESID_PROCESSES": options.processes, "ESID_THREADS": options.threads}
     flags = {"WORKER_TYPES": "--actors", "ESID_PROCESSES": "--processes", "ESID_THREADS": "--threads"}
     changes = {}
     for setting in settings.TABLE:
-        if (text := typed.get(setting.name)) is not None:
+        if (text := given.get(setting.name)) is not None:
             try:
                 changes[setting.field] = setting.parse(text)
             except ValueError as error:
@@ -192,10 +210,12 @@ def _override(options: argparse.Namespace, chosen: Settings) -> Settings:
 
 
 def _enqueue(options: argparse.Namespace, chosen: Settings) -> int:
-    wanted = [_wanted(options.entity, token) for token in _tokens(options.ids)]
+    wanted = [typed.wanted(options.entity, token) for token in typed.tokens(options.ids)]
     if not wanted:
         raise UsageError("no ids were given")
     store = parts.ready_store(chosen)
+    if options.entity == "killmail":
+        wanted = list(links.with_hashes(store, lambda: parts.open_zkillboard(chosen), wanted))
     total, failed = Accepted((), (), ()), _failed(store, [options.entity])
     for part in parts.open_requests(chosen, store).enqueue(BY_NAME[options.entity], wanted):
         total = Accepted(total.queued + part.queued, total.pending + part.pending, total.fresh + part.fresh)
@@ -230,13 +250,21 @@ def _sync(options: argparse.Namespace, chosen: Settings) -> int:
 
 def _status(options: argparse.Namespace, chosen: Settings) -> int:
     store = parts.ready_store(chosen)
-    broker = parts.open_publisher(chosen, store).broker
-    budget = parts.open_budget(chosen)
+    sources = status.Sources(
+        store,
+        parts.open_publisher(chosen, store).broker,
+        parts.open_budget(chosen),
+        parts.schedules(chosen),
+        parts.installation(store),
+        chosen.entities,
+    )
+    in_place = options.watch and sys.stdout.isatty()
     while True:
-        state = status.collect(store, broker, budget)
+        state = status.collect(sources)
         state["daemon"] = lock.holder(parts.lock_path(chosen))
         text = json.dumps(state, indent=2, default=str) if options.json else "\n".join(render.status(state))
-        print(("\033[H\033[2J" if options.watch and sys.stdout.isatty() else "") + text, flush=True)
+        # Drawn over the last one, line by line: a cleared screen would flicker.
+        print("\033[H" + text.replace("\n", "\033[K\n") + "\033[K\n\033[J" if in_place else text, flush=True)
         if not options.watch:
             return 0
         clock.sleep(2)
@@ -261,6 +289,67 @@ def _schedule(options: argparse.Namespace, chosen: Settings) -> int:
     return 0
 
 
+def _import(options: argparse.Namespace, chosen: Settings) -> int:
+    first, last = (
+        typed.day(f"--{name}", text) if text else None for name, text in (("from", options.first), ("to", options.last))
+    )
+    processes = typed.count("--processes", options.processes, 64) if options.processes else os.cpu_count() or 1
+    folder = Folder(Path(options.dir)) if options.dir else None
+    days = parts.days_to_import(options.source, first, last, folder)
+    if folder is None:
+        settings.check_contact(chosen, chosen.esid_archive_url, chosen.esid_feed_url)
+    log.set_up("WARNING", chosen.esid_log_format)
+    store = parts.ready_store(chosen)
+    expected = parts.expected_killmails(chosen, options.source, days, folder)
+    bar, reports = Bar(expected), list[Any]()
+
+    def on_day(report: Any) -> None:
+        reports.append(report)
+        bar.clear()
+        if not options.json:
+            _print_lines(render.day_report(report))
+
+    if options.source == HASHES:
+        parts.ask_days(chosen, store, days, folder, on_day)
+        store.close()
+    else:
+        # No connection may cross the fork into the processes that import.
+        store.close()
+        units = [Unit(options.source, day, options.again) for day in days]
+        importing.run(parts.import_parts(chosen, folder), units, processes, bar.advance, on_day)
+    if options.json:
+        _print_json([report.as_dict() for report in sorted(reports, key=lambda report: report.day)])
+    elif options.source != HASHES:
+        print(render.import_summary(reports, bar.rate))
+    return int(any(report.error or report.refused for report in reports))
+
+
+def _heal(options: argparse.Namespace, chosen: Settings) -> int:
+    settings.check_contact(chosen, chosen.esid_archive_url, chosen.esid_feed_url)
+    log.set_up("WARNING", chosen.esid_log_format)
+    store = parts.ready_store(chosen)
+    bar = Bar(None)
+    healer = parts.open_healer(chosen, store, parts.open_requests(chosen, store), Stop(), progress=bar.advance)
+
+    def on_day(healed: Any) -> None:
+        bar.clear()
+        if not options.json:
+            _print_lines(render.healed(healed))
+
+    try:
+        days = healer.run(typed.since(options.since).date() if options.since else None, on_day)
+    except (EsiError, Held) as error:
+        raise SourceUnavailable(f"the totals of killmails by day cannot be had: {error}; try again later") from None
+    finally:
+        healer.close()
+    if options.json:
+        _print_json([day.as_dict() for day in days])
+    elif not days:
+        print("no day lacks a killmail")
+    store.close()
+    return int(any(day.missing for day in days))
+
+
 def _purge(options: argparse.Namespace, chosen: Settings) -> int:
     for name in options.entities:
         if name not in _ENTITY_NAMES:
@@ -279,10 +368,10 @@ def _purge(options: argparse.Namespace, chosen: Settings) -> int:
 
 def _dead(options: argparse.Namespace, chosen: Settings) -> int:
     wanted = Filter(
-        ids=tuple(_id(token) for token in options.ids),
+        ids=tuple(typed.id_of(token) for token in options.ids),
         entity=options.entity,
         reason=options.reason,
-        since=_since(options.since) if options.since else None,
+        since=typed.since(options.since) if options.since else None,
     )
     if options.verb in {"retry", "drop"} and wanted == Filter() and not options.all:
         raise UsageError(f"`esid dead {options.verb}` of which: name numbers or a filter, or say --all")
@@ -302,7 +391,7 @@ def _dead(options: argparse.Namespace, chosen: Settings) -> int:
 
 
 def _show(options: argparse.Namespace, chosen: Settings) -> int:
-    key = _id(options.id.partition(":")[0])
+    key = typed.id_of(options.id.partition(":")[0])
     store = parts.ready_store(chosen)
     rows = show.rows_of(store, BY_NAME[options.entity].tables, key)
     job = ledger.job(store, options.entity, key)
@@ -337,45 +426,7 @@ def _config(options: argparse.Namespace, chosen: Settings) -> int:
     return 0
 
 
-# -- what was typed
-
-
-def _tokens(ids: Sequence[str]) -> Iterator[str]:
-    for text in ids:
-        if text == "-":
-            sys.stdin.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-            yield from (word for line in sys.stdin for word in line.split())
-        else:
-            yield text
-
-
-def _wanted(entity: str, token: str) -> tuple[int, str | None]:
-    if entity != "killmail":
-        return _id(token), None
-    key, _, hash_ = token.partition(":")
-    if not hash_:
-        raise UsageError(f"{token!r}: a killmail is asked by id and hash: ID:HASH")
-    if not HASH.fullmatch(hash_.lower()):
-        raise UsageError(f"{token!r}: a killmail's hash is 40 hexadecimal digits")
-    return _id(key), hash_.lower()
-
-
-def _id(token: str) -> int:
-    if not (token.isascii() and token.isdigit() and len(token) <= 19 and 0 < int(token) < 2**63):
-        raise UsageError(f"{token[:60]!r} is not an id: a whole number from 1 to 9223372036854775807")
-    return int(token)
-
-
-def _since(text: str) -> dt.datetime:
-    try:
-        return clock.now() - dt.timedelta(seconds=settings.duration(text))
-    except (OverflowError, ValueError):
-        pass
-    try:
-        time = dt.datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"--since {text!r} is neither an age like 2d or 12h nor a date like 2026-11-24") from None
-    return time if time.tzinfo else time.replace(tzinfo=dt.UTC)
+# -- asking back
 
 
 def _confirmed(question: str) -> bool:
@@ -417,6 +468,30 @@ def _known(store: Store, names: Sequence[str]) -> int:
 def _failed(store: Store, names: Sequence[str]) -> int:
     counts = ledger.counts(store)
     return sum(counts.get(name, {}).get("failed", 0) for name in names)
+
+
+class Bar:
+    """Killmails as they come, drawn over itself; nothing where standard error is no terminal."""
+
+    def __init__(self, expected: int | None) -> None:
+        self._expected, self._done, self._started = expected, 0, clock.monotonic()
+
+    @property
+    def rate(self) -> float:
+        """Killmails a second since the beginning."""
+        return self._done / max(0.001, clock.monotonic() - self._started)
+
+    def advance(self, killmails: int) -> None:
+        """So many more are written."""
+        self._done += killmails
+        if sys.stderr.isatty():
+            words = render.killmail_bar(self._done, self._expected, self.rate)
+            print(f"\r\033[K{words}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Make room for a line."""
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def _draw_bar(done: int, known: int, rate: float) -> None:

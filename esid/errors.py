@@ -6,6 +6,7 @@ EsidError                     exit 70
 ├── AlreadyRunning            exit 75   another daemon holds this database file
 ├── NotPermitted              exit 77   a file or directory cannot be written
 ├── AddressInUse              exit 69   the status server's port is taken
+├── SourceUnavailable         exit 69   zKillboard or EVE Ref does not answer
 ├── StoreError                exit 70
 │   ├── DatabaseUnavailable   exit 69   work pauses, nothing is counted as an attempt
 │   ├── DatabaseRefused       exit 78   wrong password, user or database name
@@ -15,6 +16,7 @@ EsidError                     exit 70
 │   ├── BrokerUnavailable     exit 69   work pauses, nothing is counted as an attempt
 │   ├── BrokerRefused         exit 78   wrong user, password or virtual host
 │   └── QueueMismatch         exit 78   a queue of that name exists with other arguments
+├── DamagedArchive            exit 65   a day archive ends too early or holds what is none
 ├── Stopping                            the daemon stops: work goes back, no attempt is counted
 ├── Held                                the budget is closed: work waits, no attempt is counted
 └── EsiError                            one id could not be fetched
@@ -27,6 +29,8 @@ EsidError                     exit 70
 """
 
 from __future__ import annotations
+
+import reprlib
 
 DAY_S = 86_400.0
 
@@ -64,6 +68,12 @@ class NotPermitted(EsidError):
 
 class AddressInUse(EsidError):
     """The status server cannot listen where it was told to."""
+
+    exit_code = 69
+
+
+class SourceUnavailable(EsidError):
+    """A source of killmails beside ESI does not answer. It may come back by itself."""
 
     exit_code = 69
 
@@ -116,6 +126,12 @@ class QueueMismatch(QueueError):
     """A queue of our name exists with other arguments."""
 
     exit_code = 78
+
+
+class DamagedArchive(EsidError):
+    """A day archive ends too early or is no archive. What was read before stands."""
+
+    exit_code = 65
 
 
 class Stopping(EsidError):
@@ -205,5 +221,8 @@ class Refused(EsiError):
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = reprlib.repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

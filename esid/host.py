@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 import socket
 from pathlib import Path
 
 NAME = socket.gethostname()
+_PR_SET_PDEATHSIG = 1
 
 
 def started_at(pid: int) -> float:
@@ -25,3 +29,10 @@ def started_at(pid: int) -> float:
 def is_alive(pid: int) -> bool:
     """True while a process runs."""
     return started_at(pid) > 0
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this child when its parent dies; ends at once when that has happened already."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)

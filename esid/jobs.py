@@ -9,7 +9,7 @@ from esid import log
 from esid.entities import MIRRORED
 from esid.queue.publish import Publisher
 from esid.queue.requests import Requests, sweep
-from esid.store import recoveries, ticks
+from esid.store import processes, recoveries, samples, ticks
 from esid.store.connection import Store
 
 #: Seconds that an open job is left alone before the sweep takes its message for lost.
@@ -44,9 +44,13 @@ def works(
             log.event(_log, "schedule.swept", "jobs without a message are published again", jobs=count)
         return f"{count:,} jobs without a message were published again" if count else "no message was lost"
 
+    def cleaned_up() -> str:
+        processes.prune(store)
+        return f"{ticks.prune(store):,} ticks and {samples.prune(store):,} samples were forgotten"
+
     return {
         **{f"sync_{entity}": partial(sync, entity) for entity in ("alliance", "corporation", "character")},
         "refresh_character": refresh,
         "sweep": swept,
-        "clean_up": lambda: f"{ticks.prune(store):,} old ticks were forgotten",
+        "clean_up": cleaned_up,
     }

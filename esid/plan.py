@@ -34,7 +34,8 @@ class Job:
     Attributes:
         setting: the attribute of `Settings` that says when.
         queue: the entity's queue that it fills; "" where it serves all of them.
-        asks_esi: True where its ticks lead to requests at once: it keeps out of ESI's downtime, and runs at start too.
+        asks_esi: True where its ticks lead to requests at once: it keeps out of ESI's downtime.
+        runs_at_start: it runs when a scheduler starts, whatever its times.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Job:
     words: str
     queue: str = ""
     asks_esi: bool = True
+    runs_at_start: bool = True
 
 
 JOBS: tuple[Job, ...] = (
@@ -49,8 +51,9 @@ JOBS: tuple[Job, ...] = (
     Job("sync_corporation", "esid_schedule_corporations", "corporations that are due", "corporation"),
     Job("sync_character", "esid_schedule_characters", "characters whose details are due", "character"),
     Job("refresh_character", "esid_schedule_affiliations", "affiliations of characters, 1000 a request", "character"),
-    Job("sweep", "esid_schedule_sweep", "work whose message was lost", asks_esi=False),
-    Job("clean_up", "esid_schedule_clean_up", "old ticks and samples are deleted", asks_esi=False),
+    Job("heal", "esid_schedule_heal", "killmails by day compared with zKillboard", "killmail", runs_at_start=False),
+    Job("sweep", "esid_schedule_sweep", "work whose message was lost", asks_esi=False, runs_at_start=False),
+    Job("clean_up", "esid_schedule_clean_up", "old ticks and samples are deleted", asks_esi=False, runs_at_start=False),
 )
 BY_NAME = {job.name: job for job in JOBS}
 
@@ -94,7 +97,7 @@ def planned(job: Job, text: str, installation: str) -> Planned:
     # Not for secrets: it spreads installations over time.
     drawn = random.Random(f"{installation}/{job.name}/{text}")  # noqa: S311
     offset_s = draw(drawn, when) if isinstance(when, float) else float(drawn.randint(1, 59))
-    return Planned(job.name, when, offset_s, is_quiet=job.asks_esi, at_start=job.asks_esi)
+    return Planned(job.name, when, offset_s, is_quiet=job.asks_esi, at_start=job.runs_at_start)
 
 
 def interval_s(text: str) -> float | None:

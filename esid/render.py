@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from esid.feeds.day import Report
+from esid.feeds.heal import Healed
 from esid.queue.progress import span
 from esid.store.dead_letters import DeadLetter
 from esid.store.ledger import Accepted
@@ -31,6 +33,44 @@ def bar(done: int, known: int, rate: float) -> str:
     return f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {done:,} of {known:,}{ends}"
 
 
+def killmail_bar(done: int, expected: int | None, rate: float) -> str:
+    """The same for killmails; `expected` is None where nobody knows how many there will be."""
+    if expected is None:
+        return f"{done:,} killmails  {rate:.0f}/s"
+    known = max(done, expected)
+    return bar(done, known, rate).replace("/s", " killmails/s")
+
+
+def day_report(report: Report | Healed) -> Iterator[str]:
+    """What became of one day of an import."""
+    if isinstance(report, Healed):
+        yield from healed(report)
+        return
+    words = [f"{report.killmails:,} killmails", f"{report.new:,} new"]
+    words += [f"{report.repaired:,} written anew"] if report.repaired else []
+    words += [f"{report.refused:,} members refused"] if report.refused else []
+    yield f"{report.day}  " + ("read before" if report.skipped else ", ".join(words))
+    if report.error:
+        yield f"{report.day}  not read to its end: {report.error}"
+    yield from (f"{report.day}  refused {one}" for one in report.named)
+
+
+def import_summary(reports: Sequence[Report], rate: float) -> str:
+    """One line for a whole import."""
+    killmails, new = sum(one.killmails for one in reports), sum(one.new for one in reports)
+    ends = f", {rate:,.0f} killmails/s" if killmails else ""
+    return f"{len(reports):,} days: {killmails:,} killmails, {new:,} new{ends}"
+
+
+def healed(one: Healed) -> Iterator[str]:
+    """What became of one day of healing."""
+    words = [f"have {one.have:,} of {one.expected:,}", f"{one.fetched:,} fetched from archives"]
+    words += [f"{one.asked:,} asked of ESI"] if one.asked else []
+    words += [f"{one.missing:,} still missing"] if one.missing else []
+    yield f"{one.day}  " + ", ".join(words)
+    yield from (f"{one.day}  {error}" for error in one.errors)
+
+
 def status(state: dict[str, Any]) -> Iterator[str]:
     """Everything that `esid status` knows."""
     queues = state["queues"]
@@ -50,8 +90,50 @@ def status(state: dict[str, Any]) -> Iterator[str]:
         oldest = state["oldest_open_s"].get(name)
         cells = "".join(f"{by_status[one]:>12,}" for one in STATES)
         yield f"  {name:<24}{cells}{span(oldest) if oldest is not None else '-':>14}"
+    yield from _freshness(state["freshness"])
+    yield from _throughput(state["throughput"])
+    yield from _processes(state["processes"])
+    yield ""
+    yield "Schedule (esid schedule)"
+    yield from ("  " + line for line in timetable(state["schedule"]))
+    yield from _killmails(state["feeds"], state["killmail_days"])
     yield from _counts("Dead letters (esid dead list)", state["dead_letters"], "reason")
     yield from _counts("Fields of ESI that this release does not know", state["unknown_fields"], "field")
+
+
+def _freshness(freshness: dict[str, dict[str, Any]]) -> Iterator[str]:
+    yield ""
+    yield f"{'Freshness':<26}{'known':>12}{'not due':>12}{'share':>12}{'oldest look':>14}"
+    for name, one in freshness.items():
+        share = "-" if one["share"] is None else f"{100 * one['share']:.1f} %"
+        oldest = "-" if one["oldest_s"] is None else span(one["oldest_s"])
+        yield f"  {name:<24}{one['known']:>12,}{one['fresh']:>12,}{share:>12}{oldest:>14}"
+
+
+def _throughput(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield ""
+    yield f"{'Throughput':<26}" + "".join(f"{'last ' + str(row['minutes']) + ' min':>14}" for row in rows)
+    for key, words in (
+        ("ids_per_s", "ids a second"),
+        ("failed_per_s", "failed a second"),
+        ("requests_per_s", "requests a second"),
+    ):
+        yield f"  {words:<24}" + "".join(f"{'-' if row[key] is None else format(row[key], '.2f'):>14}" for row in rows)
+
+
+def _processes(living: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield ""
+    yield "Processes" if living else "Processes   none was heard of in the last 30 s"
+    for one in living:
+        works = [f"{work['entity']} {work['id']}{_more(work)}" for work in one["doing"]]
+        rest = [f"{len(works) - 4} more"] if len(works) > 4 else []
+        doing = ", ".join(works[:4] + rest) or ("idle" if one["kind"] == "worker" else "")
+        yield f"  {one['kind']:<12}{one['name']:<32}up {span(one['up_s']):<12}{doing}".rstrip()
+
+
+def _more(work: dict[str, Any]) -> str:
+    more = f" and {work['ids'] - 1} more" if work["ids"] > 1 else ""
+    return f"{more} for {span(work['for_s'])}"
 
 
 def timetable(jobs: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -139,6 +221,20 @@ def _breaker(breaker: dict[str, Any]) -> Iterator[str]:
     yield f"  breaker                 {breaker['state']:>12} ({words}{since})"
     for path in breaker["routes"]:
         yield f"  route away              {path:>12}"
+
+
+def _killmails(feeds: Sequence[dict[str, Any]], by_day: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for feed in feeds:
+        moved = "never read" if feed["moved_s"] is None else f"moved {span(feed['moved_s'])} ago"
+        reader = f"read by {feed['reader']}" if feed["reader"] else "read by nobody"
+        yield ""
+        yield f"Feed {feed['name']:<20} at {feed['position'] or '-'}, {moved}, {reader}"
+    if by_day:
+        yield ""
+        yield f"{'Killmails by day':<26}{'have':>12}{'expected':>12}{'missing':>12}"
+    for day in by_day:
+        cells = ("-" if day[name] is None else f"{day[name]:,}" for name in ("have", "expected", "missing"))
+        yield f"  {day['day']:<24}" + "".join(f"{cell:>12}" for cell in cells)
 
 
 def _counts(title: str, rows: Sequence[dict[str, Any]], what: str) -> Iterator[str]:

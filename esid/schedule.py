@@ -16,12 +16,15 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from esid import clock, log
 from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError, Stopping
-from esid.plan import DISPATCH_S, Planned, Ticks, last_due
+from esid.plan import DISPATCH_S, Planned, Ticks, last_due, next_due
 from esid.store import ticks
 from esid.store.connection import Store
 
 #: Seconds after which a job is tried again that the database or the broker has kept from running.
 AGAIN_S = 5.0
+#: Seconds after which a job that has failed is tried again, where its next tick is later than that; and in which a job
+#: that has never run is run at the latest.
+FAILED_S, FIRST_S = 3600.0, 3600.0
 #: Seconds by which the wall clock must differ from the monotonic one to have been set.
 SET_S = 1.0
 #: A job: does its work and says in words what it did.
@@ -96,8 +99,14 @@ class Scheduler:
         for job in self._planned.values():
             due = last_due(job, clock.now())
             is_late = due is not None and job.name in newest and newest[job.name].due_at < due
-            if not job.at_start and (is_late or job.name in died):
+            if job.at_start:
+                continue
+            if is_late or job.name in died:
                 self._once(job, clock.now(), "late")
+            elif job.name not in newest:
+                # A daemon that is started anew each day would never see the tick of a daily job.
+                first_s = min(job.offset_s % FIRST_S, job.when if isinstance(job.when, float) else FIRST_S)
+                self._once(job, clock.now() + dt.timedelta(seconds=first_s), "first")
 
     def _once(self, job: Planned, at: dt.datetime, kind: str) -> None:
         self._scheduler.add_job(self._at_once(job), next_run_time=at, id=f"{job.name}/{kind}", replace_existing=True)
@@ -158,11 +167,19 @@ class Scheduler:
             except EsidError as error:
                 self._open.pop(name, None)
                 log.event(_log, "schedule.failed", str(error), level=30, job=name)
+                self._try_failed_again(name)
             except Exception:
                 self._open.pop(name, None)
                 raise
 
         return run
+
+    def _try_failed_again(self, name: str) -> None:
+        """A daily job need not wait for a day."""
+        job, at = self._planned.get(name), clock.now() + dt.timedelta(seconds=FAILED_S)
+        following = next_due(job, clock.now()) if job else None
+        if job and (following is None or following > at):
+            self._once(job, at, "again")
 
 
 def run(store: Store, name: str, due_at: dt.datetime, work: Work) -> str:

@@ -162,6 +162,10 @@ def _url(schemes: tuple[str, ...]) -> Callable[[str], str]:
     return parse
 
 
+def _url_or_off(value: str) -> str:
+    return value if value == "off" else str(_HTTP_URL(value))
+
+
 @dataclass(frozen=True)
 class Setting:
     """One line of the table: its name, how its text is read, its default as text, unit and meaning."""
@@ -212,22 +216,18 @@ TABLE: tuple[Setting, ...] = (
     Setting("ESID_SCHEDULE_AFFILIATIONS", _schedule, "10m", "interval, crontab, off", "The same for characters in bulk"),
     Setting("ESID_SCHEDULE_SWEEP", _schedule, "1m", "interval, crontab, off", "How often lost messages are looked for"),
     Setting("ESID_SCHEDULE_CLEAN_UP", _schedule, "1d", "interval, crontab, off", "How often old records are deleted"),
+    Setting("ESID_SCHEDULE_HEAL", _schedule, "1d", "interval, crontab, off", "How often killmails are compared by day"),
     Setting("ESID_LOG_FORMAT", _one_of("text", "json"), "text", "name", "text or json"),
     Setting("ESID_LOG_LEVEL", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "name", "Least level that is logged"),
     Setting(
         "ESID_FEED_URL",
-        _HTTP_URL,
+        _url_or_off,
         "https://r2z2.zkillboard.com",
-        "URL",
-        "Live killmail feed (not read by this release)",
+        "URL, off",
+        "Live killmail feed and history (zKillboard R2Z2)",
     ),
-    Setting(
-        "ESID_ARCHIVE_URL",
-        _HTTP_URL,
-        "https://data.everef.net/killmails",
-        "URL",
-        "Day archives (not read by this release)",
-    ),
+    Setting("ESID_ARCHIVE_URL", _HTTP_URL, "https://data.everef.net/killmails", "URL", "Killmails by day (EVE Ref)"),
+    Setting("ESID_ZKILLBOARD_URL", _HTTP_URL, "https://zkillboard.com", "URL", "Where the hash of a pasted link is asked"),
     Setting("ESID_ALLOW_INSECURE_BASE_URL", _flag, "0", "0 or 1", "Allow an ESI_BASE_URL that is neither ESI nor loopback"),
 )
 _BY_NAME = {setting.name: setting for setting in TABLE}
@@ -265,10 +265,12 @@ class Settings:
     esid_schedule_affiliations: str
     esid_schedule_sweep: str
     esid_schedule_clean_up: str
+    esid_schedule_heal: str
     esid_log_format: str
     esid_log_level: str
     esid_feed_url: str
     esid_archive_url: str
+    esid_zkillboard_url: str
     esid_allow_insecure_base_url: bool
     origins: Mapping[str, str]
     warnings: tuple[str, ...]
@@ -300,6 +302,11 @@ class Settings:
     def entities(self) -> tuple[str, ...]:
         """The names of the entities to work on."""
         return tuple(self.worker_types.split(",")) if self.worker_types else ENTITY_NAMES
+
+    @property
+    def follows_killmails(self) -> bool:
+        """True where this daemon works on killmails and the feed is not off."""
+        return "killmail" in self.entities and self.esid_feed_url != "off"
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -345,16 +352,21 @@ def read(environ: Mapping[str, str] | None = None, env_file: Path | None = None)
         origins[setting.name] = origin
     settings = Settings(**values, origins=origins, warnings=tuple(warnings))
     _check_base_url(settings)
+    for name in ("ESID_FEED_URL", "ESID_ARCHIVE_URL", "ESID_ZKILLBOARD_URL"):
+        _check_source_url(settings, name)
     return settings
 
 
-def check_contact(settings: Settings) -> None:
-    """Refuse to talk to the real ESI without a contact.
+def check_contact(settings: Settings, *urls: str) -> None:
+    """Refuse to talk to the real ESI, or to other people's servers, without a contact.
+
+    Args:
+        urls: what is talked to; ESI where none is named.
 
     Raises:
         SettingsError: with the reason and what to set.
     """
-    if not settings.esi_contact and not is_loopback(settings.esi_base_url):
+    if not settings.esi_contact and not all(map(is_loopback, urls or (settings.esi_base_url,))):
         raise SettingsError(
             "ESI_CONTACT is empty: CCP asks every program for an address in its User-Agent and blocks those without; "
             "set it, for example ESI_CONTACT=you@example.com"
@@ -452,4 +464,16 @@ def _check_base_url(settings: Settings) -> None:
         raise SettingsError(
             f"ESI_BASE_URL {settings.esi_base_url} is neither https://esi.evetech.net nor on loopback; "
             "set ESID_ALLOW_INSECURE_BASE_URL=1 if that is what you want"
+        )
+
+
+def _check_source_url(settings: Settings, name: str) -> None:
+    """Killmails come by https, from loopback, or from where somebody has said that it is well."""
+    url = getattr(settings, name.lower())
+    parts = urlsplit(url)
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise SettingsError(f"{name} must be scheme, host and path alone, without a user, a password or a query")
+    if url != "off" and parts.scheme != "https" and not is_loopback(url) and not settings.esid_allow_insecure_base_url:
+        raise SettingsError(
+            f"{name} {url} is neither https nor on loopback; set ESID_ALLOW_INSECURE_BASE_URL=1 if that is what you want"
         )

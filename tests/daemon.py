@@ -30,7 +30,7 @@ class Daemon:
     """`esid` with one environment: its commands, and its daemon as a process group of its own.
 
     Args:
-        settings: on top of an environment without any setting; the status server is off unless named.
+        settings: on top of an environment without any setting; status server and feed are off unless named.
         hooks: what a test does to the running daemon, not to commands (see tests/fault/hooks/sitecustomize.py).
     """
 
@@ -43,7 +43,7 @@ class Daemon:
     def environment(self) -> dict[str, str]:
         """The environment of every process."""
         path = {"PATH": os.environ["PATH"], "HOME": str(self.directory), "PYTHONPATH": str(ROOT)}
-        return {**path, "ESID_HTTP_LISTEN": "off", **self.settings}
+        return {**path, "ESID_HTTP_LISTEN": "off", "ESID_FEED_URL": "off", **self.settings}
 
     @property
     def log(self) -> str:

@@ -5,14 +5,16 @@ A second SIGTERM stays pending and changes nothing. Children inherit the mask, a
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
+
+from esid import host
 
 #: What ends the daemon in good order, at once, and what asks it to read its settings again.
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
 STOP_NOW, RELOAD = signal.SIGQUIT, signal.SIGHUP
-_PR_SET_PDEATHSIG = 1
+#: What every child does first: the kernel kills it when its parent dies.
+die_with_parent = host.die_with_parent
 
 
 def block() -> None:
@@ -24,12 +26,6 @@ def wait(seconds: float) -> int | None:
     """The signal that came within `seconds` (or before), None where none did."""
     came = signal.sigtimedwait({*STOPPING, STOP_NOW, RELOAD}, seconds)
     return came.si_signo if came else None
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this child when its parent dies; ends at once when that has happened already."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    check_parent(parent)
 
 
 def check_parent(parent: int) -> None:

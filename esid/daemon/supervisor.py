@@ -27,7 +27,7 @@ _log = log.get("daemon")
 class Supervisor:
     """Runs the daemon in the foreground until it is told to stop."""
 
-    def __init__(self, settings: Settings, *, with_scheduler: bool = True) -> None:
+    def __init__(self, settings: Settings, *, with_scheduler: bool = True, with_feed: bool = True) -> None:
         self._settings = settings
         signals.block()
         self._listener = status_socket.listen(settings.esid_http_listen)
@@ -38,6 +38,8 @@ class Supervisor:
         # Nobody else dispatches what is in a SQLite file.
         if with_scheduler or settings.database.startswith("sqlite:"):
             mains.append(("scheduler", partial(children.scheduler, settings, with_syncs=with_scheduler), 0))
+        if with_feed and settings.follows_killmails:
+            mains.append(("feed", partial(children.feed, settings), 0))
         if self._listener:
             mains.append(("web", partial(children.web, settings, listener=self._listener), 0))
         fork = multiprocessing.get_context("fork")

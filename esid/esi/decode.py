@@ -23,7 +23,7 @@ def parse_json(body: bytes) -> Any:
         BadBody: not JSON, not UTF-8, NaN or Infinity, a doubled key, nested too deep, a number too long.
     """
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_unique)
+        return STRICT.decode(body.decode("utf-8"))
     except RecursionError:
         raise BadBody("the body is nested too deep", sample=body) from None
     except ValueError as error:
@@ -66,6 +66,11 @@ class Fields:
             raise BadField(entity, "(body)", value)
         self._entity = entity
         self._values: dict[str, Any] = value
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """The object itself, unchecked."""
+        return self._values
 
     def unknown(self, known: frozenset[str]) -> list[str]:
         """Names of fields that are not in `known`, in characters that every database keeps."""
@@ -158,3 +163,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) != len(pairs):
         raise ValueError("a key stands twice in one object")
     return values
+
+
+#: The one way in which JSON from outside is read.
+STRICT = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_unique)

@@ -32,7 +32,7 @@ def due(
 
     def work() -> list[int]:
         now = clock.now()
-        condition, parameters = _is_due(now if expired else None, looked_before, patience)
+        condition, parameters = is_due(now if expired else None, looked_before, patience)
         returned = store.rows(
             "UPDATE sync_jobs SET status = 'pending', retry_count = 0, error = NULL, due_at = %s, updated_at = %s "
             "WHERE entity_type = %s AND entity_id IN (SELECT entity_id FROM sync_jobs WHERE entity_type = %s "
@@ -45,7 +45,7 @@ def due(
     return store.run(work)
 
 
-def _is_due(
+def is_due(
     expired_by: dt.datetime | None, looked_before: dt.datetime | None, patience: Sequence[Patience]
 ) -> tuple[str, list[Any]]:
     """The condition of `due`, and its parameters."""

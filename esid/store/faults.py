@@ -71,7 +71,8 @@ def translated(error: Exception, where: str) -> EsidError:
     line = next((part for part in text.splitlines() if part.strip()), type(error).__name__)
     low = text.lower()
     setting = "DATABASE_URL or ESID_DATA_DIR" if where.startswith("sqlite:") else "DATABASE_URL or DB_*"
-    if "already exists" in low:
+    # A key that "already exists" is no table that does.
+    if "already exists" in low and not isinstance(error, peewee.IntegrityError):
         return SchemaMismatch(f"{where} holds tables of somebody else ({line}); give esid a database of its own")
     if any(sign in low for sign in _DISK_FULL) or _has_code(error, _DISK_FULL_CODE):
         return DatabaseUnavailable(f"disk full: {where} cannot grow; make room, work resumes by itself")

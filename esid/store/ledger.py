@@ -69,7 +69,8 @@ def take(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = F
 
 
 def finish(store: Store, entity: str, done: Sequence[Done], gathering: Collection[str] = ()) -> list[Seen]:
-    """Write answers: rows, freshness, job state and the ids that stood in them, all in one transaction.
+    """Write answers: rows, freshness, job state and the ids that stood in them, all in one transaction (the caller's,
+    where it has one open).
 
     Args:
         gathering: entities whose new ids wait for company (see `gathered`).
@@ -87,6 +88,21 @@ def request(store: Store, seen: Sequence[Seen], *, looked_before: dt.datetime | 
         looked_before: also those last looked at before this time are due, whatever their Expires (see `due`).
     """
     return store.run(lambda: _request(store, seen, looked_before, clock.now())) if seen else Accepted((), (), ())
+
+
+def reopen(store: Store, entity: str, ids: Sequence[int]) -> None:
+    """Their rows are gone or spoiled although they were done: the next request for them is not answered by "fresh"."""
+
+    def work() -> None:
+        for start in range(0, len(ids), 1000):
+            part = ids[start : start + 1000]
+            store.rows(
+                "UPDATE sync_jobs SET status = 'failed', error = 'its rows are missing', updated_at = %s WHERE "
+                f"entity_type = %s AND entity_id IN ({marks(part)}) AND status = 'completed'",
+                (utc_text(clock.now()), entity, *part),
+            )
+
+    store.run(work)
 
 
 def queued(store: Store, entity: str, ids: Sequence[int], since: dt.datetime) -> None:
@@ -267,7 +283,7 @@ def _finish(store: Store, entity: str, done: Sequence[Done], gathering: Collecti
         f"DELETE FROM dead_letters WHERE entity_type = %s AND entity_id IN ({marks(done)})",
         (entity, *(one.id for one in done)),
     )
-    new = _discover(store, (seen for one in done for seen in one.seen), now, gathering)
+    new = discover(store, (seen for one in done for seen in one.seen), now, gathering)
     return [one for one in new if one.entity not in gathering]
 
 
@@ -286,13 +302,13 @@ def _book(store: Store, entity: str, done: Sequence[Done], changed: set[int], no
         (
             entity, one.id, "pending" if one.unfinished else "completed", 0, stamp, stamp, one.etag,
             utc_text(one.expires_at), utc_text(one.checked_at), stamp if one.id in changed else None,
-            _grace(now) if one.unfinished else None,
+            _grace(now) if one.unfinished else None, one.argument,
         )
         for one in done
     ]  # fmt: skip
     columns = (
         "entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at", "etag", "expires_at",
-        "checked_at", "changed_at", "due_at",
+        "checked_at", "changed_at", "due_at", "argument",
     )  # fmt: skip
     later = "MAX" if store.is_sqlite else "GREATEST"
     # SQLite's MAX(a, b) is NULL when one is; PostgreSQL's GREATEST is not.
@@ -305,12 +321,13 @@ def _book(store: Store, entity: str, done: Sequence[Done], changed: set[int], no
         "updated_at = excluded.updated_at, etag = excluded.etag, "
         f"expires_at = {newest.format(later=later, c='expires_at')}, "
         f"checked_at = {newest.format(later=later, c='checked_at')}, "
-        "changed_at = COALESCE(excluded.changed_at, sync_jobs.changed_at), due_at = excluded.due_at",
+        "changed_at = COALESCE(excluded.changed_at, sync_jobs.changed_at), due_at = excluded.due_at, "
+        "argument = COALESCE(excluded.argument, sync_jobs.argument)",
     )
 
 
-def _discover(store: Store, seen: Iterable[Seen], now: dt.datetime, gathering: Collection[str] = ()) -> list[Seen]:
-    """Make ids known; return those that were new and are to be fetched."""
+def discover(store: Store, seen: Iterable[Seen], now: dt.datetime, gathering: Collection[str] = ()) -> list[Seen]:
+    """Make ids known, in the caller's transaction; return those that were new and are to be fetched."""
     by_key = {(one.entity, one.id): one for one in seen}
     # Known ids are left out first: on PostgreSQL even ON CONFLICT DO NOTHING waits for a row that another transaction is
     # updating, and two units of work that name each other's ids would wait in a circle.
@@ -335,7 +352,7 @@ def _discover(store: Store, seen: Iterable[Seen], now: dt.datetime, gathering: C
 
 
 def _request(store: Store, seen: Sequence[Seen], looked_before: dt.datetime | None, now: dt.datetime) -> Accepted:
-    new = {one.id for one in _discover(store, seen, now)}
+    new = {one.id for one in discover(store, seen, now)}
     by_id = {one.id: one for one in seen}
     entity = seen[0].entity
     late, again, pending, fresh = set[int](), set[int](), set[int](), set[int]()

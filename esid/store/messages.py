@@ -20,7 +20,8 @@ class Claimed:
     deliveries: int
 
 
-def _now(store: Store) -> str:
+def now_s(store: Store) -> str:
+    """SQL for the database's own clock: seconds since the epoch."""
     return "((julianday('now') - 2440587.5) * 86400.0)" if store.is_sqlite else "EXTRACT(EPOCH FROM clock_timestamp())"
 
 
@@ -32,7 +33,7 @@ def put(store: Store, messages: Sequence[tuple[str, int, str, float]]) -> None:
     """
 
     def work() -> None:
-        now = float(store.rows(f"SELECT {_now(store)}")[0][0])
+        now = float(store.rows(f"SELECT {now_s(store)}")[0][0])
         rows = [(queue, priority, now + delay_s, 0, body) for queue, priority, body, delay_s in messages]
         store.insert("messages", ("queue", "priority", "ready_at", "deliveries", "body"), rows)
 
@@ -50,7 +51,8 @@ def turn(
             store.rows(f"DELETE FROM messages WHERE owner = %s AND id IN ({marks(acked)})", (owner, *acked))
         if returned:
             store.rows(
-                f"UPDATE messages SET owner = NULL, ready_at = {_now(store)} WHERE owner = %s AND id IN ({marks(returned)})",
+                f"UPDATE messages SET owner = NULL, ready_at = {now_s(store)} "
+                f"WHERE owner = %s AND id IN ({marks(returned)})",
                 (owner, *returned),
             )
         return _claim(store, queue, owner, wanted, lease_s) if wanted > 0 else []
@@ -61,8 +63,8 @@ def turn(
 def _claim(store: Store, queue: str, owner: str, wanted: int, lease_s: float) -> list[Claimed]:
     lock = "" if store.is_sqlite else "FOR UPDATE SKIP LOCKED"
     rows = store.rows(
-        f"UPDATE messages SET owner = %s, ready_at = {_now(store)} + %s, deliveries = deliveries + 1 WHERE id IN "
-        f"(SELECT id FROM messages WHERE queue = %s AND ready_at <= {_now(store)} ORDER BY priority DESC, id "
+        f"UPDATE messages SET owner = %s, ready_at = {now_s(store)} + %s, deliveries = deliveries + 1 WHERE id IN "
+        f"(SELECT id FROM messages WHERE queue = %s AND ready_at <= {now_s(store)} ORDER BY priority DESC, id "
         f"LIMIT %s {lock}) RETURNING id, body, deliveries, priority",
         (owner, lease_s, queue, wanted),
     )
@@ -72,19 +74,19 @@ def _claim(store: Store, queue: str, owner: str, wanted: int, lease_s: float) ->
 def is_ready(store: Store, queue: str) -> bool:
     """True when there is something to claim. Reads only."""
     with store.connection():
-        sql = f"SELECT 1 FROM messages WHERE queue = %s AND ready_at <= {_now(store)} LIMIT 1"
+        sql = f"SELECT 1 FROM messages WHERE queue = %s AND ready_at <= {now_s(store)} LIMIT 1"
         return bool(store.rows(sql, (queue,)))
 
 
 def renew(store: Store, owner: str, lease_s: float) -> None:
     """Extend the lease of everything that `owner` holds."""
-    sql = f"UPDATE messages SET ready_at = {_now(store)} + %s WHERE owner = %s"
+    sql = f"UPDATE messages SET ready_at = {now_s(store)} + %s WHERE owner = %s"
     store.run(lambda: store.rows(sql, (lease_s, owner)))
 
 
 def release(store: Store, owner: str) -> int:
     """Give back at once everything that `owner` held."""
-    sql = f"UPDATE messages SET owner = NULL, ready_at = {_now(store)} WHERE owner = %s RETURNING id"
+    sql = f"UPDATE messages SET owner = NULL, ready_at = {now_s(store)} WHERE owner = %s RETURNING id"
     return len(store.run(lambda: store.rows(sql, (owner,))))
 
 
@@ -98,7 +100,7 @@ def counts(store: Store) -> dict[str, tuple[int, int]]:
     """Queue -> (ready, in somebody's hands)."""
     with store.connection():
         rows = store.rows(
-            f"SELECT queue, SUM(CASE WHEN ready_at <= {_now(store)} OR owner IS NULL THEN 1 ELSE 0 END), COUNT(*) "
+            f"SELECT queue, SUM(CASE WHEN ready_at <= {now_s(store)} OR owner IS NULL THEN 1 ELSE 0 END), COUNT(*) "
             "FROM messages GROUP BY queue"
         )
     return {queue: (int(ready), int(total) - int(ready)) for queue, ready, total in rows}

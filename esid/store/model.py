@@ -118,6 +118,7 @@ class Done:
         seen: ids that stood in the answer.
         checked_at: the time the answer speaks of, by ESI's clock.
         expires_at: when it may be asked again, by our clock; None = never by itself.
+        argument: what the route needs beside the id, where the answer tells it; None leaves the ledger's alone.
         unfinished: True when the job has more to do and stays pending (a character known in part).
         unknown: names of fields that nobody here knows.
     """
@@ -128,6 +129,7 @@ class Done:
     etag: str | None = None
     checked_at: dt.datetime | None = None
     expires_at: dt.datetime | None = None
+    argument: str | None = None
     unfinished: bool = False
     unknown: tuple[str, ...] = ()
 

@@ -6,7 +6,9 @@ from peewee import (
     AutoField,
     BigAutoField,
     BigIntegerField,
+    BooleanField,
     CompositeKey,
+    DateField,
     DoubleField,
     IntegerField,
     TextField,
@@ -173,6 +175,90 @@ class Tick(Table):
         primary_key = CompositeKey("name", "due_at")
 
 
+class FeedCursor(Table):
+    """Where each feed stands, and who reads it. `leased_until` is in seconds since the epoch by the database's clock."""
+
+    name = TextField(primary_key=True)
+    #: What is to be read next, in the feed's own words; NULL = it has never been read.
+    position = TextField(null=True)
+    moved_at = UtcField(null=True)
+    #: Which process reads it; NULL = nobody.
+    owner = TextField(null=True)
+    leased_until = DoubleField()
+
+    class Meta:
+        table_name = "feed_cursors"
+
+
+class ArchiveImport(Table):
+    """How far each day's archive of each source was read. Moves in the transaction of the rows that it tells of."""
+
+    source = TextField()
+    day = DateField()
+    #: ETag, or size and time of the file: another one is another archive, and is read from its beginning.
+    fingerprint = TextField()
+    #: Members read so far, killmails among them that stand in the tables, and members that are none.
+    members = BigIntegerField()
+    killmails = BigIntegerField()
+    refused = BigIntegerField()
+    finished = BooleanField()
+    updated_at = UtcField()
+
+    class Meta:
+        table_name = "archive_imports"
+        primary_key = CompositeKey("source", "day")
+
+
+class KillmailDay(Table):
+    """How many killmails zKillboard knows of a day, and what the last comparison with the tables found."""
+
+    day = DateField(primary_key=True)
+    expected = BigIntegerField()
+    #: NULL = not compared yet.
+    have = BigIntegerField(null=True)
+    missing = BigIntegerField(null=True)
+    checked_at = UtcField()
+
+    class Meta:
+        table_name = "killmail_days"
+
+
+class Process(Table):
+    """Processes of all daemons: each says every 5 s that it lives and what it does; forgotten after an hour."""
+
+    #: Host and pid.
+    name = TextField(primary_key=True)
+    #: worker, scheduler, feed or web.
+    kind = TextField()
+    beat_at = UtcField()
+    #: JSON: see `processes` in docs/status.md.
+    state = TextField()
+
+    class Meta:
+        table_name = "processes"
+
+
+class Counter(Table):
+    """Counts that survive the processes that count; /metrics shows them."""
+
+    name = TextField(primary_key=True)
+    value = DoubleField()
+
+    class Meta:
+        table_name = "counters"
+
+
+class Sample(Table):
+    """The state once a minute, for the rates and plots of the last hour; forgotten after a day."""
+
+    taken_at = UtcField(primary_key=True)
+    #: JSON.
+    state = TextField()
+
+    class Meta:
+        table_name = "samples"
+
+
 class SchemaMigration(Table):
     """Which migrations have run."""
 
@@ -185,5 +271,20 @@ class SchemaMigration(Table):
 
 
 TABLES = (
-    SyncJob, DeadLetter, Message, Unbatchable, UnknownField, EgressMember, Memo, Recovery, Tick, SchemaMigration,
-)  # fmt: skip
+    SyncJob,
+    DeadLetter,
+    Message,
+    Unbatchable,
+    UnknownField,
+    EgressMember,
+    Memo,
+    Recovery,
+    Tick,
+    FeedCursor,
+    ArchiveImport,
+    KillmailDay,
+    Process,
+    Counter,
+    Sample,
+    SchemaMigration,
+)

@@ -1,41 +1,72 @@
-"""Collects the state of everything, for `esid status` and the status server. Reads only."""
+"""Collects the state of everything, for `esid status` and the status server. Reads only. Keys: docs/status.md."""
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from esid import __version__, clock
 from esid.entities import ENTITIES
+from esid.entities.cadence import patience
 from esid.errors import EsidError
 from esid.esi.budget import Budget
 from esid.esi.snapshot import snapshot
 from esid.queue.broker import Queue
-from esid.store import dead_letters, ledger, notes
+from esid.store import cursors, days, dead_letters, freshness, ledger, notes, processes, samples
 from esid.store.connection import Store
+from esid.web import history, timetable
 
 STATES = ("pending", "processing", "completed", "failed")
 
 
-def collect(store: Store, broker: Queue, budget: Budget) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Sources:
+    """What the state is collected from.
+
+    Attributes:
+        schedules: name of a job -> its setting.
+        installation: see `plan.planned`.
+        entities: names of those that are worked on here.
+    """
+
+    store: Store
+    broker: Queue
+    budget: Budget
+    schedules: Mapping[str, str]
+    installation: str
+    entities: Collection[str]
+
+
+def collect(sources: Sources) -> dict[str, Any]:
     """Everything, as plain values.
 
     Raises:
         EsidError: the database cannot be read. A broker that is away is part of the state instead.
     """
+    store = sources.store
     names = [entity.name for entity in ENTITIES]
     now = clock.now()
     counts = ledger.counts(store)
+    sample = history.now(store, sources.broker, sources.budget)
     return {
         "version": __version__,
         "time": now.isoformat(timespec="seconds"),
         "database": store.where,
         "restarts": notes.restarts(store),
-        "queues": _queues(broker),
-        "limits": snapshot(budget),
+        "queues": _queues(sources.broker),
+        "limits": snapshot(sources.budget),
         "ledger": {name: {state: counts.get(name, {}).get(state, 0) for state in STATES} for name in names},
         "oldest_open_s": {
             name: round((now - time).total_seconds(), 1) for name, time in ledger.oldest_open(store, names).items()
         },
+        "freshness": _freshness(store, now),
+        "throughput": history.throughput(samples.last(store, 3700.0), sample),
+        "processes": processes.living(store),
+        "schedule": timetable.jobs(store, sources.schedules, sources.installation, sources.entities),
+        "feeds": cursors.states(store),
+        "killmail_days": days.latest(store),
         "dead_letters": [
             {"entity": entity, "reason": reason, "count": count} for entity, reason, count in dead_letters.reasons(store)
         ],
@@ -43,6 +74,17 @@ def collect(store: Store, broker: Queue, budget: Budget) -> dict[str, Any]:
             {"entity": entity, "field": name, "count": count} for entity, name, count in notes.unknown_fields(store)
         ],
     }
+
+
+def _freshness(store: Store, now: dt.datetime) -> dict[str, dict[str, Any]]:
+    """Entity -> how many answers there are, the share that is not due, seconds since the oldest look."""
+    found = {}
+    for entity in ENTITIES:
+        one = freshness.of(store, entity.name, patience(entity.route.cache_s, now))
+        share = round(one.fresh / one.known, 4) if one.known else None
+        oldest_s = round((now - one.oldest_at).total_seconds()) if one.oldest_at else None
+        found[entity.name] = {"known": one.known, "fresh": one.fresh, "share": share, "oldest_s": oldest_s}
+    return found
 
 
 def _queues(broker: Queue) -> dict[str, Any]:

@@ -47,10 +47,12 @@ DEFAULTS: dict[str, Any] = {
     "ESID_SCHEDULE_AFFILIATIONS": "10m",
     "ESID_SCHEDULE_SWEEP": "1m",
     "ESID_SCHEDULE_CLEAN_UP": "1d",
+    "ESID_SCHEDULE_HEAL": "1d",
     "ESID_LOG_FORMAT": "text",
     "ESID_LOG_LEVEL": "INFO",
     "ESID_FEED_URL": "https://r2z2.zkillboard.com",
     "ESID_ARCHIVE_URL": "https://data.everef.net/killmails",
+    "ESID_ZKILLBOARD_URL": "https://zkillboard.com",
     "ESID_ALLOW_INSECURE_BASE_URL": False,
 }
 NAMES = sorted(DEFAULTS)
@@ -286,7 +288,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         settings.duration(text)
 
 
-SCHEDULES = ["ESID_SCHEDULE_ALLIANCES", "ESID_SCHEDULE_CORPORATIONS", "ESID_SCHEDULE_CHARACTERS"]
+SCHEDULES = [name for name in DEFAULTS if name.startswith("ESID_SCHEDULE_")]
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -353,6 +355,7 @@ def test_a_contact_that_no_http_header_can_carry_is_refused(text: str) -> None:
         ("RABBITMQ_URL", "amqp://guest:guest@localhost:5672/%2F"),
         ("RABBITMQ_URL", "amqps://mq.example.com"),
         ("ESID_FEED_URL", "http://127.0.0.1:99"),
+        ("ESID_FEED_URL", "off"),
         ("ESID_ARCHIVE_URL", "https://example.com/a"),
     ],
 )
@@ -710,3 +713,40 @@ def test_another_host_that_was_allowed_needs_a_contact() -> None:
 )
 def test_a_contact_or_a_local_esi_is_enough(environ: dict[str, str]) -> None:
     settings.check_contact(settings.read(environ))
+
+
+@pytest.mark.parametrize("name", ["ESID_FEED_URL", "ESID_ARCHIVE_URL", "ESID_ZKILLBOARD_URL"])
+def test_killmails_come_by_https_or_from_loopback_alone(name: str) -> None:
+    assert "set ESID_ALLOW_INSECURE_BASE_URL=1" in refusal({name: "http://feed.example.com"})
+    read(**{name: "http://feed.example.com", "ESID_ALLOW_INSECURE_BASE_URL": "1"})
+    read(**{name: "http://localhost:8080"})
+
+
+@pytest.mark.parametrize("url", [f"https://me:{PASSWORD}@feed.example.com", "https://feed.example.com/?a=b"])
+def test_the_url_of_a_source_holds_no_password_and_no_query(url: str) -> None:
+    words = refusal({"ESID_FEED_URL": url})
+    assert PASSWORD not in words
+    assert "scheme, host and path alone" in words
+
+
+@pytest.mark.parametrize(
+    ("changes", "follows"),
+    [
+        ({}, True),
+        ({"ESID_FEED_URL": "off"}, False),
+        ({"WORKER_TYPES": "ALLIANCE"}, False),
+        ({"WORKER_TYPES": "KILLMAIL"}, True),
+    ],
+)
+def test_a_daemon_follows_killmails_when_it_works_on_them_and_the_feed_is_not_off(
+    changes: dict[str, str], follows: bool
+) -> None:
+    assert read(**changes).follows_killmails is follows
+
+
+def test_other_peoples_servers_are_told_whom_to_reach() -> None:
+    chosen = read(ESI_BASE_URL="http://127.0.0.1:1")
+    settings.check_contact(chosen)
+    settings.check_contact(chosen, "http://127.0.0.1:2")
+    with pytest.raises(SettingsError, match="ESI_CONTACT is empty"):
+        settings.check_contact(chosen, "https://r2z2.zkillboard.com")

@@ -1,0 +1,279 @@
+"""How fast day archives are imported, beside the limits that the same machine has in the same run.
+
+    python -m bench.killmails --dir FOLDER [--processes 2] [--rounds 3] [--database sqlite|postgresql]
+
+FOLDER holds archives of EVE Ref. Their killmails are dealt out to days of equal size, so that every process has as much
+to do. Limits: decompressing and parsing the same archives and doing nothing else; writing the same rows with the
+database's fastest statement (COPY, executemany) into the same tables with the same indexes, and doing nothing else. A
+PostgreSQL of its own is started on a free port, as for the tests.
+
+On a machine that does other things meanwhile a rate by the clock says little, so the processor time of all processes,
+the server's among them, is counted too: `cores / seconds of processor a killmail` is the rate that a machine of two
+idle cores gives, as long as nothing but the processor limits it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bz2
+import io
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from esid import clock
+from esid.entities.killmail import SHAPES
+from esid.esi.decode import parse_json
+from esid.feeds import importing, readers
+from esid.feeds.archives import EVEREF, Folder
+from esid.feeds.importing import Parts, Unit
+from esid.feeds.tar import members
+from esid.store import bulk, migrate
+from esid.store.connection import Store
+from tests.servers import PrivatePostgres
+
+#: Killmails on zKillboard in the facts that this project is built on, and days of equal size that are made.
+ALL, DAYS = 94_259_891, 8
+TABLES = ("killmails", "attackers", "killmail_items", "sync_jobs")
+_fork = multiprocessing.get_context("fork")
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory() as name, PrivatePostgres() as server:
+        folder = Path(name) / "archives"
+        count = _deal_out(Path(arguments.dir), folder)
+        print(f"{count:,} killmails in {DAYS} archives, {arguments.processes} processes, {os.cpu_count()} cores")
+        for kind in arguments.database.split(","):
+            rounds = []
+            for number in range(arguments.rounds):
+                path = Path(name) / f"{number}.db"
+                url = f"sqlite:///{path}" if kind == "sqlite" else server.url(server.create_database())
+                rounds.append(_round(url, Folder(folder), arguments.processes, count, _Cpu(server)))
+                print(f"{kind} {number + 1}: {_words(rounds[-1])}")
+            middle = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+            print(f"{kind} median: {_words(middle)}")
+            hours = [ALL / middle[name] / 3600 for name in ("import", "import_cpu")]
+            gigabytes = ALL * middle["bytes"] / 1e9
+            print(f"{kind} all {ALL:,}: {hours[0]:.1f} h by the clock, {hours[1]:.1f} h by processor, {gigabytes:.0f} GB")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--dir", required=True)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--database", default="postgresql,sqlite")
+    return parser.parse_args()
+
+
+def _words(one: dict[str, float]) -> str:
+    parts = []
+    for suffix, how in (("", "clock"), ("_cpu", "processor")):
+        parse, write, whole = (one[name + suffix] for name in ("parse", "write", "import"))
+        parts.append(
+            f"by {how}: parse alone {parse:,.0f}/s, write alone {write:,.0f}/s, import {whole:,.0f}/s = "
+            f"{whole / min(parse, write):.0%} of the slower"
+        )
+    return "; ".join([*parts, f"{one['memory']:.0f} MB", f"{one['bytes']:,.0f} bytes a killmail", f"load {one['load']:.1f}"])
+
+
+class _Cpu:
+    """Seconds of processor that our children and the server have used."""
+
+    def __init__(self, server: PrivatePostgres) -> None:
+        self._postmaster = int((server.directory / "data" / "postmaster.pid").read_text().split()[0])
+
+    def seconds(self) -> float:
+        """So far."""
+        ours = resource.getrusage(resource.RUSAGE_CHILDREN)
+        living = [self._postmaster, *_children(self._postmaster)]
+        return (
+            ours.ru_utime + ours.ru_stime + _used(self._postmaster, 13, 17) + sum(_used(pid, 13, 15) for pid in living[1:])
+        )
+
+
+def _used(pid: int, first: int, last: int) -> float:
+    """Seconds of processor of a process: its own (and, to field 17, of children that have ended)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[first - 2 : last - 2])) / os.sysconf("SC_CLK_TCK")
+
+
+def _round(url: str, folder: Folder, processes: int, count: int, cpu: _Cpu) -> dict[str, float]:
+    days = folder.days(EVEREF)
+    found: dict[str, float] = {}
+
+    def measured(name: str, work: Callable[[], float]) -> None:
+        before = cpu.seconds()
+        found[name] = count / work()
+        found[f"{name}_cpu"] = (os.cpu_count() or 1) * count / (cpu.seconds() - before)
+
+    measured("parse", lambda: _in_processes(lambda day: _parse(folder, day), days, processes))
+    bodies = [_bodies(folder, day) for day in days]
+    limit_url = url + "_limit" if url.startswith("sqlite") else url
+    _empty(limit_url).close()
+    measured("write", lambda: _write_alone(limit_url, bodies, processes))
+    bodies.clear()
+    _empty(url).close()
+    done: list[Any] = []
+    with _memory() as peak:
+        measured("import", lambda: _import(url, folder, days, processes, done))
+    assert sum(one.new for one in done) == count, done
+    return found | {
+        "memory": max(peak) / 1e6,
+        "bytes": _bytes(url) / count,
+        "load": os.getloadavg()[0],
+    }
+
+
+def _parse(folder: Folder, day: Any) -> None:
+    with folder.open(EVEREF, day) as archive, bz2.BZ2File(archive.file) as stream:
+        for _, content in members(stream):
+            parse_json(content)
+
+
+def _import(url: str, folder: Folder, days: list[Any], processes: int, done: list[Any]) -> float:
+    """Seconds of the import itself."""
+    started = time.perf_counter()
+    units = [Unit(EVEREF, day) for day in days]
+    importing.run(Parts(lambda: Store(url), lambda: folder), units, processes, lambda _: None, done.append)
+    return time.perf_counter() - started
+
+
+def _bodies(folder: Folder, day: Any) -> list[Any]:
+    with folder.open(EVEREF, day) as archive:
+        return list(readers.everef(archive.file))
+
+
+def _write_alone(url: str, bodies: list[list[Any]], processes: int) -> float:
+    """Seconds to write the rows alone, from memory, each process its own."""
+
+    def write(rows: list[Any]) -> None:
+        store = Store(url)
+        for start in range(0, len(rows), 500):
+            part = rows[start : start + 500]
+            store.run(lambda part=part: _copy(store, part))  # type: ignore[misc]
+        store.close()
+
+    return _in_processes(write, bodies, processes)
+
+
+def _copy(store: Store, bodies: list[Any]) -> None:
+    now = clock.now()
+    for table, columns in SHAPES:
+        name = table._meta.table_name
+        if name == "killmails":
+            rows = [(*one.killmail, now, now) for one in bodies]
+            bulk.copy(store, name, (*columns, "created_at", "updated_at"), rows)
+        else:
+            of_each = [one.attackers if name == "attackers" else one.items for one in bodies]
+            bulk.copy(store, name, columns, [row for rows in of_each for row in rows])
+
+
+def _in_processes(work: Callable[[Any], None], units: list[Any], processes: int) -> float:
+    """Seconds until all units are done."""
+
+    def child(mine: list[Any]) -> None:
+        for unit in mine:
+            work(unit)
+
+    children = [_fork.Process(target=child, args=(units[place::processes],)) for place in range(processes)]
+    started = time.perf_counter()
+    for one in children:
+        one.start()
+    for one in children:
+        one.join()
+        assert one.exitcode == 0
+    return time.perf_counter() - started
+
+
+def _empty(url: str) -> Store:
+    store = Store(url)
+    migrate.migrate(store)
+    store.run(lambda: [store.rows(f"DELETE FROM {name}") for name in (*TABLES, "archive_imports")])
+    if not store.is_sqlite:
+        with store.connection():
+            for name in (*TABLES, "archive_imports"):
+                store.rows(f"TRUNCATE {name}")
+    return store
+
+
+def _bytes(url: str) -> float:
+    """Bytes on disk of what an import writes, indexes included."""
+    if url.startswith("sqlite"):
+        path = Path(url.removeprefix("sqlite:///"))
+        return float(sum(one.stat().st_size for one in path.parent.glob(f"{path.name}*") if not one.name.endswith("_limit")))
+    store = Store(url)
+    with store.connection():
+        sizes = [store.rows("SELECT pg_total_relation_size(%s)", (name,))[0][0] for name in TABLES]
+    store.close()
+    return float(sum(sizes))
+
+
+@contextmanager
+def _memory() -> Iterator[list[int]]:
+    """Bytes of memory (PSS, so that what processes share counts once) of this process and its children, sampled."""
+    peak, stop = [0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.1):
+            peak.append(sum(map(_pss, [os.getpid(), *_children(os.getpid())])))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _pss(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+def _children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+
+
+def _deal_out(source: Path, target: Path) -> int:
+    """Write the killmails of a folder into archives of equal size; how many there are."""
+    target.mkdir()
+    found = Folder(source)
+    tars = [(io.BytesIO(), f"2000-01-{number + 1:02}") for number in range(DAYS)]
+    opened = [tarfile.open(fileobj=buffer, mode="w") for buffer, _ in tars]  # noqa: SIM115
+    count = 0
+    for day in found.days(EVEREF):
+        with found.open(EVEREF, day) as archive, bz2.BZ2File(archive.file) as stream:
+            for name, content in members(stream):
+                json.loads(content)
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                opened[count % DAYS].addfile(info, io.BytesIO(content))
+                count += 1
+    for tar, (buffer, day) in zip(opened, tars, strict=True):
+        tar.close()
+        (target / f"killmails-{day}.tar.bz2").write_bytes(bz2.compress(buffer.getvalue()))
+    return count
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""What stands in a day archive: EVE Ref's tar.bz2 and zKillboard's raw JSON, killmail after killmail.
+
+A member that cannot be read is `Refused` and the others go on; a damaged file ends the iteration with DamagedArchive.
+Facts: EVE Ref holds ESI's body with `killmail_hash` and `http_last_modified` (seen in seven archives); zKillboard's raw
+files hold ESI's body by id, the hashes stand in a file of their own.
+"""
+
+from __future__ import annotations
+
+import bz2
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from esid.entities.killmail_body import Body, read
+from esid.errors import BadBody, BadField
+from esid.esi.decode import Fields, check_id, parse_json
+from esid.feeds.hashes import check_hash
+from esid.feeds.json_stream import pairs
+from esid.feeds.tar import members
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A member that is no killmail, and why."""
+
+    name: str
+    why: str
+
+
+def everef(file: BinaryIO, skip: int = 0) -> Iterator[Body | Refused]:
+    """The killmails of an EVE Ref archive.
+
+    Args:
+        skip: members that were read before; they are passed without a look.
+
+    Raises:
+        DamagedArchive: it ends too early, or is none.
+    """
+    with bz2.BZ2File(file) as stream:
+        for place, (name, content) in enumerate(members(stream)):
+            if place >= skip:
+                yield _everef(name, content)
+
+
+def zkillboard(file: BinaryIO, hashes: Mapping[int, str], skip: int = 0) -> Iterator[Body | Refused]:
+    """The killmails of a raw file of zKillboard.
+
+    Args:
+        hashes: id -> hash, from the day's other file. Raises otherwise as `everef`.
+    """
+    for place, (name, value) in enumerate(pairs(file)):
+        if place >= skip:
+            yield _zkillboard(name, value, hashes)
+
+
+def hashes_of(body: bytes) -> dict[int, str]:
+    """Id -> hash of a day, from zKillboard's file. Pairs that are neither are left out: occasionally a hash is empty.
+
+    Raises:
+        BadBody, BadField: it is no JSON object.
+    """
+    found = {}
+    for name, value in Fields("hashes", parse_json(body)).value.items():
+        try:
+            found[_id(name)] = check_hash(_id(name), value)
+        except BadField:
+            continue
+    return found
+
+
+def _everef(name: str, content: bytes) -> Body | Refused:
+    try:
+        value = parse_json(content)
+        fields = Fields("killmail", value)
+        key = fields.id("killmail_id")
+        return read(key, check_hash(key, fields.text("killmail_hash")), value)
+    except (BadBody, BadField) as error:
+        return Refused(name, str(error))
+
+
+def _zkillboard(name: str, value: Any, hashes: Mapping[int, str]) -> Body | Refused:
+    try:
+        key = _id(name)
+        if Fields(f"killmail {key}", value).id("killmail_id") != key:
+            raise BadField(f"killmail {key}", "killmail_id", value["killmail_id"])
+        return read(key, check_hash(key, hashes.get(key)), value)
+    except BadField as error:
+        return Refused(name, str(error))
+
+
+def _id(text: str) -> int:
+    return check_id(int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text, "killmail")

@@ -1,0 +1,89 @@
+"""Many rows at once, the fastest way that each database offers: COPY on PostgreSQL, one prepared statement on SQLite.
+
+Inside the caller's transaction. Rows are tuples in the order of the named columns, already checked.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from peewee import __exception_wrapper__ as _translating  # type: ignore[attr-defined]
+
+from esid.store.connection import Store, marks
+from esid.store.model import utc_text
+
+Values = Sequence[Any]
+#: The word for NULL in the text that COPY reads; no column here can hold it as a value (see `copy`).
+_NULL = "None"
+#: Ids of one IN list.
+_AT_ONCE = 1000
+
+
+def copy(store: Store, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows that are not there yet.
+
+    Texts must be free of tabs, line breaks and backslashes, and not the word None: hashes and names of states are.
+
+    Raises:
+        peewee.IntegrityError: one is there; nothing of the transaction must be committed.
+    """
+    if not rows:
+        return
+    names = ", ".join(columns)
+    cursor = store.database.cursor()
+    with _translating:
+        if store.is_sqlite:
+            plain = rows if not _has_times(rows[0]) else [_texts(row) for row in rows]
+            cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})", plain)
+        else:
+            # One format for all rows takes half the time of joining the values of each.
+            line = "\t".join(["%s"] * len(columns))
+            text = "\n".join([line % row for row in rows])
+            sql = f"COPY {table} ({names}) FROM STDIN WITH (FORMAT text, NULL '{_NULL}')"
+            cursor.copy_expert(sql, io.BytesIO(text.encode()))
+
+
+def prefer_indexes(store: Store) -> None:
+    """Until the end of the transaction PostgreSQL looks ids up in their index.
+
+    Its guess without statistics, on tables that have just grown, is that a few hundred ids are most of the table, and it
+    reads all of it for each batch.
+    """
+    if not store.is_sqlite:
+        store.rows("SET LOCAL enable_seqscan = off")
+
+
+def by_id(store: Store, table: str, columns: Sequence[str], ids: Sequence[int]) -> dict[int, list[tuple[Any, ...]]]:
+    """The rows of some ids, in order of the first two columns; the first is the id. Ids without rows are absent."""
+    found: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
+    order = ", ".join(columns[:2])
+    for start in range(0, len(ids), _AT_ONCE):
+        part = ids[start : start + _AT_ONCE]
+        sql = f"SELECT {', '.join(columns)} FROM {table} WHERE {columns[0]} IN ({marks(part)}) ORDER BY {order}"
+        for row in store.rows(sql, part):
+            found[row[0]].append(row)
+    return found
+
+
+def delete(store: Store, table: str, column: str, ids: Sequence[int]) -> None:
+    """Delete every row of some ids."""
+    for start in range(0, len(ids), _AT_ONCE):
+        part = ids[start : start + _AT_ONCE]
+        store.rows(f"DELETE FROM {table} WHERE {column} IN ({marks(part)})", part)
+
+
+def as_stored(store: Store, row: Values) -> tuple[Any, ...]:
+    """A row as the database's driver would give it back."""
+    return _texts(row) if store.is_sqlite and _has_times(row) else tuple(row)
+
+
+def _has_times(row: Values) -> bool:
+    return any(isinstance(value, dt.datetime) for value in row)
+
+
+def _texts(row: Values) -> tuple[Any, ...]:
+    return tuple(utc_text(value) if isinstance(value, dt.datetime) else value for value in row)

@@ -1,0 +1,185 @@
+"""Writes things that never change (killmails) in bulk: whole, once, and again only where the tables say otherwise.
+
+A batch is one transaction: readers see a thing with all of its rows or not at all. What is there and equal is left
+alone; what is there and differs (a row lost, a value spoiled) is written anew. Locks are taken in the order in which
+`ledger.finish` takes them: the ledger's rows, the tables by name, the ledger again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import peewee
+
+from esid import clock
+from esid.errors import StoreError
+from esid.store import bulk, ledger
+from esid.store.connection import Store, marks
+from esid.store.model import EntityTable, Row, Seen, Table, utc_text
+from esid.store.upsert import upsert
+
+#: Times that a batch is tried when somebody else writes the same thing at the same moment, and seconds between (at most).
+_ATTEMPTS, _WAIT_S = 20, 0.1
+Values = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """One thing: its id, what its route needs beside it (a hash), and its rows for each table of the layout."""
+
+    id: int
+    argument: str
+    rows: tuple[Sequence[Values], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The tables of one kind of thing, by name, each with its columns; the first is the id.
+
+    `own` is the place of the table that has one row a thing.
+    """
+
+    entity: str
+    tables: tuple[tuple[type[Table], tuple[str, ...]], ...]
+    own: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a batch: ids that are new, that were written anew, that stood there as they are."""
+
+    new: tuple[int, ...]
+    repaired: tuple[int, ...]
+    same: int
+
+
+def write(
+    store: Store,
+    layout: Layout,
+    batch: Sequence[Whole],
+    seen: Sequence[Seen],
+    gathering: Collection[str],
+    also: Callable[[], None],
+) -> Written:
+    """Write a batch in one transaction.
+
+    Args:
+        batch: each id once.
+        seen: ids that stand in the batch and are not known to be known.
+        gathering: entities whose new ids wait for company (see `ledger.gathered`).
+        also: what else belongs to the transaction, like how far an archive was read.
+
+    Raises:
+        StoreError: in its kinds; nothing of the batch was written.
+    """
+    ordered = sorted(batch, key=lambda one: one.id)
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return store.run(lambda: _write(store, layout, ordered, seen, gathering, also))
+        except StoreError as error:
+            # Somebody else has just written one of them; now it is seen.
+            if attempt == _ATTEMPTS or not isinstance(error.__cause__, peewee.IntegrityError):
+                raise
+            clock.sleep(random.uniform(0, _WAIT_S))  # noqa: S311
+    raise AssertionError("unreachable")
+
+
+def _write(
+    store: Store,
+    layout: Layout,
+    batch: Sequence[Whole],
+    seen: Sequence[Seen],
+    gathering: Collection[str],
+    also: Callable[[], None],
+) -> Written:
+    now = clock.now()
+    bulk.prefer_indexes(store)
+    ids = [one.id for one in batch]
+    known = _known_jobs(store, layout.entity, ids)
+    there, spoiled = _compare(store, layout, batch)
+    new = [one for one in batch if one.id not in there]
+    fresh = [*new, *(one for one in batch if one.id in spoiled)]
+    _insert(store, layout, fresh, spoiled, now)
+    _book(store, layout.entity, batch, known, {one.id for one in fresh}, now)
+    ledger.discover(store, seen, now, gathering)
+    also()
+    return Written(tuple(one.id for one in new), tuple(sorted(spoiled)), len(batch) - len(fresh))
+
+
+def _compare(store: Store, layout: Layout, batch: Sequence[Whole]) -> tuple[set[int], set[int]]:
+    """(ids that are there, those among them with other rows than they should have)."""
+    table, columns = layout.tables[layout.own]
+    own = bulk.by_id(store, _name(table), columns, [one.id for one in batch])
+    here = [one for one in batch if one.id in own]
+    spoiled = set()
+    for place, (table, columns) in enumerate(layout.tables):
+        found = own if place == layout.own else bulk.by_id(store, _name(table), columns, [one.id for one in here])
+        for one in here:
+            if found.get(one.id, []) != [bulk.as_stored(store, row) for row in one.rows[place]]:
+                spoiled.add(one.id)
+    return {one.id for one in here}, spoiled
+
+
+def _insert(store: Store, layout: Layout, fresh: Sequence[Whole], spoiled: set[int], now: dt.datetime) -> None:
+    """Rows of new things, and of spoiled ones in the place of theirs; rows that a lost thing left behind go too."""
+    ordered = sorted(fresh, key=lambda one: one.id)
+    for place, (table, columns) in enumerate(layout.tables):
+        if place == layout.own:
+            old = [row for one in ordered if one.id in spoiled for row in one.rows[place]]
+            upsert(store, [Row(table, dict(zip(columns, row, strict=True))) for row in old], now)
+            rows: list[Any] = [row for one in ordered if one.id not in spoiled for row in one.rows[place]]
+        else:
+            bulk.delete(store, _name(table), columns[0], [one.id for one in ordered])
+            rows = [row for one in ordered for row in one.rows[place]]
+        if issubclass(table, EntityTable):
+            columns, rows = (*columns, "created_at", "updated_at"), [(*row, now, now) for row in rows]
+        bulk.copy(store, _name(table), columns, rows)
+
+
+def _known_jobs(store: Store, entity: str, ids: Sequence[int]) -> dict[int, tuple[str, str | None]]:
+    """The ledger's rows of these ids, locked: id -> (status, argument)."""
+    if not ids:
+        return {}
+    rows = store.rows(
+        "SELECT entity_id, status, argument FROM sync_jobs WHERE entity_type = %s AND entity_id IN "
+        f"({marks(ids)}) ORDER BY entity_id{'' if store.is_sqlite else ' FOR UPDATE'}",
+        (entity, *ids),
+    )
+    return {key: (status, argument) for key, status, argument in rows}
+
+
+def _book(
+    store: Store,
+    entity: str,
+    batch: Sequence[Whole],
+    known: dict[int, tuple[str, str | None]],
+    fresh: set[int],
+    now: dt.datetime,
+) -> None:
+    """The ledger: all of the batch is done, and is never asked for again."""
+    columns = (
+        "entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at", "changed_at", "argument",
+    )  # fmt: skip
+    missing = [one for one in batch if one.id not in known]
+    rows = [(entity, one.id, "completed", 0, now, now, now, one.argument) for one in missing]
+    bulk.copy(store, "sync_jobs", columns, rows)
+    stamp = utc_text(now)
+    for one in batch:
+        if one.id in known and (known[one.id] != ("completed", one.argument) or one.id in fresh):
+            store.rows(
+                "UPDATE sync_jobs SET status = 'completed', retry_count = 0, error = NULL, due_at = NULL, "
+                "expires_at = NULL, argument = %s, updated_at = %s, changed_at = CASE WHEN %s THEN %s ELSE changed_at END "
+                "WHERE entity_type = %s AND entity_id = %s",
+                (one.argument, stamp, one.id in fresh, stamp, entity, one.id),
+            )
+    if known:
+        sql = f"DELETE FROM dead_letters WHERE entity_type = %s AND entity_id IN ({marks(list(known))})"
+        store.rows(sql, (entity, *known))
+
+
+def _name(table: type[Table]) -> str:
+    return str(table._meta.table_name)

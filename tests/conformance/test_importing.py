@@ -1,0 +1,78 @@
+"""Many days over many processes: a child that dies costs its day nothing, or is named when it dies again."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from esid.errors import DatabaseUnavailable
+from esid.feeds.archives import EVEREF, Folder
+from esid.feeds.day import Report
+from esid.feeds.importing import Parts, Unit, run
+from esid.store import days
+from esid.store.connection import Store
+from tests.fake_feed import generate
+from tests.fake_feed.publisher import archive
+
+DAYS = [dt.date(2021, 11, 28) + dt.timedelta(days=number) for number in range(3)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """Three days."""
+    for place, day in enumerate(DAYS):
+        (tmp_path / f"killmails-{day}.tar.bz2").write_bytes(archive(generate(97_000_000 + place * 1000, 30, day)))
+    return Folder(tmp_path)
+
+
+def imported(store: Store, folder: Folder, deaths: Path, times: int) -> tuple[dict[dt.date, Report], int]:
+    """Import all days with two processes of which the first so many kill themselves."""
+    store.close()
+
+    def archives() -> Folder:
+        number = len(list(deaths.iterdir()))
+        if number < times:
+            (deaths / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return folder
+
+    reports: list[Report] = []
+    told: list[int] = []
+    units = [Unit(EVEREF, day) for day in DAYS]
+    run(Parts(lambda: Store(store.url), archives), units, 2, told.append, reports.append)
+    return {one.day: one for one in reports}, sum(told)
+
+
+@pytest.fixture
+def deaths(tmp_path: Path) -> Path:
+    """Where each death leaves its mark."""
+    path = tmp_path / "deaths"
+    path.mkdir()
+    return path
+
+
+def test_every_day_is_reported_and_every_killmail_told(store: Store, folder: Folder, deaths: Path) -> None:
+    found, told = imported(store, folder, deaths, 0)
+    assert [(found[day].new, found[day].error) for day in DAYS] == [(30, None)] * 3
+    assert told == 90
+
+
+def test_a_child_that_dies_is_replaced(store: Store, folder: Folder, deaths: Path) -> None:
+    found, _ = imported(store, folder, deaths, 1)
+    assert [found[day].error for day in DAYS] == [None] * 3
+    assert [days.count(store, day) for day in DAYS] == [30, 30, 30]
+
+
+def test_a_day_over_which_children_die_is_named_and_the_others_go_on(store: Store, folder: Folder, deaths: Path) -> None:
+    found, _ = imported(store, folder, deaths, 6)
+    assert ["died 2 times" in str(found[day].error) for day in DAYS] == [True] * 3
+
+
+def test_a_database_that_is_away_ends_the_import_with_its_words(folder: Folder) -> None:
+    url = "postgresql://esid@127.0.0.1:1/esid"
+    with pytest.raises(DatabaseUnavailable, match="cannot be reached"):
+        run(Parts(lambda: Store(url), lambda: folder), [Unit(EVEREF, day) for day in DAYS], 2, print, print)

@@ -1,0 +1,236 @@
+"""Writing in bulk promises the same on both databases: whole things, once, beside the live flow."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from typing import Any
+
+import pytest
+
+from esid import clock
+from esid.entities.killmail import Attacker, Killmail, KillmailItem, rows_of
+from esid.entities.killmail_body import Body, read
+from esid.errors import StoreError
+from esid.feeds.day import LAYOUT
+from esid.queue.actors import GATHERING
+from esid.store import bulk, dead_letters, ledger, wholes
+from esid.store.connection import Store
+from esid.store.dead_letters import Filter
+from esid.store.model import Done, Failure, Seen
+from esid.store.wholes import Whole, Written
+from tests import mirror
+from tests.fake_feed import Mail, generate
+
+DAY = dt.date(2026, 11, 24)
+
+
+@pytest.fixture
+def mails() -> list[Mail]:
+    """Killmails of one day."""
+    return generate(130_000_001, 40, DAY)
+
+
+def bodies(mails: list[Mail]) -> list[Body]:
+    """Their rows."""
+    return [read(mail.id, mail.hash, mail.body) for mail in mails]
+
+
+def write(store: Store, mails: list[Mail], also: Any = lambda: None) -> Written:
+    """Write a batch."""
+    found = bodies(mails)
+    batch = [Whole(one.id, one.killmail[1], (one.attackers, [one.killmail], one.items)) for one in found]
+    seen = [seen for one in found for seen in one.seen()]
+    return wholes.write(store, LAYOUT, batch, seen, GATHERING, also)
+
+
+def finish(store: Store, mail: Mail) -> None:
+    """The same killmail in live flow."""
+    (body,) = bodies([mail])
+    done = Done(mail.id, tuple(rows_of(body)), tuple(body.seen()), argument=mail.hash)
+    ledger.finish(store, "killmail", [done], GATHERING)
+
+
+def assert_stored(store: Store, mails: list[Mail]) -> None:
+    """The tables hold these killmails and nothing else."""
+    assert mirror.table(store, Killmail) == {one.id: mirror.killmail(one.id, one.hash, one.body) for one in mails}
+    assert mirror.table(store, Attacker) == {k: v for one in mails for k, v in mirror.attackers(one.id, one.body).items()}
+    assert mirror.table(store, KillmailItem) == {k: v for one in mails for k, v in mirror.items(one.id, one.body).items()}
+
+
+def stamps(store: Store) -> dict[int, Any]:
+    """When each killmail was made and changed."""
+    with store.connection():
+        return {key: times for key, *times in store.rows("SELECT id, created_at, updated_at FROM killmails")}
+
+
+def test_a_batch_is_written_once_and_the_second_time_nothing_is(store: Store, mails: list[Mail]) -> None:
+    written = write(store, mails)
+    assert (written.new, written.repaired, written.same) == (tuple(one.id for one in mails), (), 0)
+    assert_stored(store, mails)
+    before = stamps(store)
+    assert write(store, list(reversed(mails))) == Written((), (), len(mails))
+    assert stamps(store) == before
+
+
+def test_the_ledger_has_a_row_for_each_that_is_never_due(store: Store, mails: list[Mail]) -> None:
+    write(store, mails)
+    job = ledger.job(store, "killmail", mails[0].id)
+    assert job
+    assert (job["status"], job["argument"], job["expires_at"], job["checked_at"]) == ("completed", mails[0].hash, None, None)
+    accepted = ledger.request(store, [Seen("killmail", one.id, one.hash) for one in mails])
+    assert (accepted.queued, len(accepted.fresh)) == ((), len(mails))
+
+
+def test_whoever_is_on_them_becomes_known_characters_in_company(store: Store, mails: list[Mail]) -> None:
+    write(store, mails)
+    counts = ledger.counts(store)
+    characters, corporations, _ = ({one for body in bodies(mails) for one in body.people()[place]} for place in range(3))
+    assert counts["character"]["pending"] == len(characters - {None})
+    assert counts["corporation"]["pending"] == len(corporations - {None})
+    assert len(ledger.gathered(store, "character", 1000)[0]) == len(characters - {None})
+
+
+SPOILING = {
+    "an attacker lost": "DELETE FROM attackers WHERE killmail_id = %s AND seq = 0",
+    "an attacker too many": "INSERT INTO attackers SELECT killmail_id, 9999, character_id, corporation_id, alliance_id, "
+    "faction_id, ship_type_id, weapon_type_id, damage_done, final_blow, security_status FROM attackers "
+    "WHERE killmail_id = %s AND seq = 0",
+    "a value of an attacker": "UPDATE attackers SET damage_done = damage_done + 1 WHERE killmail_id = %s",
+    "an item lost": "DELETE FROM killmail_items WHERE killmail_id = %s AND seq = 0",
+    "a value of an item": "UPDATE killmail_items SET flag = flag + 1 WHERE killmail_id = %s",
+    "a value": "UPDATE killmails SET solar_system_id = 1 WHERE id = %s",
+    "the hash": "UPDATE killmails SET hash = 'x' WHERE id = %s",
+}
+
+
+@pytest.mark.parametrize("how", SPOILING)
+def test_what_differs_is_written_anew_and_the_others_are_left_alone(store: Store, mails: list[Mail], how: str) -> None:
+    write(store, mails)
+    before = stamps(store)
+    spoiled = next(one for one in mails if one.body["victim"].get("items"))
+    store.run(lambda: store.rows(SPOILING[how], (spoiled.id,)))
+    assert write(store, mails) == Written((), (spoiled.id,), len(mails) - 1)
+    assert_stored(store, mails)
+    after = stamps(store)
+    assert {key for key in before if before[key] != after[key]} <= {spoiled.id}
+    assert after[spoiled.id][0] == before[spoiled.id][0]
+
+
+def test_rows_that_a_lost_killmail_left_behind_are_replaced(store: Store, mails: list[Mail]) -> None:
+    write(store, mails)
+    store.run(lambda: store.rows("DELETE FROM killmails WHERE id = %s", (mails[0].id,)))
+    store.run(lambda: store.rows("UPDATE attackers SET damage_done = 7 WHERE killmail_id = %s", (mails[0].id,)))
+    assert write(store, mails).new == (mails[0].id,)
+    assert_stored(store, mails)
+
+
+def test_a_dead_letter_and_a_job_are_done_with_the_killmail(store: Store, mails: list[Mail]) -> None:
+    keys = [one.id for one in mails[:2]]
+    ledger.request(store, [Seen("killmail", key, "f" * 40) for key in keys])
+    ledger.retry(store, "killmail", {}, {keys[0]: Failure("wrong_pair", "no")})
+    write(store, mails)
+    assert dead_letters.find(store, Filter()) == []
+    assert ledger.open_count(store, ["killmail"]) == 0
+    assert {str((ledger.job(store, "killmail", one.id) or {})["argument"]) for one in mails[:2]} == {
+        one.hash for one in mails[:2]
+    }
+
+
+def test_zkillboards_values_stay_where_an_archive_comes_after_the_feed(store: Store, mails: list[Mail]) -> None:
+    (body,) = bodies(mails[:1])
+    ledger.finish(store, "killmail", [Done(body.id, tuple(rows_of(body, {"total_value": 5.5, "npc": False})))])
+    assert write(store, mails[:1]) == Written((), (), 1)
+    store.run(lambda: store.rows("DELETE FROM attackers"))
+    assert write(store, mails[:1]).repaired == (body.id,)
+    row = mirror.table(store, Killmail)[body.id]
+    assert (row["total_value"], row["npc"]) == (5.5, False)
+
+
+def test_what_belongs_to_the_transaction_fails_with_it(store: Store, mails: list[Mail]) -> None:
+    def refuse() -> None:
+        raise StoreError("no")
+
+    with pytest.raises(StoreError, match="no"):
+        write(store, mails, refuse)
+    assert_stored(store, [])
+    assert ledger.counts(store) == {}
+
+
+def test_imports_and_live_flow_write_the_same_killmails_at_the_same_time(store: Store) -> None:
+    # Given two imports and two live flows over the same killmails and the same people, in different orders
+    mails = generate(130_000_001, 160, DAY, people=40)
+    problems: list[BaseException] = []
+
+    def guarded(work: Any, order: list[Mail]) -> threading.Thread:
+        def run() -> None:
+            try:
+                work(order)
+            except BaseException as error:
+                problems.append(error)
+
+        return threading.Thread(target=run)
+
+    def in_batches(order: list[Mail]) -> None:
+        for start in range(0, len(order), 20):
+            write(store, order[start : start + 20])
+
+    def one_by_one(order: list[Mail]) -> None:
+        for mail in order:
+            finish(store, mail)
+
+    backwards = list(reversed(mails))
+    threads = [guarded(in_batches, mails), guarded(in_batches, backwards)]
+    threads += [guarded(one_by_one, backwards[:80]), guarded(one_by_one, mails[:80])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # Then nobody was stopped and nothing is there twice or in part
+    assert problems == []
+    assert_stored(store, mails)
+
+
+def test_live_flow_gets_in_between_batches(store: Store) -> None:
+    mails = generate(130_000_001, 1500, DAY)
+    live = generate(140_000_001, 15, DAY)
+    slowest = 0.0
+    done = threading.Event()
+
+    def import_all() -> None:
+        for start in range(0, len(mails), 250):
+            write(store, mails[start : start + 250])
+        done.set()
+
+    thread = threading.Thread(target=import_all)
+    thread.start()
+    for mail in live:
+        started = clock.monotonic()
+        finish(store, mail)
+        slowest = max(slowest, clock.monotonic() - started)
+    thread.join()
+    # A batch holds SQLite's writer for about a tenth of a second; ten times that is a slow machine, more is a lock.
+    assert slowest < 5.0
+    assert len(mirror.table(store, Killmail)) == len(mails) + len(live)
+
+
+def test_copy_writes_what_the_database_gives_back(store: Store) -> None:
+    now = clock.now()
+    rows = [
+        ("killmail", key, "completed", 0, now, now, argument) for key, argument in ((1, None), (2, "CCP VERIFIED"), (3, "é"))
+    ]
+    columns = ("entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at", "argument")
+    store.run(lambda: bulk.copy(store, "sync_jobs", columns, rows))
+    with store.connection():
+        found = store.rows(f"SELECT {', '.join(columns)} FROM sync_jobs ORDER BY entity_id")
+    assert found == [bulk.as_stored(store, row) for row in rows]
+
+
+def test_copy_onto_a_row_that_is_there_writes_nothing(store: Store) -> None:
+    now = clock.now()
+    columns = ("entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at")
+    rows = [("killmail", key, "completed", 0, now, now) for key in (1, 2)]
+    store.run(lambda: bulk.copy(store, "sync_jobs", columns, rows[:1]))
+    with pytest.raises(StoreError):
+        store.run(lambda: bulk.copy(store, "sync_jobs", columns, list(reversed(rows))))
+    assert ledger.counts(store) == {"killmail": {"completed": 1}}

@@ -1,0 +1,337 @@
+"""Day archives end in the tables as they are, on both databases, whatever is killed in between."""
+
+from __future__ import annotations
+
+import bz2
+import datetime as dt
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esid.entities.killmail import Attacker, Killmail, KillmailItem
+from esid.store import ledger, migrate
+from esid.store.connection import Store
+from esid.store.model import utc_text
+from tests import mirror
+from tests.daemon import ROOT, Daemon
+from tests.fake_feed import FakeFeed, Mail, Publisher, generate
+from tests.fake_feed.publisher import archive, tar_of
+from tests.waiting import wait_until
+
+REAL = ROOT.parent / "shared" / "esi" / "killmails"
+FIRST, SECOND = dt.date(2021, 11, 29), dt.date(2021, 11, 30)
+
+
+@pytest.fixture
+def esid(database_url: str, tmp_path: Path) -> Daemon:
+    """`esid` on an empty database."""
+    return Daemon({"DATABASE_URL": database_url, "ESID_DATA_DIR": str(tmp_path / "data")})
+
+
+@pytest.fixture
+def store(esid: Daemon) -> Iterator[Store]:
+    """That database, with the schema in it."""
+    opened = Store(esid.settings["DATABASE_URL"], pool_size=4)
+    migrate.migrate(opened)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two days of ours."""
+    path = tmp_path / "archives"
+    path.mkdir()
+    for day, mails in our_days().items():
+        (path / f"killmails-{day}.tar.bz2").write_bytes(archive(mails))
+    return path
+
+
+def our_days() -> dict[dt.date, list[Mail]]:
+    """Two days of generated killmails; one of them by the hand of CCP."""
+    days = {FIRST: generate(97_010_570, 700, FIRST), SECOND: generate(97_030_000, 300, SECOND)}
+    days[SECOND][5] = Mail(days[SECOND][5].id, "CCP VERIFIED", days[SECOND][5].body)
+    return days
+
+
+def real_mails() -> list[Mail]:
+    """Every killmail of the real day archives; [] where they are not at hand."""
+    found = []
+    for path in sorted(REAL.glob("*.tar.bz2")) if REAL.exists() else ():
+        with tarfile.open(path, "r|bz2") as tar:
+            for member in tar:
+                body = json.loads(tar.extractfile(member).read())  # type: ignore[union-attr]
+                hash_ = body.pop("killmail_hash")
+                body.pop("http_last_modified")
+                found.append(Mail(body["killmail_id"], hash_, body))
+    return found
+
+
+def assert_equal(store: Store, mails: list[Mail]) -> None:
+    """The tables hold these killmails, all of their attackers and items, and nothing else."""
+    bodies = [(one.id, one.body) for one in mails]
+    for model, wanted in (
+        (Killmail, [mirror.killmail(one.id, one.hash, one.body) for one in mails]),
+        (Attacker, [row for key, body in bodies for row in mirror.attackers(key, body).values()]),
+        (KillmailItem, [row for key, body in bodies for row in mirror.items(key, body).values()]),
+    ):
+        columns = [name for name in model._meta.fields if name not in {"created_at", "updated_at"}]
+        with store.connection():
+            found = set(store.rows(f"SELECT {', '.join(columns)} FROM {model._meta.table_name}"))
+        rows = {tuple(stored(store, row[name]) for name in columns) for row in wanted}
+        assert len(rows) == len(wanted)
+        assert found == rows, f"{model.__name__}: {list(found - rows)[:3]} != {list(rows - found)[:3]}"
+
+
+def stored(store: Store, value: Any) -> Any:
+    """A value as the database's driver gives it back."""
+    return utc_text(value) if store.is_sqlite and isinstance(value, dt.datetime) else value
+
+
+def everything(store: Store) -> list[Any]:
+    """Every row that an import may touch, with its stamps."""
+    names = ("killmails", "attackers", "killmail_items", "sync_jobs")
+    with store.connection():
+        return [sorted(store.rows(f"SELECT * FROM {name}"), key=repr) for name in names]
+
+
+def start(esid: Daemon, *arguments: str) -> subprocess.Popen[bytes]:
+    """`esid import` in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "esid", "import", "killmails", *arguments],
+        env=esid.environment, cwd=esid.directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+class Watcher:
+    """A reader that looks all the time whether some killmail has a part of its attackers or items alone."""
+
+    def __init__(self, url: str, mails: list[Mail]) -> None:
+        self._items = {one.id: len(mirror.items(one.id, one.body)) for one in mails}
+        self._store = Store(url, pool_size=2)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.looks, self.parts = 0, list[Any]()
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._store.close()
+
+    def _watch(self) -> None:
+        # One statement is one snapshot on both databases.
+        sql = (
+            "SELECT id, attacker_count, (SELECT COUNT(*) FROM attackers WHERE killmail_id = killmails.id), "
+            "(SELECT COUNT(*) FROM killmail_items WHERE killmail_id = killmails.id) FROM killmails "
+            "ORDER BY created_at DESC LIMIT 2000"
+        )
+        while not self._stop.is_set():
+            with self._store.connection():
+                for key, said, attackers, items in self._store.rows(sql):
+                    if said != attackers or items != self._items[key]:
+                        self.parts.append((key, said, attackers, items))
+            self.looks += 1
+
+
+def test_archives_end_equal_to_their_json_and_the_second_time_changes_nothing(
+    esid: Daemon, store: Store, folder: Path
+) -> None:
+    mails = [one for day in our_days().values() for one in day]
+    with Watcher(esid.settings["DATABASE_URL"], mails) as watcher:
+        out = esid.ok("import", "killmails", "--dir", str(folder))
+        wait_until(lambda: watcher.looks > 2, 20, "a look")
+    assert watcher.parts == []
+    assert "2021-11-29  700 killmails, 700 new" in out
+    assert "2 days: 1,000 killmails, 1,000 new" in out
+    assert_equal(store, mails)
+    before = everything(store)
+    # Archives that were read to their end are not read again, and where they are, nothing is written.
+    assert "read before" in esid.ok("import", "killmails", "--dir", str(folder))
+    again = json.loads(esid.ok("import", "killmails", "--dir", str(folder), "--again", "--json"))
+    assert [(day["killmails"], day["new"], day["repaired"]) for day in again] == [(700, 0, 0), (300, 0, 0)]
+    assert everything(store) == before
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real archives lie beside the project's own files")
+def test_real_archives_end_equal_to_their_json(esid: Daemon, store: Store) -> None:
+    mails = real_mails()
+    report = json.loads(esid.ok("import", "killmails", "--dir", str(REAL), "--json", timeout_s=170))
+    assert sum(day["new"] for day in report) == len(mails) > 10_000
+    assert_equal(store, mails)
+
+
+def test_ten_kills_lose_nothing_and_double_nothing(esid: Daemon, store: Store, folder: Path) -> None:
+    # Given our days, or (LONG_TESTS=1) the real ones
+    mails, path = [one for day in our_days().values() for one in day], folder
+    if "LONG_TESTS" in os.environ:
+        mails, path = real_mails(), REAL
+    rng = random.Random(7)
+    done = 0
+    for _ in range(10):
+        # When it is killed at a random moment of the rest
+        process = start(esid, "--dir", str(path))
+        wanted = done + rng.randrange(1, max(2, (len(mails) - done) // 6))
+
+        def is_time(process: Any = process, wanted: int = wanted) -> bool:
+            return process.poll() is not None or rows(store) >= wanted
+
+        wait_until(is_time, 60, "progress", every_s=0.01)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+        assert rows(store) >= done
+        done = rows(store)
+        assert parts(store) == []
+    # Then the last run finds the rest and nothing twice, and another changes nothing
+    report = json.loads(esid.ok("import", "killmails", "--dir", str(path), "--json", timeout_s=170))
+    assert sum(day["new"] for day in report) == len(mails) - done
+    assert_equal(store, mails)
+    before = everything(store)
+    esid.ok("import", "killmails", "--dir", str(path), "--again", timeout_s=170)
+    assert everything(store) == before
+
+
+def rows(store: Store) -> int:
+    """How many killmails there are."""
+    with store.connection():
+        return int(store.rows("SELECT COUNT(*) FROM killmails")[0][0])
+
+
+def parts(store: Store) -> list[Any]:
+    """Killmails with other than their attackers."""
+    sql = (
+        "SELECT id FROM killmails WHERE attacker_count <> (SELECT COUNT(*) FROM attackers WHERE killmail_id = killmails.id)"
+    )
+    with store.connection():
+        return store.rows(sql)
+
+
+@pytest.mark.parametrize("cut", [0.2, 0.5, 0.999], ids=str)
+def test_of_a_damaged_file_the_good_is_kept_and_the_file_is_named(
+    esid: Daemon, store: Store, folder: Path, cut: float
+) -> None:
+    # Given that one of two files ends too early: bzip2 packs 900 kB at a time, so the days are made larger than that
+    days = our_days()
+    path = folder / f"killmails-{FIRST}.tar.bz2"
+    whole = bz2.decompress(path.read_bytes())
+    packed = b"".join(bz2.compress(whole[start : start + 100_000]) for start in range(0, len(whole), 100_000))
+    path.write_bytes(packed[: int(len(packed) * cut)])
+    # When both are imported
+    ran = esid.run("import", "killmails", "--dir", str(folder))
+    # Then the code says that something is missing, the file is named, what was good is there
+    assert ran.code == 1
+    assert f"{path} is damaged" in ran.out
+    found = mirror.table(store, Killmail)
+    good = [one for one in days[FIRST] if one.id in found]
+    assert len(days[FIRST]) * cut - 60 < len(good) < len(days[FIRST])
+    assert_equal(store, good + days[SECOND])
+    # And once the file is whole, the rest comes
+    path.write_bytes(packed)
+    esid.ok("import", "killmails", "--dir", str(folder))
+    assert_equal(store, days[FIRST] + days[SECOND])
+
+
+def test_members_that_are_no_killmails_are_named_and_the_others_kept(esid: Daemon, store: Store, folder: Path) -> None:
+    good = our_days()[FIRST][0]
+    body = good.body | {"killmail_hash": good.hash}
+    members = {
+        "killmails/1.json": b"{",
+        "killmails/2.json": json.dumps(body | {"killmail_id": "2"}).encode(),
+        "killmails/3.json": json.dumps(good.body).encode(),
+        f"killmails/{good.id}.json": json.dumps(body).encode(),
+        "killmails/5.json": json.dumps(body | {"killmail_id": 5, "attackers": [{"damage_done": "1"}]}).encode(),
+    }
+    (folder / f"killmails-{FIRST}.tar.bz2").write_bytes(tar_of(members))
+    ran = esid.run("import", "killmails", "--dir", str(folder), "--from", str(FIRST), "--to", str(FIRST))
+    assert ran.code == 1
+    assert "1 killmails, 1 new, 4 members refused" in ran.out
+    for name in ("1", "2", "3", "5"):
+        assert f"refused killmails/{name}.json: " in ran.out
+    assert_equal(store, [good])
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not here</html>", bz2.compress(b"x" * 2000), bz2.compress(b"")], ids=len)
+def test_a_file_that_is_no_archive_is_named(esid: Daemon, store: Store, folder: Path, content: bytes) -> None:
+    path = folder / f"killmails-{FIRST}.tar.bz2"
+    path.write_bytes(content)
+    ran = esid.run("import", "killmails", "--dir", str(folder))
+    assert ran.code == 1
+    assert f"{path} is damaged" in ran.out
+    assert "Traceback" not in ran.err
+    assert_equal(store, our_days()[SECOND])
+
+
+def test_archives_come_over_http_from_either_source(esid: Daemon, store: Store) -> None:
+    days, publisher = our_days(), Publisher()
+    for mails in days.values():
+        publisher.add(*mails)
+    with FakeFeed(publisher) as fake:
+        esid.settings |= fake.settings
+        ran = esid.run("import", "killmails", "--from", str(FIRST), "--to", "2021-12-01", "--json")
+        # The last of the three days has no archive: it is named, the others are there.
+        assert ran.code == 1
+        by_day = {day["day"]: day for day in json.loads(ran.out)}
+        assert "HTTP 404" in by_day["2021-12-01"]["error"]
+        assert_equal(store, [one for mails in days.values() for one in mails])
+        # What is missing from one source is taken from the other.
+        store.run(lambda: store.rows("DELETE FROM killmails WHERE id < %s", (days[FIRST][300].id,)))
+        esid.ok("import", "killmails", "--from", str(FIRST), "--to", str(SECOND), "--source", "zkillboard")
+        assert_equal(store, [one for mails in days.values() for one in mails])
+        assert fake.violations() == []
+        assert fake.count("/ephemeral") == 0
+
+
+def test_hashes_alone_become_jobs_for_esi_but_for_those_that_are_none(esid: Daemon, store: Store) -> None:
+    days, publisher = our_days(), Publisher()
+    publisher.add(*days[SECOND])
+    with FakeFeed(publisher) as fake:
+        esid.settings |= fake.settings
+        ran = esid.run("import", "killmails", "--from", str(SECOND), "--source", "esi")
+    assert "299 asked of ESI, 1 still missing" in ran.out
+    assert ledger.open_count(store, ["killmail"]) == 299
+    assert ledger.job(store, "killmail", days[SECOND][5].id) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "name the days"),
+        (("--from", "2021-13-01"), "--from '2021-13-01' is not a day"),
+        (("--from", "2021-12-03", "--to", "2021-11-29"), "is before"),
+        (("--dir", "."), "has no archive"),
+        (("--from", "2021-11-29", "--processes", "0"), "--processes '0' is not a whole number from 1 to 64"),
+        (("--from", "2021-11-29", "--source", "everet"), "did you mean everef?"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_cannot_be_meant_is_said_in_one_line(esid: Daemon, arguments: tuple[str, ...], words: str) -> None:
+    ran = esid.run("import", "killmails", *arguments)
+    assert ran.code == 2
+    assert words in ran.err
+    assert len(ran.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_other_peoples_servers_are_not_asked_without_a_contact(esid: Daemon) -> None:
+    esid.settings |= {"ESID_ARCHIVE_URL": "https://data.everef.net/killmails"}
+    for command in (("import", "killmails", "--from", "2021-11-29"), ("heal",)):
+        ran = esid.run(*command)
+        assert ran.code == 78
+        assert "ESI_CONTACT is empty" in ran.err

@@ -1,0 +1,199 @@
+"""Archives as they stream by: what is good is given out, what is damaged is never taken for whole."""
+
+from __future__ import annotations
+
+import bz2
+import datetime as dt
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esid.entities.killmail_body import Body
+from esid.errors import BadField, DamagedArchive, NotFound, NotPermitted, SourceUnavailable, UsageError
+from esid.feeds import json_stream, readers
+from esid.feeds.archives import EVEREF, HASHES, ZKILLBOARD, Folder
+from esid.feeds.hashes import check_hash, is_askable
+from esid.feeds.links import killmail
+from esid.feeds.readers import Refused
+from esid.feeds.tar import members
+from tests.fake_feed import generate
+from tests.fake_feed.publisher import archive, tar_of
+
+DAY = dt.date(2021, 11, 29)
+MAILS = generate(97_010_570, 6, DAY)
+HASH = "0123456789abcdef0123456789abcdef01234567"
+
+
+def tar() -> bytes:
+    """An uncompressed archive of ours."""
+    return bz2.decompress(archive(MAILS))
+
+
+def test_a_whole_archive_is_given_out_whole() -> None:
+    assert [name for name, _ in members(io.BytesIO(tar()))] == [f"killmails/{mail.id}.json" for mail in MAILS]
+    found = list(readers.everef(io.BytesIO(archive(MAILS))))
+    assert [one.id for one in found if isinstance(one, Body)] == [mail.id for mail in MAILS]
+    assert [one.id for one in readers.everef(io.BytesIO(archive(MAILS)), skip=4) if isinstance(one, Body)] == [
+        mail.id for mail in MAILS[4:]
+    ]
+
+
+def test_an_archive_cut_off_anywhere_is_damaged() -> None:
+    whole = tar()
+    # The end-of-archive mark is two empty blocks, of which the first tells; what follows it is padding.
+    end = len(whole.rstrip(b"\0")) // 512 * 512 + 512
+    for cut in [*range(0, end, 512), *range(1, end, 511)]:
+        with pytest.raises(DamagedArchive, match="ends in the middle"):
+            list(members(io.BytesIO(whole[:cut])))
+
+
+def test_a_packed_archive_cut_off_anywhere_is_damaged() -> None:
+    whole = archive(MAILS)
+    for cut in range(0, len(whole), 97):
+        with pytest.raises(DamagedArchive):
+            list(readers.everef(io.BytesIO(whole[:cut])))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{124: b"99999999999\0"}, {124: b"xxxxxxxxxxx\0"}, {148: b"0000000\0"}, {0: b"\xff"}, {124: b"77777777777\0"}],
+    ids=str,
+)
+def test_a_head_that_is_none_is_damage(change: dict[int, bytes]) -> None:
+    spoiled = bytearray(tar())
+    for place, data in change.items():
+        spoiled[place : place + len(data)] = data
+    with pytest.raises(DamagedArchive):
+        list(members(io.BytesIO(bytes(spoiled))))
+
+
+def test_a_member_larger_than_any_killmail_is_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esid.feeds.tar._LARGEST", 1000)
+    with pytest.raises(DamagedArchive, match="a member is larger"):
+        list(members(io.BytesIO(bz2.decompress(tar_of({"a": b"x" * 1001})))))
+
+
+def raw(mails: list[Any] = MAILS) -> bytes:
+    """zKillboard's raw file."""
+    return json.dumps({str(mail.id): mail.body for mail in mails}).encode()
+
+
+HASHES_OF_OURS = {mail.id: mail.hash for mail in MAILS}
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 1000, 10**6])
+def test_a_raw_file_is_read_in_pieces_of_any_size(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    small = b' {"1" : {"a": [1.5e3, "\xc3\xa9"]}, "2":12 , "3":-1.5e3,"4":"}"}'
+    assert list(json_stream.pairs(io.BytesIO(small))) == [
+        ("1", {"a": [1500.0, "é"]}), ("2", 12), ("3", -1500.0), ("4", "}")
+    ]  # fmt: skip
+    if chunk > 100:
+        found = list(readers.zkillboard(io.BytesIO(raw()), HASHES_OF_OURS))
+        assert [(one.id, one.killmail[1]) for one in found if isinstance(one, Body)] == list(HASHES_OF_OURS.items())
+
+
+def test_a_raw_file_cut_off_anywhere_is_damaged() -> None:
+    whole = raw(MAILS[:2])
+    for cut in range(0, len(whole), 53):
+        with pytest.raises(DamagedArchive):
+            list(readers.zkillboard(io.BytesIO(whole[:cut]), HASHES_OF_OURS))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"[]", b"7", b"{1:2}", b'{"a" 1}', b'{"a":1,}', b'{"a":1 "b":2}', b'{"a":{"b":1,"b":2}}', b'{"a":NaN}', b'{"a":"\xff"}',
+     b'{"a":' + b"[" * 100_000],
+    ids=lambda text: str(text[:20]),
+)  # fmt: skip
+def test_a_raw_file_that_is_none_is_damaged(text: bytes) -> None:
+    with pytest.raises(DamagedArchive):
+        list(json_stream.pairs(io.BytesIO(text)))
+
+
+def test_members_that_are_no_killmails_are_refused_alone() -> None:
+    value = {"x": MAILS[0].body, "7": MAILS[0].body, str(MAILS[1].id): MAILS[1].body, str(MAILS[2].id): MAILS[2].body}
+    found = list(readers.zkillboard(io.BytesIO(json.dumps(value).encode()), {MAILS[1].id: MAILS[1].hash}))
+    assert [type(one) for one in found] == [Refused, Refused, Body, Refused]
+
+
+def test_of_hashes_the_good_are_taken() -> None:
+    body = json.dumps({"1": HASH, "2": "", "3": "CCP VERIFIED", "x": HASH, "4": HASH.upper(), "5": None}).encode()
+    assert readers.hashes_of(body) == {1: HASH, 3: "CCP VERIFIED", 4: HASH}
+
+
+@pytest.mark.parametrize(
+    "hash_", ["", " x", "x ", HASH[1:], HASH + "0", "abc", "a\tb", "a\\b", "a\nb", "é!", "x" * 65, "None", 7, None]
+)
+def test_what_stands_in_the_place_of_a_hash_and_is_neither_hash_nor_words_is_refused(hash_: Any) -> None:
+    with pytest.raises(BadField, match="hash"):
+        check_hash(1, hash_)
+
+
+def test_words_in_the_place_of_a_hash_are_kept_and_not_askable() -> None:
+    assert check_hash(1, "CCP VERIFIED") == "CCP VERIFIED"
+    assert not is_askable("CCP VERIFIED")
+    assert is_askable(check_hash(1, HASH.upper()))
+
+
+# -- folders
+
+
+def test_a_folder_is_searched_for_each_source(tmp_path: Path) -> None:
+    for name in (
+        "2021/killmails-2021-11-29.tar.bz2",
+        "raw/20211129.json",
+        "20211129.json",
+        "killmails-2021-13-01.tar.bz2",
+        "x",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    folder = Folder(tmp_path)
+    for source in (EVEREF, ZKILLBOARD, HASHES):
+        assert folder.days(source) == [DAY]
+        assert folder.size(source, DAY) == 1
+    with pytest.raises(NotFound), folder.open(EVEREF, dt.date(2020, 1, 1)):
+        pass
+
+
+def test_a_folder_that_is_none_is_said(tmp_path: Path) -> None:
+    with pytest.raises(NotPermitted, match="is no folder"):
+        Folder(tmp_path / "nowhere")
+
+
+# -- links
+
+
+@pytest.mark.parametrize(
+    ("token", "found"),
+    [
+        (f"7:{HASH}", ("7", HASH)),
+        (f"7:{HASH.upper()}", ("7", HASH)),
+        (f"https://esi.evetech.net/killmails/7/{HASH}", ("7", HASH)),
+        (f"https://esi.evetech.net/latest/killmails/7/{HASH}/", ("7", HASH)),
+        (f"https://esi.evetech.net/v1/killmails/7/{HASH.upper()}/?datasource=tranquility", ("7", HASH)),
+        ("https://zkillboard.com/kill/7/", ("7", None)),
+        ("http://www.zkillboard.com/kill/7", ("7", None)),
+        ("https://zkillboard.com/kill/7/#comment", ("7", None)),
+    ],
+)
+def test_every_form_of_a_killmail_is_understood(token: str, found: tuple[str, str | None]) -> None:
+    assert killmail(token) == found
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["7", "7:", "7:abc", f"https://esi.evetech.net/alliances/7/{HASH}", "https://zkillboard.com/kill/x/", "https://evil.com/kill/7/",
+     f"https://esi.evetech.net/killmails/7/{HASH}/more/", "https://zkillboard.com/kill/٧/"],
+)  # fmt: skip
+def test_what_names_no_killmail_is_refused(token: str) -> None:
+    with pytest.raises(UsageError):
+        killmail(token)
+
+
+def test_the_errors_of_sources_have_the_codes_of_the_table() -> None:
+    assert (SourceUnavailable.exit_code, DamagedArchive.exit_code) == (69, 65)
