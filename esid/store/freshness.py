@@ -1,10 +1,9 @@
-"""How fresh the data are: how many answers are not due yet by the schedule, and how old the oldest look is."""
+"""How fresh the data are: how many answers are due by the schedule, and how old the oldest look is."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from esid import clock
 from esid.store.connection import Store
@@ -12,23 +11,16 @@ from esid.store.due import is_due
 from esid.store.model import Patience, utc_time
 
 
-@dataclass(frozen=True, slots=True)
-class Freshness:
-    """Of one entity: what has an answer, how many of those are not due, when the oldest was looked at."""
-
-    known: int
-    fresh: int
-    oldest_at: dt.datetime | None
-
-
-def of(store: Store, entity: str, patience: Sequence[Patience]) -> Freshness:
-    """Counts of one entity's completed rows. An immutable answer is always fresh."""
+def due(store: Store, entity: str, patience: Sequence[Patience]) -> int:
+    """How many answers of one entity are due by the schedule. Touches only those that have expired."""
     condition, parameters = is_due(clock.now(), None, patience)
     with store.connection():
-        ((known, due, oldest),) = store.rows(
-            f"SELECT COUNT(*), SUM(CASE WHEN {condition} THEN 1 ELSE 0 END), MIN(checked_at) FROM sync_jobs "
-            "WHERE entity_type = %s AND status = 'completed' AND (checked_at IS NOT NULL OR expires_at IS NOT NULL "
-            "OR changed_at IS NOT NULL)",
-            (*parameters, entity),
-        )
-    return Freshness(int(known), int(known) - int(due or 0), utc_time(oldest))
+        sql = f"SELECT COUNT(*) FROM sync_jobs WHERE entity_type = %s AND status = 'completed' AND {condition}"
+        return int(store.rows(sql, (entity, *parameters))[0][0])
+
+
+def oldest(store: Store, entity: str) -> dt.datetime | None:
+    """When the answer of one entity was looked at that nobody has looked at for longest."""
+    with store.connection():
+        sql = "SELECT MIN(checked_at) FROM sync_jobs WHERE entity_type = %s AND checked_at IS NOT NULL"
+        return utc_time(store.rows(sql, (entity,))[0][0])

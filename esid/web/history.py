@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from esid import clock
@@ -19,14 +19,25 @@ MINUTES = (1, 15, 60)
 _COUNTS = ("done", "failed", "requests", "errors", "not_modified")
 
 
-def now(store: Store, broker: Queue, budget: Budget) -> dict[str, Any]:
-    """A sample: counts since the beginning, depths and what is left of the error limit now."""
-    limits, totals = snapshot(budget), counters.values(store)
+def queues(broker: Queue) -> dict[str, Any]:
+    """Messages that wait by queue, or why nobody can tell."""
     try:
-        depths = {name.rpartition(".")[2]: count for name, count in broker.depths().items()}
-    except EsidError:
-        depths = {}
-    counts = ledger.counts(store)
+        return {"reachable": True, "pending": broker.depths()}
+    except EsidError as error:
+        return {"reachable": False, "error": str(error), "pending": {}}
+
+
+def now(
+    store: Store, waiting: Mapping[str, Any], limits: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
+    """A sample: counts since the beginning, depths and what is left of the error limit now.
+
+    Args:
+        waiting: see `queues`.
+        limits: a snapshot of the budget.
+        counts: entity -> status -> rows of the ledger.
+    """
+    totals = counters.values(store)
     return {
         "done": ids(totals, "done"),
         "failed": ids(totals, "failed"),
@@ -35,14 +46,14 @@ def now(store: Store, broker: Queue, budget: Budget) -> dict[str, Any]:
         "not_modified": limits["not_modified"],
         "error_remain": limits["error_remain"],
         "in_flight": limits["in_flight"],
-        "queues": depths,
+        "queues": {name.rpartition(".")[2]: count for name, count in waiting["pending"].items()},
         "open": sum(by.get("pending", 0) + by.get("processing", 0) for by in counts.values()),
     }
 
 
 def sample(store: Store, broker: Queue, budget: Budget) -> None:
     """Keep the state of this minute."""
-    samples.add(store, now(store, broker, budget))
+    samples.add(store, now(store, queues(broker), snapshot(budget), ledger.counts(store)))
 
 
 def ids(totals: dict[str, float], result: str) -> int:

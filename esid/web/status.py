@@ -10,7 +10,6 @@ from typing import Any
 from esid import __version__, clock
 from esid.entities import ENTITIES
 from esid.entities.cadence import patience
-from esid.errors import EsidError
 from esid.esi.budget import Budget
 from esid.esi.snapshot import snapshot
 from esid.queue.broker import Queue
@@ -48,20 +47,20 @@ def collect(sources: Sources) -> dict[str, Any]:
     store = sources.store
     names = [entity.name for entity in ENTITIES]
     now = clock.now()
-    counts = ledger.counts(store)
-    sample = history.now(store, sources.broker, sources.budget)
+    counts, queues, limits = ledger.counts(store), history.queues(sources.broker), snapshot(sources.budget)
+    sample = history.now(store, queues, limits, counts)
     return {
         "version": __version__,
         "time": now.isoformat(timespec="seconds"),
         "database": store.where,
         "restarts": notes.restarts(store),
-        "queues": _queues(sources.broker),
-        "limits": snapshot(sources.budget),
+        "queues": queues,
+        "limits": limits,
         "ledger": {name: {state: counts.get(name, {}).get(state, 0) for state in STATES} for name in names},
         "oldest_open_s": {
             name: round((now - time).total_seconds(), 1) for name, time in ledger.oldest_open(store, names).items()
         },
-        "freshness": _freshness(store, now),
+        "freshness": _freshness(store, now, counts),
         "throughput": history.throughput(samples.last(store, 3700.0), sample),
         "processes": processes.living(store),
         "schedule": timetable.jobs(store, sources.schedules, sources.installation, sources.entities),
@@ -76,19 +75,17 @@ def collect(sources: Sources) -> dict[str, Any]:
     }
 
 
-def _freshness(store: Store, now: dt.datetime) -> dict[str, dict[str, Any]]:
+def _freshness(store: Store, now: dt.datetime, counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, Any]]:
     """Entity -> how many answers there are, the share that is not due, seconds since the oldest look."""
     found = {}
     for entity in ENTITIES:
-        one = freshness.of(store, entity.name, patience(entity.route.cache_s, now))
-        share = round(one.fresh / one.known, 4) if one.known else None
-        oldest_s = round((now - one.oldest_at).total_seconds()) if one.oldest_at else None
-        found[entity.name] = {"known": one.known, "fresh": one.fresh, "share": share, "oldest_s": oldest_s}
+        known = counts.get(entity.name, {}).get("completed", 0)
+        fresh = known - freshness.due(store, entity.name, patience(entity.route.cache_s, now)) if known else 0
+        oldest = freshness.oldest(store, entity.name)
+        found[entity.name] = {
+            "known": known,
+            "fresh": fresh,
+            "share": round(fresh / known, 4) if known else None,
+            "oldest_s": round((now - oldest).total_seconds()) if oldest else None,
+        }
     return found
-
-
-def _queues(broker: Queue) -> dict[str, Any]:
-    try:
-        return {"reachable": True, "pending": broker.depths()}
-    except EsidError as error:
-        return {"reachable": False, "error": str(error), "pending": {}}
