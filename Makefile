@@ -6,7 +6,21 @@ SERVERS = rabbitmq-server postgresql prometheus chromium chromium-driver
 # The tests mostly wait for processes and servers; more jobs than cores do not disturb their deadlines.
 TEST_JOBS ?= 3
 
-.PHONY: run test limits fault lint servers clean
+# One executable file with its dependencies for a bare Python 3.11 (unpacked to ~/.shiv or $SHIV_ROOT at its first start),
+# and a wheel.
+dist: $(VENV)/.dev
+	rm -rf dist build
+	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
+	$(BIN)/shiv --compressed --console-script esid --python '/usr/bin/env python3' --output-file dist/esid \
+	  --quiet --disable-pip-version-check dist/*.whl
+	@ls -l dist
+
+# Under a real pm2 (installed by npm into a folder of its own), and scraped by a real Prometheus for five minutes.
+tries: $(VENV)/.dev servers
+	@[ -x $(VENV)/pm2/node_modules/.bin/pm2 ] || npm install --silent --no-audit --no-fund --prefix $(VENV)/pm2 pm2
+	$(BIN)/python -m pytest --timeout=900 tests/tries/pm2.py tests/tries/prometheus.py
+
+.PHONY: run test limits fault lint servers dist tries clean
 
 run: $(VENV)/.run
 	@$(if $(CONTACT),ESI_CONTACT="$(CONTACT)") $(BIN)/esid run

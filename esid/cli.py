@@ -191,7 +191,7 @@ def _add_dead(add: Callable[..., argparse.ArgumentParser]) -> None:
 def _run_daemon(options: argparse.Namespace, chosen: Settings) -> int:
     chosen = _override(options, chosen)
     settings.check_contact(chosen)
-    log.set_up(chosen.esid_log_level, chosen.esid_log_format)
+    log.set_up(chosen.esid_log_level, chosen.esid_log_format, journal=settings.is_journal())
     return Supervisor(chosen, with_scheduler=not options.no_scheduler, with_feed=not options.no_feed).run()
 
 

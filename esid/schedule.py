@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
@@ -30,6 +31,17 @@ SET_S = 1.0
 #: A job: does its work and says in words what it did.
 Work = Callable[[], str]
 _log = log.get("schedule")
+
+
+class _Background(BackgroundScheduler):  # type: ignore[misc]
+    """APScheduler's thread; a job that a shutdown takes away while it is looked at is no error."""
+
+    def _process_jobs(self) -> float | None:
+        try:
+            wait_s: float | None = super()._process_jobs()
+        except JobLookupError:
+            return 0.0
+        return wait_s
 
 
 class Scheduler:
@@ -54,7 +66,7 @@ class Scheduler:
         self._open: dict[str, dt.datetime] = {}
         self._clock_s = _wall_less_monotonic()
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-        self._scheduler: Any = BackgroundScheduler(
+        self._scheduler: Any = _Background(
             timezone=dt.UTC, job_defaults=defaults, executors={"default": ThreadPoolExecutor(4)}
         )
 
