@@ -10,7 +10,7 @@ TEST_JOBS ?= 3
 # and a wheel.
 dist: $(VENV)/.dev
 	rm -rf dist build
-	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist . >/dev/null
 	$(BIN)/shiv --compressed --console-script esid --python '/usr/bin/env python3' --output-file dist/esid \
 	  --quiet --disable-pip-version-check dist/*.whl
 	@ls -l dist

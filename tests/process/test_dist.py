@@ -14,6 +14,10 @@ from esid import __version__
 from tests.daemon import ROOT
 
 
+#: What is downloaded may take its time on a busy network.
+pytestmark = pytest.mark.timeout(600)
+
+
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make dist` leaves, of a copy of the sources."""
