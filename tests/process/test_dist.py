@@ -13,7 +13,6 @@ import pytest
 from esid import __version__
 from tests.daemon import ROOT
 
-
 #: What is downloaded may take its time on a busy network.
 pytestmark = pytest.mark.timeout(600)
 
