@@ -18,6 +18,7 @@ from peewee import PostgresqlDatabase
 from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from esid import clock
 from esid.errors import NotPermitted, SettingsError
 from esid.settings import without_password
 from esid.store import model, waiting
@@ -33,6 +34,8 @@ _URL_OPTIONS = {"sslmode", "sslrootcert", "sslcert", "sslkey", "application_name
 _MOST_PARAMETERS = 30_000
 #: Seconds beyond a statement's own limit after which a silent server is taken for gone.
 _SILENT_S = 3
+#: Seconds without use after which a pooled connection is asked whether it lives.
+_IDLE_S = 1.0
 DRIVER_ERRORS = (peewee.PeeweeException, MaxConnectionsExceeded, psycopg2.Error)
 
 
@@ -134,11 +137,24 @@ class Store:
 
 
 class _Pool(PooledPostgresqlDatabase):  # type: ignore[misc]
-    """A pool that does not ask a connection whether it lives each time it is taken: that costs a round trip for each
-    transaction and, where packets vanish, the whole patience for each connection. A lost one is found in use."""
+    """A pool that asks a connection whether it lives only when it has been idle: a round trip for each transaction is too
+    much, and one that was lost in use is found in use. One dead idle connection ends them all, so that where packets
+    vanish the patience is spent once and not for each."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._used_at: dict[int, float] = {}
+
+    def _can_reuse(self, connection: Any) -> bool:
+        self._used_at[id(connection)] = clock.monotonic()
+        return bool(super()._can_reuse(connection))
 
     def _is_closed(self, connection: Any) -> bool:
-        return bool(connection.closed)
+        idle_s = clock.monotonic() - self._used_at.pop(id(connection), 0.0)
+        if not connection.closed and (idle_s < _IDLE_S or not super()._is_closed(connection)):
+            return False
+        self.close_idle()
+        return True
 
 
 def marks(values: Sequence[Any]) -> str:
