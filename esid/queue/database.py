@@ -104,7 +104,7 @@ class DatabaseMessage(dramatiq.MessageProxy):
         super().__init__(dramatiq.Message.decode(claimed.body.encode()))
         self.claim = claimed.id
         self.deliveries = claimed.deliveries
-        self.requeue = False
+        self.requeue, self.received_at = False, clock.monotonic()
 
 
 class DatabaseConsumer(dramatiq.Consumer):

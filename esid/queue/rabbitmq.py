@@ -18,7 +18,7 @@ from dramatiq.common import xq_name
 from dramatiq.errors import BrokerConnectionError, ConnectionClosed, DecodeError
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
-from esid import log
+from esid import clock, log
 from esid.errors import BrokerRefused, BrokerUnavailable, QueueError, QueueMismatch
 from esid.settings import without_password
 from esid.store import dead_letters
@@ -191,7 +191,9 @@ def _innermost(error: Any) -> str:
 class RabbitMessage(_RabbitmqMessage):
     """A delivered message. Set `requeue` to have it given back where it would be acknowledged."""
 
-    requeue = False
+    def __init__(self, redelivered: bool, tag: int, message: Any) -> None:
+        super().__init__(redelivered, tag, message)
+        self.requeue, self.received_at = False, clock.monotonic()
 
 
 class RabbitConsumer(_RabbitmqConsumer):
