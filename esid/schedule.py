@@ -113,12 +113,14 @@ class Scheduler:
             is_late = due is not None and job.name in newest and newest[job.name].due_at < due
             if job.at_start:
                 continue
-            if is_late or job.name in died:
+            if job.name in died:
                 self._once(job, clock.now(), "late")
+            elif is_late:
+                self._tick_at(job, clock.now(), "late")
             elif job.name not in newest:
                 # A daemon that is started anew each day would never see the tick of a daily job.
                 first_s = min(job.offset_s % FIRST_S, job.when if isinstance(job.when, float) else FIRST_S)
-                self._once(job, clock.now() + dt.timedelta(seconds=first_s), "first")
+                self._tick_at(job, clock.now() + dt.timedelta(seconds=first_s), "first")
 
     def _once(self, job: Planned, at: dt.datetime, kind: str) -> None:
         self._scheduler.add_job(self._at_once(job), next_run_time=at, id=f"{job.name}/{kind}", replace_existing=True)
@@ -145,8 +147,12 @@ class Scheduler:
         return self._guarded(job.name, work, again=lambda: self._try_again(job))
 
     def _try_again(self, job: Planned) -> None:
+        self._tick_at(job, _in_a_while(), "again")
+
+    def _tick_at(self, job: Planned, at: dt.datetime, kind: str) -> None:
+        """Look at some time whether the newest tick has been run."""
         tick = self._ticking(job)
-        self._scheduler.add_job(tick, next_run_time=_in_a_while(), id=f"{job.name}/again", replace_existing=True)
+        self._scheduler.add_job(tick, next_run_time=at, id=f"{job.name}/{kind}", replace_existing=True)
 
     def _claim(self, name: str, due_at: dt.datetime | None) -> bool:
         """True when this scheduler has a tick of the job to run."""
