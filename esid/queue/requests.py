@@ -10,10 +10,11 @@ from esid import clock
 from esid.entities import ENTITIES, LISTS
 from esid.entities.base import LIST_ID, Entity
 from esid.queue.broker import PERSON, SCHEDULED, queue_name
+from esid.queue.incoming import NoMessage, decode
 from esid.queue.publish import Publisher
 from esid.store import dead_letters, ledger, recoveries
 from esid.store.connection import Store
-from esid.store.dead_letters import Filter
+from esid.store.dead_letters import DeadLetter, Filter
 from esid.store.ledger import Accepted
 from esid.store.model import Seen
 
@@ -63,8 +64,11 @@ class Requests:
         return messages, sum(ledger.purge(self._store, entity.name) for entity in ENTITIES if entity.queue == queue)
 
     def retry_dead(self, wanted: Filter) -> int:
-        """Ask again for dead ids. Twice is one effect. Returns how many were queued."""
-        count = 0
+        """Ask again for dead ids, and send messages of once unknown actors again. Twice is one effect.
+
+        Returns how many were queued.
+        """
+        count = sum(map(self._send_again, dead_letters.find(self._store, wanted)))
         for entity in ENTITIES:
             keys = [
                 (letter.entity_id, None)
@@ -74,6 +78,19 @@ class Requests:
             for accepted in self.enqueue(entity, keys):
                 count += len(accepted.queued)
         return count
+
+    def _send_again(self, letter: DeadLetter) -> bool:
+        """A message that nobody understood, word for word; False for any other letter."""
+        if letter.reason != "unknown_actor" or letter.body is None:
+            return False
+        for name in sorted({queue_name(self._prefix, entity.queue) for entity in ENTITIES}):
+            try:
+                message = decode(letter.body.encode(), name)
+            except NoMessage:
+                continue
+            self._publisher.broker.enqueue_many([message])
+            return dead_letters.drop(self._store, Filter(ids=(letter.id,))) > 0
+        return False
 
     def _sync_due(self, entity: Entity, priority: int) -> int:
         count = 0
