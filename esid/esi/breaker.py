@@ -88,10 +88,14 @@ class Breaker:
         """Book one answer; what changed by it: "esi.away", "esi.back", "route.away", "route.back" or ""."""
         return self._failed(place, now) if failed else self._answered(place)
 
-    def is_outage(self, now: float) -> bool:
-        """True while a failure is ESI's and not an id's: it is away, and where `/status` answers, not for an hour yet."""
-        since = float(self._state.circuits[_ESI].open_since)
-        return bool(since) and not (self._state.status_ok and now - since > LONGEST_OUTAGE_S)
+    def is_outage(self, place: int, now: float) -> bool:
+        """True while a failure is ESI's and not an id's: it or the route is away, and where `/status` answers or other
+        routes do, not for an hour yet.
+        """
+        esi, route = (float(self._state.circuits[one].open_since) for one in (_ESI, place))
+        if esi:
+            return not (self._state.status_ok and now - esi > LONGEST_OUTAGE_S)
+        return bool(route) and now - route <= LONGEST_OUTAGE_S
 
     def open_since(self, place: int = _ESI) -> float:
         """When a circuit was opened; 0 = it is closed."""

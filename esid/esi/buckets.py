@@ -107,7 +107,7 @@ class Buckets:
                 self._close(place, now + HIDDEN_CLOSED_S)
             return
         cost = read.number(headers.get("X-Ratelimit-Used"))
-        self.spend(place, token_cost(status or 500) if cost is None else cost, now)
+        self.spend(place, _cost(status) if cost is None else cost, now)
         remaining = read.number(headers.get("X-Ratelimit-Remaining"))
         if remaining is not None:
             others = bucket.others_used + bucket.others_free
@@ -179,3 +179,8 @@ class Buckets:
             if missing <= 0:
                 return max(0.01, float(bucket.slice_no - age + SLICES) * self._slice_s(place) - now)
         return float(bucket.window_s)
+
+
+def _cost(status: int | None) -> float:
+    """What an answer costs; one that did not come may have cost ESI's most."""
+    return WORST_COST if status is None else token_cost(status)

@@ -83,9 +83,11 @@ class State(ctypes.Structure):
         ("boot", ctypes.c_char * 64),
         ("paused_until", ctypes.c_double),
         ("paused_until_wall", ctypes.c_double),
-        # The error limit: the window in force (0 = unknown), what ESI says is left in it, what we used of it.
+        # The error limit: the window in force (0 = unknown), since when only a new answer can tell what is left, what ESI
+        # says is left in it, what we used of it.
         ("window_ends", ctypes.c_double),
         ("window_known", ctypes.c_int32),
+        ("doubted_at", ctypes.c_double),
         ("errors_left", ctypes.c_double),
         ("errors_used", ctypes.c_double),
         ("errors_allowed", ctypes.c_double),
@@ -171,7 +173,7 @@ class Shared:
 
 
 #: The layout of the file; another one is another file.
-_FORMAT = b"esid-budget-3 "
+_FORMAT = b"esid-budget-4 "
 
 
 def _boot() -> bytes:

@@ -18,7 +18,7 @@ from dramatiq.common import xq_name
 from dramatiq.errors import BrokerConnectionError, ConnectionClosed
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
-from esid import log
+from esid import clock, log
 from esid.errors import BrokerRefused, BrokerUnavailable, DatabaseUnavailable, QueueError, QueueMismatch
 from esid.queue.incoming import Moves, NoMessage, Parked, decode
 from esid.settings import without_password
@@ -217,6 +217,7 @@ class RabbitMessage(_RabbitmqMessage):
     def __init__(self, redelivered: bool, tag: int, message: dramatiq.Message[Any], consumer: RabbitConsumer) -> None:
         super().__init__(redelivered, tag, message)
         self.redelivered, self.consumer = redelivered, consumer
+        self.received_at = clock.monotonic()
 
 
 class RabbitConsumer(_RabbitmqConsumer):
