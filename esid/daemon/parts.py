@@ -98,7 +98,7 @@ def open_sharing(settings: Settings, store: Store, budget: Budget, stop: Stop) -
     if not is_divided(settings):
         return None
     member = f"{host.NAME}:{data_dir(settings)}"
-    return Sharing(budget, partial(egress.exchange, store, settings.esid_egress, member), member, stop)
+    return Sharing(budget, partial(egress.exchange, store, settings.esid_egress), member, stop)
 
 
 def open_client(settings: Settings, budget: Budget) -> Client:

@@ -17,6 +17,8 @@ from esid.esi.shared import BUCKETS, SLICES
 BURST = 0.25
 #: Tokens of an ordinary answer: the step of the even spread.
 _STEP = 2.0
+#: Seconds after which a host looks again whether its share of a bucket has grown.
+SHARE_LOOK_S = 0.5
 #: Seconds that a hidden limit closes for after an HTTP 500, which is how it says no.
 HIDDEN_CLOSED_S = 60.0
 _HIDDEN_PREFIX = "hidden:"
@@ -85,7 +87,11 @@ class Buckets:
         cap = min(self.usable(place), bucket.allowed) if shared else self.usable(place)
         used, worst = self.used(place, now), self.worst(place)
         if used + worst * (reserved + 1) > cap:
-            return 0.02 if reserved and used + worst <= cap else self._back_in_s(place, now, used + worst - cap)
+            if reserved and used + worst <= cap:
+                return 0.02
+            back_s = self._back_in_s(place, now, used + worst - cap)
+            # Where only our share is too small, it may grow with the next exchange.
+            return min(back_s, SHARE_LOOK_S) if used + worst * (reserved + 1) <= self.usable(place) else back_s
         return max(0.0, float(bucket.next_at) - now) if used > BURST * cap else 0.0
 
     def take(self, place: int, now: float, *, shared: bool) -> None:

@@ -33,6 +33,8 @@ from esid.esi.shared import GUARDED, SECONDS, Shared
 PATIENCE_S = 10.0
 #: Seconds between two looks of a waiting thread, where somebody else's answer may end the wait, and elsewhere.
 _SOON_S, _LOOK_S = 0.02, 0.5
+#: Seconds that a 429 closes for at least, whatever it says.
+SHORTEST_CLOSE_S = 1.0
 _log = log.get("esi")
 
 
@@ -156,10 +158,8 @@ class Budget:
                 now = clock.monotonic()
                 is_due = bool(probe) and state.paused_until <= now and self.breaker.claim_status_probe(now)
                 if not is_due:
-                    circuit = self.breaker.place(route.path)
-                    return max(
-                        0.0, float(state.paused_until) - now, self.breaker.hold_s(circuit, now), self._bucket_s(route, now)
-                    )
+                    paused_s = float(state.paused_until) - now
+                    return max(0.0, paused_s, self.breaker.away_s(now), self._bucket_s(route, now))
             if probe:
                 probe()
 
@@ -239,6 +239,9 @@ class Budget:
         circuit = self.breaker.place(route.path)
         if (closed_s := self._closed_s(now)) > 0:
             return None, closed_s, "420" if self.shared.state.paused_until > now else "no share of the budget"
+        if (hold_s := self.breaker.route_hold_s(circuit, now)) > 0:
+            # No thread waits for one route: others have work.
+            return None, max(hold_s, PATIENCE_S + 1.0), f"{route.path} is away"
         if (away_s := self.breaker.wait_s(circuit, now)) > 0:
             return None, away_s, "ESI is away"
         if url and self.places.holds(url):
@@ -328,8 +331,8 @@ class Budget:
         if outcome.status in (420, 429):
             return ""
         outcome.is_outage = bool(outcome.failed) and self.breaker.is_outage(ticket.circuit, now)
-        change = self.breaker.settle(ticket.circuit, failed=bool(outcome.failed), now=now)
-        if change.endswith(".back"):
+        change = self.breaker.settle(ticket.circuit, failed=bool(outcome.failed), now=now, sent_at=ticket.leaves_at)
+        if change == "esi.back":
             self.pace.resume(now)
         return change
 
@@ -355,7 +358,8 @@ class Budget:
         if status == 420:
             self.pause(read.error_reset_s(headers), now)
         elif status == 429:
-            self._close(ticket, place, read.retry_after_s(headers) * random.uniform(1, 1.1), now)  # noqa: S311
+            wait_s = max(SHORTEST_CLOSE_S, read.retry_after_s(headers)) * random.uniform(1, 1.1)  # noqa: S311
+            self._close(ticket, place, wait_s, now)
 
     def _learn_kind(self, circuit: int, kind: int) -> None:
         if circuit:
@@ -387,4 +391,5 @@ class Budget:
             log.event(_log, change, f"{words}; work waits, one probe every 5 s", level=logging.WARNING)
         elif change:
             what = "ESI" if change == "esi.back" else route.path
-            log.event(_log, change, f"{what} answers again, work goes on slowly at first")
+            slowly = " slowly at first" if change == "esi.back" else ""
+            log.event(_log, change, f"{what} answers again, work goes on{slowly}")

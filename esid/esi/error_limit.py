@@ -70,7 +70,8 @@ class ErrorLimit:
             self._believe(*told, is_error, now, sent_at)
             return
         state = self._state
-        if status is not None:
+        # A gateway's error page tells nothing; an ESI that answers well without these headers has no such limit.
+        if not is_error:
             self._know(sent_at)
         if is_error:
             if not state.window_ends:

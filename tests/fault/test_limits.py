@@ -27,7 +27,7 @@ RATES = (
 )
 STATUSES = {"404s": (404,), "gateway errors": (502, 503, 504)}
 #: A small bucket and the seconds of its floating window.
-TOKENS, BUCKET_S = (int(part) for part in os.environ.get("ESID_TEST_BUCKET", "120/20").split("/"))
+TOKENS, BUCKET_S = (int(part) for part in os.environ.get("ESID_TEST_BUCKET", "120/30").split("/"))
 PROCESSES, THREADS = 4, 16
 FIRST = 98_000_001
 

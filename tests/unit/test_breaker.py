@@ -113,6 +113,14 @@ def test_one_real_request_follows_an_answer_of_status_and_ends_it(host: Host, ti
     assert host.state == "closed"
 
 
+def test_an_answer_to_a_question_from_before_the_outage_does_not_end_it(host: Host, times: list[float]) -> None:
+    early, _, _ = host.admit(CORPORATION)
+    times[0] += 1.0
+    host.fail(CORPORATION, FAILURES)
+    host.land(early, 200)
+    assert host.state == "open"
+
+
 def test_a_real_request_that_fails_has_status_asked_again(host: Host, times: list[float]) -> None:
     host.fail(CORPORATION, FAILURES)
     times[0] += PROBE_S * 1.1

@@ -113,7 +113,7 @@ class Machine(RuleBasedStateMachine):
         for name in (f"host-{number}" for number in range(self.hosts)):
             for _ in range(2):
                 self.budgets.append(self.process(name))
-                self.sharings.append(Sharing(self.budgets[-1], self.exchanger(name), name, Stop()))
+                self.sharings.append(Sharing(self.budgets[-1], self.exchanger(), name, Stop()))
 
     def process(self, name: str) -> Budget:
         """One more process of a host."""
@@ -125,14 +125,14 @@ class Machine(RuleBasedStateMachine):
         self.patch.setattr(os, "getpid", REAL_PID)
         return budget
 
-    def exchanger(self, member: str) -> Any:
+    def exchanger(self) -> Any:
         """The database's part of an exchange; its clock is an hour ahead of ours."""
 
         def exchange(meet: Any) -> None:
-            row = meet(self.now + 3600.0, dict(self.rows))
+            name, row = meet(self.now + 3600.0, dict(self.rows))
             if self.database_is_away:
                 raise DatabaseUnavailable("gone before the commit")
-            self.rows[member] = row
+            self.rows[name] = row
 
         return exchange
 
@@ -256,7 +256,7 @@ class Machine(RuleBasedStateMachine):
         dead.shared.close()
         name = f"host-{number // 2}"
         self.budgets[number] = self.process(name)
-        self.sharings[number] = Sharing(self.budgets[number], self.exchanger(name), name, Stop())
+        self.sharings[number] = Sharing(self.budgets[number], self.exchanger(), name, Stop())
 
     @rule(seconds=st.floats(0.01, 70.0))
     def wait(self, seconds: float) -> None:
