@@ -6,7 +6,7 @@ SERVERS = rabbitmq-server postgresql
 # The tests mostly wait for processes and servers; more jobs than cores do not disturb their deadlines.
 TEST_JOBS ?= 3
 
-.PHONY: run test limits fault lint servers clean
+.PHONY: run test limits fault bench lint servers clean
 
 run: $(VENV)/.run
 	@$(if $(CONTACT),ESI_CONTACT="$(CONTACT)") $(BIN)/esid run
@@ -22,6 +22,11 @@ limits: $(VENV)/.dev
 # What takes hours: 50 crashes at each point, 400 faults three times on both stacks, half an hour under load.
 fault: lint servers
 	$(BIN)/python -m pytest -m long -n $(TEST_JOBS) --dist worksteal -rA tests/fault
+
+# Figures of this machine, for bench/README.md; FOLDER holds day archives for the import.
+bench: $(VENV)/.dev servers
+	$(BIN)/python -m bench.budget
+	$(if $(FOLDER),$(BIN)/python -m bench.killmails --dir $(FOLDER))
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check esid tests bench

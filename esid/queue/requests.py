@@ -68,15 +68,12 @@ class Requests:
 
         Returns how many were queued.
         """
-        count = sum(map(self._send_again, dead_letters.find(self._store, wanted)))
-        for entity in ENTITIES:
-            keys = [
-                (letter.entity_id, None)
-                for letter in dead_letters.find(self._store, wanted)
-                if letter.entity_type == entity.name and letter.entity_id
-            ]
-            for accepted in self.enqueue(entity, keys):
-                count += len(accepted.queued)
+        count = 0
+        for letters in dead_letters.pages(self._store, wanted):
+            count += sum(map(self._send_again, letters))
+            for entity in ENTITIES:
+                keys = [(one.entity_id, None) for one in letters if one.entity_type == entity.name and one.entity_id]
+                count += sum(len(accepted.queued) for accepted in self.enqueue(entity, keys))
         return count
 
     def _send_again(self, letter: DeadLetter) -> bool:
