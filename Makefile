@@ -20,7 +20,7 @@ tries: $(VENV)/.dev servers
 	@[ -x $(VENV)/pm2/node_modules/.bin/pm2 ] || npm install --silent --no-audit --no-fund --prefix $(VENV)/pm2 pm2
 	$(BIN)/python -m pytest --timeout=900 tests/tries/pm2.py tests/tries/prometheus.py
 
-.PHONY: run test limits fault lint servers dist tries clean
+.PHONY: run test limits fault bench lint servers dist tries clean
 
 run: $(VENV)/.run
 	@$(if $(CONTACT),ESI_CONTACT="$(CONTACT)") $(BIN)/esid run
@@ -36,6 +36,11 @@ limits: $(VENV)/.dev
 # What takes hours: 50 crashes at each point, 400 faults three times on both stacks, half an hour under load.
 fault: lint servers
 	$(BIN)/python -m pytest -m long -n $(TEST_JOBS) --dist worksteal -rA tests/fault
+
+# Figures of this machine, for bench/README.md; FOLDER holds day archives for the import.
+bench: $(VENV)/.dev servers
+	$(BIN)/python -m bench.budget
+	$(if $(FOLDER),$(BIN)/python -m bench.killmails --dir $(FOLDER))
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check esid tests bench

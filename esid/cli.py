@@ -8,7 +8,7 @@ Exit codes
 2    what was typed cannot be meant
 65   the database's schema is older or newer, or the file is damaged
 69   database, RabbitMQ, the status server's address or a source of killmails cannot be had
-70   an error of our own, or a child process that would not stay alive
+70   an error of our own, or a child process that cannot start or would not stay alive
 75   another daemon runs on this database file
 77   a file or directory cannot be read or written
 78   a setting is missing, wrong or unknown; the database or RabbitMQ refused user or password

@@ -98,7 +98,7 @@ def open_sharing(settings: Settings, store: Store, budget: Budget, stop: Stop) -
     if not is_divided(settings):
         return None
     member = f"{host.NAME}:{data_dir(settings)}"
-    return Sharing(budget, partial(egress.exchange, store, settings.esid_egress, member), member, stop)
+    return Sharing(budget, partial(egress.exchange, store, settings.esid_egress), member, stop)
 
 
 def open_client(settings: Settings, budget: Budget) -> Client:
@@ -154,7 +154,7 @@ def open_zkillboard(settings: Settings) -> Source:
 
 def import_parts(settings: Settings, folder: Folder | None) -> importing.Parts:
     """How each process of an import makes its own connections."""
-    return importing.Parts(lambda: open_store(settings), lambda: folder or open_archives(settings))
+    return importing.Parts(lambda: Store(settings.database, watched=False), lambda: folder or open_archives(settings))
 
 
 def days_to_import(source: str, first: dt.date | None, last: dt.date | None, folder: Folder | None) -> list[dt.date]:

@@ -53,13 +53,19 @@ class Breaker:
             return max(0.0, float(self._state.probe_at) - now)
         return 0.0
 
-    def hold_s(self, place: int, now: float) -> float:
-        """Seconds that work of this route had better wait elsewhere; 0 where it may be tried now."""
-        route = self._state.circuits[place]
-        wait_s = self.wait_s(place, now)
-        if wait_s and not self._state.circuits[_ESI].open_since and route.open_since:
-            wait_s = max(wait_s, min(LONGEST_HOLD_S, (now - route.open_since) / 2))
-        return wait_s
+    def away_s(self, now: float) -> float:
+        """Seconds until anything may be tried while ESI as a whole is away; 0 = now, or it is not away."""
+        return self.wait_s(_ESI, now)
+
+    def route_hold_s(self, place: int, now: float) -> float:
+        """Seconds that work of a route which alone is away had better wait elsewhere; 0 where it may be tried now.
+
+        The longer it has been away, the longer: whoever comes when a probe is due is the probe.
+        """
+        route, wait_s = self._state.circuits[place], self.wait_s(place, now)
+        if place == _ESI or not wait_s or self._state.circuits[_ESI].open_since:
+            return 0.0
+        return max(wait_s, min(LONGEST_HOLD_S, max(2 * PROBE_S, (now - route.open_since) / 2 if route.open_since else 0.0)))
 
     def take(self, place: int, now: float) -> None:
         """A request leaves; where its circuit is open it is the probe."""
@@ -84,14 +90,22 @@ class Breaker:
             route = self._state.circuits[place]
             route.closed_until = max(until, route.closed_until)
 
-    def settle(self, place: int, *, failed: bool, now: float) -> str:
-        """Book one answer; what changed by it: "esi.away", "esi.back", "route.away", "route.back" or ""."""
-        return self._failed(place, now) if failed else self._answered(place)
+    def settle(self, place: int, *, failed: bool, now: float, sent_at: float) -> str:
+        """Book one answer; what changed by it: "esi.away", "esi.back", "route.away", "route.back" or "".
 
-    def is_outage(self, now: float) -> bool:
-        """True while a failure is ESI's and not an id's: it is away, and where `/status` answers, not for an hour yet."""
-        since = float(self._state.circuits[_ESI].open_since)
-        return bool(since) and not (self._state.status_ok and now - since > LONGEST_OUTAGE_S)
+        Args:
+            sent_at: when it was asked for. An answer to a question from before the outage does not end it.
+        """
+        return self._failed(place, now) if failed else self._answered(place, sent_at)
+
+    def is_outage(self, place: int, now: float) -> bool:
+        """True while a failure is ESI's and not an id's: it or the route is away, and where `/status` answers or other
+        routes do, not for an hour yet.
+        """
+        esi, route = (float(self._state.circuits[one].open_since) for one in (_ESI, place))
+        if esi:
+            return not (self._state.status_ok and now - esi > LONGEST_OUTAGE_S)
+        return bool(route) and now - route <= LONGEST_OUTAGE_S
 
     def open_since(self, place: int = _ESI) -> float:
         """When a circuit was opened; 0 = it is closed."""
@@ -105,8 +119,10 @@ class Breaker:
             if self._state.circuits[place].open_since
         ]
 
-    def _answered(self, place: int) -> str:
+    def _answered(self, place: int, sent_at: float) -> str:
         esi, route = self._state.circuits[_ESI], self._state.circuits[place]
+        if sent_at < max(esi.open_since, route.open_since):
+            return ""
         esi.failures = route.failures = 0
         esi_was_open, route_was_open = esi.open_since, route.open_since
         esi.open_since = route.open_since = 0.0

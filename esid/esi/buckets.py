@@ -17,6 +17,8 @@ from esid.esi.shared import BUCKETS, SLICES
 BURST = 0.25
 #: Tokens of an ordinary answer: the step of the even spread.
 _STEP = 2.0
+#: Seconds after which a host looks again whether its share of a bucket has grown.
+SHARE_LOOK_S = 0.5
 #: Seconds that a hidden limit closes for after an HTTP 500, which is how it says no.
 HIDDEN_CLOSED_S = 60.0
 _HIDDEN_PREFIX = "hidden:"
@@ -85,7 +87,11 @@ class Buckets:
         cap = min(self.usable(place), bucket.allowed) if shared else self.usable(place)
         used, worst = self.used(place, now), self.worst(place)
         if used + worst * (reserved + 1) > cap:
-            return 0.02 if reserved and used + worst <= cap else self._back_in_s(place, now, used + worst - cap)
+            if reserved and used + worst <= cap:
+                return 0.02
+            back_s = self._back_in_s(place, now, used + worst - cap)
+            # Where only our share is too small, it may grow with the next exchange.
+            return min(back_s, SHARE_LOOK_S) if used + worst * (reserved + 1) <= self.usable(place) else back_s
         return max(0.0, float(bucket.next_at) - now) if used > BURST * cap else 0.0
 
     def take(self, place: int, now: float, *, shared: bool) -> None:
@@ -107,7 +113,7 @@ class Buckets:
                 self._close(place, now + HIDDEN_CLOSED_S)
             return
         cost = read.number(headers.get("X-Ratelimit-Used"))
-        self.spend(place, token_cost(status or 500) if cost is None else cost, now)
+        self.spend(place, _cost(status) if cost is None else cost, now)
         remaining = read.number(headers.get("X-Ratelimit-Remaining"))
         if remaining is not None:
             others = bucket.others_used + bucket.others_free
@@ -179,3 +185,8 @@ class Buckets:
             if missing <= 0:
                 return max(0.01, float(bucket.slice_no - age + SLICES) * self._slice_s(place) - now)
         return float(bucket.window_s)
+
+
+def _cost(status: int | None) -> float:
+    """What an answer costs; one that did not come may have cost ESI's most."""
+    return WORST_COST if status is None else token_cost(status)

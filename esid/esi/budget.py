@@ -26,13 +26,15 @@ from esid.esi.buckets import Buckets
 from esid.esi.error_limit import ErrorLimit
 from esid.esi.pace import Pace
 from esid.esi.places import Places
-from esid.esi.routes import Route
+from esid.esi.routes import STATUS, Route
 from esid.esi.shared import GUARDED, SECONDS, Shared
 
 #: Seconds that a thread waits for the budget before it puts its work back.
 PATIENCE_S = 10.0
 #: Seconds between two looks of a waiting thread, where somebody else's answer may end the wait, and elsewhere.
 _SOON_S, _LOOK_S = 0.02, 0.5
+#: Seconds that a 429 closes for at least, whatever it says.
+SHORTEST_CLOSE_S = 1.0
 _log = log.get("esi")
 
 
@@ -64,11 +66,18 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What an admitted request holds: its circuit, its buckets (`GUARDED` = the error limit), its URL."""
+    """What an admitted request holds: its circuit, its buckets (`GUARDED` = the error limit), its URL.
+
+    Attributes:
+        leaves_at: when its place in the pace is; it does not leave sooner.
+        is_probe: it leaves although ESI is away.
+    """
 
     circuit: int
     buckets: tuple[int, ...]
     url: int
+    leaves_at: float
+    is_probe: bool = False
 
 
 class Budget:
@@ -120,19 +129,22 @@ class Budget:
         """The same for the breaker's own question, which leaves whatever the circuits say. Raises Held, Stopping."""
         with self.shared.locked() as state:
             now = clock.monotonic()
-            if state.paused_until > now:
-                raise Held(state.paused_until - now, "420")
-            place = self.buckets.place("status")
-            self.places.add("in_flight", 1)
+            if self._stop.is_set():
+                raise Stopping("stopping")
+            if (closed_s := self._closed_s(now)) > 0:
+                raise Held(closed_s, "420" if state.paused_until > now else "no share of the budget")
+            place = self._kind(STATUS)
+            if (wait_s := self._room_s(place, now)) > 0:
+                raise Held(wait_s, f"bucket {self.buckets.name(place)}" if place != GUARDED else "error limit")
+            ticket = Ticket(0, (place,), 0, now, is_probe=True)
+            self.places.take(ticket.buckets, ticket.url)
             self._count_sent(now)
         outcome = Outcome()
         try:
             yield outcome
         finally:
             with self.shared.locked():
-                self.places.add("in_flight", -1)
-                if place is not None:
-                    self.buckets.settle(place, outcome.status, outcome.headers, clock.monotonic(), 0)
+                self._settle_limits(ticket, outcome, clock.monotonic())
 
     def note_status(self, *, is_up: bool, is_vip: bool) -> None:
         """What the probe of `/status` has told."""
@@ -146,10 +158,8 @@ class Budget:
                 now = clock.monotonic()
                 is_due = bool(probe) and state.paused_until <= now and self.breaker.claim_status_probe(now)
                 if not is_due:
-                    circuit = self.breaker.place(route.path)
-                    return max(
-                        0.0, float(state.paused_until) - now, self.breaker.hold_s(circuit, now), self._bucket_s(route, now)
-                    )
+                    paused_s = float(state.paused_until) - now
+                    return max(0.0, paused_s, self.breaker.away_s(now), self._bucket_s(route, now))
             if probe:
                 probe()
 
@@ -177,7 +187,7 @@ class Budget:
             while True:
                 with self.shared.locked():
                     now = clock.monotonic()
-                    is_due = bool(probe) and self.breaker.claim_status_probe(now)
+                    is_due = bool(probe) and not self._stop.is_set() and self.breaker.claim_status_probe(now)
                     ticket, wait_s, reason = (None, 0.0, "") if is_due else self.admit(route, url, now)
                     if reason and waits_for is None:
                         waits_for = self._kind(route)
@@ -214,7 +224,8 @@ class Budget:
         if not stopped and wait_s <= 0:
             return True
         with self.shared.locked():
-            if not stopped and not self._closed_s(clock.monotonic()) and not self.breaker.open_since():
+            is_away = self.breaker.open_since() and not ticket.is_probe
+            if not stopped and not is_away and not self._closed_s(clock.monotonic()):
                 return True
             self.places.give_back(ticket.buckets, ticket.url)
         if stopped:
@@ -223,10 +234,14 @@ class Budget:
 
     def admit(self, route: Route, url: int, now: float) -> tuple[Ticket | None, float, str]:
         """(ticket, seconds until it leaves, "") or (None, seconds to wait, why). Under lock."""
-        self.places.look_for_dead(now)
+        if held := self.places.look_for_dead(now):
+            self._charge_dead(held, now)
         circuit = self.breaker.place(route.path)
         if (closed_s := self._closed_s(now)) > 0:
             return None, closed_s, "420" if self.shared.state.paused_until > now else "no share of the budget"
+        if (hold_s := self.breaker.route_hold_s(circuit, now)) > 0:
+            # No thread waits for one route: others have work.
+            return None, max(hold_s, PATIENCE_S + 1.0), f"{route.path} is away"
         if (away_s := self.breaker.wait_s(circuit, now)) > 0:
             return None, away_s, "ESI is away"
         if url and self.places.holds(url):
@@ -241,16 +256,24 @@ class Budget:
             wait_s = self._room_s(place, now)
             if wait_s > 0:
                 return None, wait_s, "error limit" if place == GUARDED else f"bucket {self.buckets.name(place)}"
-        return self._take(circuit, wanted, url, now), self.pace.take(now, shared=self.is_divided), ""
+        wait_s = self.pace.take(now, shared=self.is_divided)
+        return self._take(circuit, wanted, url, now, now + wait_s), wait_s, ""
 
-    def _take(self, circuit: int, wanted: tuple[int, ...], url: int, now: float) -> Ticket:
+    def _charge_dead(self, held: list[int], now: float) -> None:
+        """What a killed process had on its way was answered, and nobody has read at what cost."""
+        for place, count in enumerate(held[:GUARDED]):
+            self.buckets.spend(place, count * self.buckets.worst(place), now)
+        if held[GUARDED]:
+            self.errors.doubt(now)
+
+    def _take(self, circuit: int, wanted: tuple[int, ...], url: int, now: float, leaves_at: float) -> Ticket:
         for place in wanted:
             if place != GUARDED:
                 self.buckets.take(place, now, shared=self.is_divided)
         self.breaker.take(circuit, now)
         self.places.take(wanted, url)
         self._count_sent(now)
-        return Ticket(circuit, wanted, url)
+        return Ticket(circuit, wanted, url, leaves_at, is_probe=bool(self.breaker.open_since()))
 
     def _room_s(self, place: int, now: float) -> float:
         """Seconds until one more request has room in the error limit or in a bucket; 0 = now."""
@@ -304,24 +327,20 @@ class Budget:
 
     def settle(self, ticket: Ticket, outcome: Outcome, now: float) -> str:
         """Book one answer; what the breaker made of it. Under lock."""
-        state = self.shared.state
-        self.places.give_back(ticket.buckets, ticket.url)
-        status, headers = outcome.status, outcome.headers
-        state.not_modified += status == 304
-        state.errors += status is None or status >= 400
         self._settle_limits(ticket, outcome, now)
-        if status == 420:
-            self.pause(read.error_reset_s(headers), now)
-        if status in (420, 429):
+        if outcome.status in (420, 429):
             return ""
-        outcome.is_outage = bool(outcome.failed) and self.breaker.is_outage(now)
-        change = self.breaker.settle(ticket.circuit, failed=bool(outcome.failed), now=now)
-        if change.endswith(".back"):
+        outcome.is_outage = bool(outcome.failed) and self.breaker.is_outage(ticket.circuit, now)
+        change = self.breaker.settle(ticket.circuit, failed=bool(outcome.failed), now=now, sent_at=ticket.leaves_at)
+        if change == "esi.back":
             self.pace.resume(now)
         return change
 
     def _settle_limits(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
-        status, headers = outcome.status, outcome.headers
+        state, status, headers = self.shared.state, outcome.status, outcome.headers
+        self.places.give_back(ticket.buckets, ticket.url)
+        state.not_modified += status == 304
+        state.errors += status is None or status >= 400
         told = headers.get("X-Ratelimit-Group")
         place = self.buckets.learn(told, headers) if told else None
         if place is not None:
@@ -335,9 +354,12 @@ class Budget:
         if place is not None:
             self.buckets.settle(place, status, headers, now, self.places.totals("reserved")[place])
         elif GUARDED in ticket.buckets or read.error_limit(headers):
-            self.errors.settle(status, headers, now)
-        if status == 429:
-            self._close(ticket, place, read.retry_after_s(headers) * random.uniform(1, 1.1), now)  # noqa: S311
+            self.errors.settle(status, headers, now, ticket.leaves_at)
+        if status == 420:
+            self.pause(read.error_reset_s(headers), now)
+        elif status == 429:
+            wait_s = max(SHORTEST_CLOSE_S, read.retry_after_s(headers)) * random.uniform(1, 1.1)  # noqa: S311
+            self._close(ticket, place, wait_s, now)
 
     def _learn_kind(self, circuit: int, kind: int) -> None:
         if circuit:
@@ -369,4 +391,5 @@ class Budget:
             log.event(_log, change, f"{words}; work waits, one probe every 5 s", level=logging.WARNING)
         elif change:
             what = "ESI" if change == "esi.back" else route.path
-            log.event(_log, change, f"{what} answers again, work goes on slowly at first")
+            slowly = " slowly at first" if change == "esi.back" else ""
+            log.event(_log, change, f"{what} answers again, work goes on{slowly}")

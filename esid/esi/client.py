@@ -18,7 +18,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from esid import __version__, clock
-from esid.errors import BadBody, EsiError, EsiUnavailable, Held, NotFound, Refused, TooLarge
+from esid.errors import BadBody, EsiError, EsiUnavailable, Held, NotFound, Refused, Stopping, TooLarge
 from esid.esi import cache
 from esid.esi.budget import Budget, Outcome
 from esid.esi.deadline import DeadlineAdapter, Exchange, Watch
@@ -174,7 +174,7 @@ class Client:
             with self._budget.status_probe() as outcome, self._watch.exchange(TOTAL_S) as exchange:
                 answer = self._ask("GET", STATUS, STATUS.path, {}, None, None, outcome, exchange)
             is_up, is_vip = True, isinstance(answer.body, dict) and answer.body.get("vip") is True
-        except (EsiError, Held):
+        except (EsiError, Held, Stopping):
             pass
         self._budget.note_status(is_up=is_up, is_vip=is_vip)
 

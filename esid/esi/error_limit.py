@@ -57,33 +57,65 @@ class ErrorLimit:
         """Seconds until a new window has begun for sure."""
         return self.reset_s(now) + MARGIN_S
 
-    def settle(self, status: int | None, headers: Mapping[str, str], now: float) -> None:
-        """Book one answer; `status` None = none came, which ESI counts as an error of its own."""
+    def settle(self, status: int | None, headers: Mapping[str, str], now: float, sent_at: float) -> None:
+        """Book one answer; `status` None = none came, which ESI counts as an error of its own.
+
+        Args:
+            sent_at: when it was asked for, or sooner: the answer's headers were written at some time since.
+        """
         self._turn(now)
         is_error = status is None or status >= 400
         told = read.error_limit(headers)
         if told is not None:
-            self._believe(*told, is_error, now)
+            self._believe(*told, is_error, now, sent_at)
             return
         state = self._state
-        state.window_known = state.window_known or status is not None
+        # A gateway's error page tells nothing; an ESI that answers well without these headers has no such limit.
+        if not is_error:
+            self._know(sent_at)
         if is_error:
             if not state.window_ends:
                 state.window_ends = now + ERROR_WINDOW_S
-            state.errors_left = max(0.0, state.errors_left - 1)
-            state.errors_used += 1
+            self._count()
 
-    def _believe(self, remain: float, reset_s: float, is_error: bool, now: float) -> None:
-        """Headers beat our own count, but for those of an answer of the last window that comes late."""
-        state, ends = self._state, now + reset_s
-        if state.window_ends and ends < state.window_ends - _SAME_S and state.window_known:
-            return
-        if state.window_ends and ends > state.window_ends + _SAME_S and state.window_known:
-            self._begin()
-        state.window_ends = max(ends, state.window_ends) if state.window_known else ends
-        state.window_known = 1
+    def doubt(self, now: float) -> None:
+        """Somebody died whose errors nobody has counted: only who is asked from now on can tell what is left."""
+        self._state.window_known, self._state.doubted_at = 0, now
+
+    def _believe(self, remain: float, reset_s: float, is_error: bool, now: float, sent_at: float) -> None:
+        """Headers beat our own count.
+
+        They may have been written long ago (a slow body, a process that was stopped): the end that they tell lies between
+        two times, and only what is sure to be of another window is taken for that.
+        """
+        state, earliest, latest = self._state, sent_at + reset_s, now + reset_s
+        if state.window_known and state.window_ends:
+            begun = state.window_ends - ERROR_WINDOW_S
+            if latest < state.window_ends - _SAME_S and sent_at < begun + _SAME_S:
+                # Of the last window, most likely: what it tells is over, but its error may yet be of this one.
+                if is_error:
+                    self._count()
+                return
+            if earliest > state.window_ends + _SAME_S:
+                self._begin()
+        is_close = abs(latest - state.window_ends) <= _SAME_S
+        if not (state.window_known and state.window_ends):
+            state.window_ends = latest
+        elif is_close:
+            state.window_ends = max(latest, state.window_ends)
+        else:
+            state.window_ends = min(latest, state.window_ends)
+        self._know(sent_at)
         state.errors_left = min(state.errors_left, remain)
         state.errors_used += is_error
+
+    def _know(self, sent_at: float) -> None:
+        if sent_at >= self._state.doubted_at:
+            self._state.window_known = 1
+
+    def _count(self) -> None:
+        self._state.errors_left = max(0.0, self._state.errors_left - 1)
+        self._state.errors_used += 1
 
     def _turn(self, now: float) -> None:
         """A window that has ended gives its errors back."""
@@ -94,5 +126,5 @@ class ErrorLimit:
 
     def _begin(self) -> None:
         state = self._state
-        state.window_ends, state.window_known = 0.0, 0
+        state.window_ends, state.window_known, state.doubted_at = 0.0, 0, 0.0
         state.errors_left, state.errors_used = float(ERROR_LIMIT), 0.0

@@ -76,17 +76,20 @@ class Places:
             if slot.pid == pid:
                 _free(slot)
 
-    def look_for_dead(self, now: float, *, at_once: bool = False) -> None:
-        """Free the slots of processes that are gone for a while."""
+    def look_for_dead(self, now: float, *, at_once: bool = False) -> list[int]:
+        """Free the slots of processes that are gone for a while; what they held, by place, or []."""
+        held: list[int] = []
         if now < self._state.look_for_dead_at and not at_once:
-            return
+            return held
         self._state.look_for_dead_at = now + LOOK_S
         for slot in self._used():
             if slot.dead_at:
                 if now - slot.dead_at >= HELD_S or at_once:
+                    held = [sum(pair) for pair in zip(held or [0] * (BUCKETS + 1), slot.reserved[:], strict=True)]
                     _free(slot)
             elif slot.started != host.started_at(int(slot.pid)):
                 slot.dead_at = now
+        return held
 
     def _used(self) -> list[Any]:
         slots = self._state.slots

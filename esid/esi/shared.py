@@ -11,6 +11,7 @@ import fcntl
 import mmap
 import os
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -81,11 +82,15 @@ class State(ctypes.Structure):
 
     _fields_ = (
         ("boot", ctypes.c_char * 64),
+        # A random name of this file: tells two hosts apart that have all else in common.
+        ("file", ctypes.c_char * 40),
         ("paused_until", ctypes.c_double),
         ("paused_until_wall", ctypes.c_double),
-        # The error limit: the window in force (0 = unknown), what ESI says is left in it, what we used of it.
+        # The error limit: the window in force (0 = unknown), since when only a new answer can tell what is left, what ESI
+        # says is left in it, what we used of it.
         ("window_ends", ctypes.c_double),
         ("window_known", ctypes.c_int32),
+        ("doubted_at", ctypes.c_double),
         ("errors_left", ctypes.c_double),
         ("errors_used", ctypes.c_double),
         ("errors_allowed", ctypes.c_double),
@@ -165,13 +170,13 @@ class Shared:
         is_ours = self.state.boot.startswith(_FORMAT)
         left_s = self.state.paused_until_wall - clock.now().timestamp() if is_ours else 0.0
         ctypes.memset(ctypes.addressof(self.state), 0, SIZE)
-        self.state.boot = _boot()
+        self.state.boot, self.state.file = _boot(), uuid.uuid4().hex.encode()
         if 0 < left_s <= 60:
             self.state.paused_until = clock.monotonic() + left_s
 
 
 #: The layout of the file; another one is another file.
-_FORMAT = b"esid-budget-3 "
+_FORMAT = b"esid-budget-5 "
 
 
 def _boot() -> bytes:

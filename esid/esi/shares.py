@@ -20,11 +20,15 @@ IDLE_WEIGHT = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One host's part of one limit: what it may use, what it has used of that for good, and whether it wants it."""
+    """One host's part of one limit: what it may use, what it has used of that for good, and whether it wants it.
+
+    A host that is gone takes part in no division; what it may have used is not to be had yet.
+    """
 
     allowed: float = 0.0
     used: float = 0.0
     wanted: bool = False
+    is_gone: bool = False
 
 
 def allot(usable: float, mine: Part, others: Iterable[Part]) -> float:
@@ -38,7 +42,8 @@ def allot(usable: float, mine: Part, others: Iterable[Part]) -> float:
     """
     parts = list(others)
     weights = sum(_weight(part) for part in parts) + _weight(mine)
-    target = max(mine.used, usable * _weight(mine) / weights)
+    lost = sum(part.allowed for part in parts if part.is_gone)
+    target = max(mine.used, (usable - lost) * _weight(mine) / weights)
     free = usable - sum(part.allowed for part in parts) - mine.allowed
     if target > mine.allowed:
         return max(mine.used, min(target, mine.allowed + max(0.0, free)))
@@ -59,11 +64,13 @@ def counted(row: Mapping[str, Any], name: str, now: float, keeps_s: float) -> Pa
         return None
     allowed, used, wanted = float(part[0]), float(part[1]), bool(part[2])
     if row.get("left"):
-        return Part(used, used) if silent_s < keeps_s else None
+        return Part(used, used, is_gone=True) if silent_s < keeps_s else None
     if silent_s < GONE_S:
         return Part(allowed, used, wanted)
-    return Part(allowed, allowed) if silent_s < GONE_S + keeps_s else None
+    return Part(allowed, allowed, is_gone=True) if silent_s < GONE_S + keeps_s else None
 
 
 def _weight(part: Part) -> float:
+    if part.is_gone:
+        return 0.0
     return 1.0 if part.wanted else IDLE_WEIGHT

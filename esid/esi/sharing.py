@@ -17,11 +17,11 @@ from esid.errors import EsidError
 from esid.esi.budget import Budget
 from esid.esi.headers import ERROR_LIMIT, ERROR_WINDOW_S
 from esid.esi.shared import BUCKETS, GUARDED
-from esid.esi.shares import EXCHANGE_S, SHARE_S, Part, allot, counted
+from esid.esi.shares import EXCHANGE_S, GONE_S, SHARE_S, Part, allot, counted
 
 Row = dict[str, Any]
-#: Given the database's clock and everybody's row by name, the row of one's own; see `store.egress.exchange`.
-Meet = Callable[[float, Mapping[str, Row]], Row]
+#: Given the database's clock and everybody's row by name, one's own name and row; see `store.egress.exchange`.
+Meet = Callable[[float, Mapping[str, Row]], tuple[str, Row]]
 #: Seconds that an answer may still come in which a host had asked for before it fell silent.
 _ANSWER_S = 30.0
 
@@ -46,14 +46,19 @@ class Sharing:
         """Wait for the end, after the stop."""
         self._thread.join()
 
-    def once(self) -> None:
-        """One exchange. Raises EsidError where the database is away; the share then holds for 8 s from the last."""
+    def once(self, *, leaving: bool = False) -> None:
+        """One exchange. Raises EsidError where the database is away; the share then holds for 8 s from the last.
+
+        Args:
+            leaving: give everything up but what is used.
+        """
         started, grown = clock.monotonic(), {}
 
-        def meet(now: float, rows: Mapping[str, Row]) -> Row:
-            row, more = self._meet(now, rows, started)
+        def meet(now: float, rows: Mapping[str, Row]) -> tuple[str, Row]:
+            self._name(now, rows)
+            row, more = self._meet(now, rows, leaving)
             grown.update(more)
-            return row
+            return self._member, row
 
         self._exchange(meet)
         self._grow(grown, started)
@@ -63,7 +68,7 @@ class Sharing:
             is_last = self._stop.wait(EXCHANGE_S / 2)
             if self._is_due() or is_last:
                 with suppress(EsidError):
-                    self.once()
+                    self.once(leaving=is_last)
             if is_last:
                 return
 
@@ -75,7 +80,13 @@ class Sharing:
             state.exchange_at = now + EXCHANGE_S
             return True
 
-    def _meet(self, db_now: float, rows: Mapping[str, Row], started: float) -> tuple[Row, dict[str, float]]:
+    def _name(self, db_now: float, rows: Mapping[str, Row]) -> None:
+        """Take another name where a host of ours is alive that is not we: same host name, same directory."""
+        row, file = rows.get(self._member), self._budget.shared.state.file.decode()
+        if row and row.get("file") != file and db_now - float(row.get("at", 0.0)) < GONE_S and not row.get("left"):
+            self._member = f"{self._member}#{file}"
+
+    def _meet(self, db_now: float, rows: Mapping[str, Row], leaving: bool) -> tuple[Row, dict[str, float]]:
         """(our row, the parts that have grown), given everybody's."""
         budget = self._budget
         with budget.shared.locked() as state:
@@ -87,7 +98,7 @@ class Sharing:
             parts, grown = {}, {"": float(state.exchange_no + 1)}
             for name, usable, mine, keeps_s in self._limits(now):
                 theirs = [part for row in others if (part := counted(row, name, db_now, keeps_s))]
-                size = allot(usable, mine, theirs)
+                size = mine.used if leaving else allot(usable, mine, theirs)
                 self._note_others(name, theirs)
                 if size > mine.allowed:
                     grown[name] = size
@@ -102,7 +113,8 @@ class Sharing:
                 if state.buckets[place].closed_until > now
             }
             paused = db_now + state.paused_until - now if state.paused_until > now else 0.0
-        return {"at": db_now, "paused_until": paused, "closed": closed, "parts": parts}, grown
+            row = {"file": state.file.decode(), "at": db_now, "left": leaving, "paused_until": paused, "closed": closed}
+        return {**row, "parts": parts}, grown
 
     def _grow(self, grown: dict[str, float], started: float) -> None:
         """Everybody has been told: use what has grown, unless another process has exchanged since."""
@@ -167,8 +179,10 @@ class Sharing:
                 budget.pace.resume(until)
             for name, closed_until in row.get("closed", {}).items():
                 place = budget.buckets.place(name)
-                if place is not None and closed_until > db_now:
-                    budget.buckets.close(place, closed_until - db_now, now)
+                left_s = closed_until - db_now
+                # Told to and fro, a time would grow by each rounding.
+                if place is not None and left_s > 0 and now + left_s > state.buckets[place].closed_until + 0.1:
+                    budget.buckets.close(place, left_s, now)
 
     def _recall(self, row: Row | None, db_now: float, now: float) -> None:
         """Our file is new but we are not: what was spent before it was lost is spent."""

@@ -110,7 +110,7 @@ class DatabaseMessage(dramatiq.MessageProxy):
         self.consumer = consumer
         self.claim = claimed.id
         self.redelivered = claimed.deliveries > 1
-        self.requeue = False
+        self.requeue, self.received_at = False, clock.monotonic()
         self.parked_s = 0.0
 
 

@@ -6,10 +6,10 @@ There is no delay queue: long waits live in the ledger, so no message sits unack
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import dramatiq
 import pika
@@ -18,7 +18,7 @@ from dramatiq.common import xq_name
 from dramatiq.errors import BrokerConnectionError, ConnectionClosed
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
-from esid import log
+from esid import clock, log
 from esid.errors import BrokerRefused, BrokerUnavailable, DatabaseUnavailable, QueueError, QueueMismatch
 from esid.queue.incoming import Moves, NoMessage, Parked, decode
 from esid.settings import without_password
@@ -32,6 +32,7 @@ HEARTBEAT_S, CONNECT_S, BLOCKED_S = 10, 5, 30
 MAX_PRIORITY = 3
 #: Messages of one transaction when many are published.
 BATCH = 500
+T = TypeVar("T")
 _FAULTS = (pika.exceptions.AMQPError, AMQPConnectorException, BrokerConnectionError, OSError)
 
 
@@ -125,42 +126,47 @@ class RabbitBroker(RabbitmqBroker):
 
     def depths(self) -> dict[str, int]:
         """Messages that wait (not those in a worker's hands), by queue name."""
-        with self._publishing:
-            try:
-                return {name: self._declare_queue(name).method.message_count for name in sorted(self.queues)}
-            except _FAULTS as error:
-                del self.connection
-                raise self._translated(error) from error
+
+        def count() -> dict[str, int]:
+            return {name: self._declare_queue(name).method.message_count for name in sorted(self.queues)}
+
+        return self._twice(count)
 
     def purge(self, queue_name: str) -> int:
         """Empty one queue and its dead-letter queue."""
+
+        def empty() -> int:
+            self.declare_queue(queue_name, ensure=True)
+            self.channel.queue_purge(xq_name(queue_name))
+            return int(self.channel.queue_purge(queue_name).method.message_count)
+
+        return self._twice(empty, queue_name)
+
+    def _twice(self, what: Callable[[], T], queue_name: str = "") -> T:
+        """Do something on the shared connection; once more on a new one, since an idle one may have been closed."""
         with self._publishing:
-            try:
-                self.declare_queue(queue_name, ensure=True)
-                self.channel.queue_purge(xq_name(queue_name))
-                return int(self.channel.queue_purge(queue_name).method.message_count)
-            except _FAULTS as error:
-                del self.connection
-                raise self._translated(error, queue_name) from error
+            for attempt in (1, 2):
+                try:
+                    return what()
+                except _FAULTS as error:
+                    del self.connection
+                    if attempt == 2:
+                        raise self._translated(error, queue_name) from error
+        raise AssertionError("unreachable")
 
     def _publish(self, messages: Sequence[dramatiq.Message[Any]]) -> None:
-        for attempt in (1, 2):
-            try:
-                for name in {message.queue_name for message in messages}:
-                    self.declare_queue(name, ensure=True)
-                channel = self.connection.channel()
-                channel.tx_select()
-                for message in messages:
-                    properties = pika.BasicProperties(delivery_mode=2, priority=message.options.get("broker_priority"))
-                    channel.basic_publish("", message.queue_name, message.encode(), properties)
-                channel.tx_commit()
-                channel.close()
-                return
-            except _FAULTS as error:
-                # An idle connection may have been closed by the other side: once more on a new one.
-                del self.connection
-                if attempt == 2:
-                    raise self._translated(error) from error
+        def publish() -> None:
+            for name in {message.queue_name for message in messages}:
+                self.declare_queue(name, ensure=True)
+            channel = self.connection.channel()
+            channel.tx_select()
+            for message in messages:
+                properties = pika.BasicProperties(delivery_mode=2, priority=message.options.get("broker_priority"))
+                channel.basic_publish("", message.queue_name, message.encode(), properties)
+            channel.tx_commit()
+            channel.close()
+
+        self._twice(publish)
 
     def _ensure_queue(self, canonical_queue_name: str) -> None:
         with self._publishing:
@@ -211,6 +217,7 @@ class RabbitMessage(_RabbitmqMessage):
     def __init__(self, redelivered: bool, tag: int, message: dramatiq.Message[Any], consumer: RabbitConsumer) -> None:
         super().__init__(redelivered, tag, message)
         self.redelivered, self.consumer = redelivered, consumer
+        self.received_at = clock.monotonic()
 
 
 class RabbitConsumer(_RabbitmqConsumer):

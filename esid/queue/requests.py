@@ -11,10 +11,11 @@ from esid.entities import ENTITIES, LISTS
 from esid.entities.base import LIST_ID, Entity
 from esid.entities.cadence import patience
 from esid.queue.broker import PERSON, SCHEDULED, queue_name
+from esid.queue.incoming import NoMessage, decode
 from esid.queue.publish import Publisher
 from esid.store import dead_letters, due, ledger, recoveries
 from esid.store.connection import Store
-from esid.store.dead_letters import Filter
+from esid.store.dead_letters import DeadLetter, Filter
 from esid.store.ledger import Accepted
 from esid.store.model import Seen
 
@@ -73,17 +74,30 @@ class Requests:
         return messages, sum(ledger.purge(self._store, entity.name) for entity in ENTITIES if entity.queue == queue)
 
     def retry_dead(self, wanted: Filter) -> int:
-        """Ask again for dead ids. Twice is one effect. Returns how many were queued."""
+        """Ask again for dead ids, and send messages of once unknown actors again. Twice is one effect.
+
+        Returns how many were queued.
+        """
         count = 0
-        for entity in ENTITIES:
-            keys = [
-                (letter.entity_id, None)
-                for letter in dead_letters.find(self._store, wanted)
-                if letter.entity_type == entity.name and letter.entity_id
-            ]
-            for accepted in self.enqueue(entity, keys):
-                count += len(accepted.queued)
+        for letters in dead_letters.pages(self._store, wanted):
+            count += sum(map(self._send_again, letters))
+            for entity in ENTITIES:
+                keys = [(one.entity_id, None) for one in letters if one.entity_type == entity.name and one.entity_id]
+                count += sum(len(accepted.queued) for accepted in self.enqueue(entity, keys))
         return count
+
+    def _send_again(self, letter: DeadLetter) -> bool:
+        """A message that nobody understood, word for word; False for any other letter."""
+        if letter.reason != "unknown_actor" or letter.body is None:
+            return False
+        for name in sorted({queue_name(self._prefix, entity.queue) for entity in ENTITIES}):
+            try:
+                message = decode(letter.body.encode(), name)
+            except NoMessage:
+                continue
+            self._publisher.broker.enqueue_many([message])
+            return dead_letters.drop(self._store, Filter(ids=(letter.id,))) > 0
+        return False
 
     def _sync_due(self, entity: Entity, priority: int, *, expired: bool = True, bulk: bool = True, patient: bool) -> int:
         count, cache_s = 0, entity.route.cache_s if expired else entity.bulk_s or 0.0

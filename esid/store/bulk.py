@@ -13,6 +13,7 @@ from typing import Any
 
 from peewee import __exception_wrapper__ as _translating  # type: ignore[attr-defined]
 
+from esid.store import waiting
 from esid.store.connection import Store, marks
 from esid.store.model import utc_text
 
@@ -24,7 +25,7 @@ _AT_ONCE = 1000
 
 
 def copy(store: Store, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert rows that are not there yet.
+    """Insert rows that are not there yet, by COPY in a process whose store is not watched (`Store`), as imports have it.
 
     Texts must be free of tabs, line breaks and backslashes, and not the word None: hashes and names of states are.
 
@@ -39,6 +40,8 @@ def copy(store: Store, table: str, columns: Sequence[str], rows: Sequence[tuple[
         if store.is_sqlite:
             plain = rows if not _has_times(rows[0]) else [_texts(row) for row in rows]
             cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})", plain)
+        elif waiting.is_installed():
+            store.insert(table, columns, rows)
         else:
             # One format for all rows takes half the time of joining the values of each.
             line = "\t".join(["%s"] * len(columns))

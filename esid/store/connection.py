@@ -18,6 +18,7 @@ from peewee import PostgresqlDatabase
 from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from esid import clock
 from esid.errors import NotPermitted, SettingsError
 from esid.settings import without_password
 from esid.store import model, waiting
@@ -33,6 +34,8 @@ _URL_OPTIONS = {"sslmode", "sslrootcert", "sslcert", "sslkey", "application_name
 _MOST_PARAMETERS = 30_000
 #: Seconds beyond a statement's own limit after which a silent server is taken for gone.
 _SILENT_S = 3
+#: Seconds without use after which a pooled connection is asked whether it lives.
+_IDLE_S = 1.0
 DRIVER_ERRORS = (peewee.PeeweeException, MaxConnectionsExceeded, psycopg2.Error)
 
 
@@ -43,13 +46,17 @@ class Store:
         url: `postgresql://user:password@host:port/name` or `sqlite:///path`.
         pool_size: most connections of this process to PostgreSQL; SQLite has one a thread.
         statement_s: seconds that PostgreSQL may take for one statement.
+        watched: a PostgreSQL that says nothing is given up (all connections of this process); without that rows can be
+            written by COPY.
     """
 
-    def __init__(self, url: str, pool_size: int = 8, statement_s: int = STATEMENT_S) -> None:
+    def __init__(self, url: str, pool_size: int = 8, statement_s: int = STATEMENT_S, *, watched: bool = True) -> None:
         self.url = url
         self.where = without_password(url)
         self.is_sqlite = url.startswith("sqlite:")
         self.database: Any = _sqlite(url) if self.is_sqlite else _postgresql(url, pool_size, statement_s)
+        if not self.is_sqlite:
+            waiting.install(statement_s + _SILENT_S if watched else None)
         # SQLite has one writer: threads of one process queue up here rather than poll the file's lock.
         self._writer = threading.RLock()
         model.database.initialize(self.database)
@@ -134,11 +141,24 @@ class Store:
 
 
 class _Pool(PooledPostgresqlDatabase):  # type: ignore[misc]
-    """A pool that does not ask a connection whether it lives each time it is taken: that costs a round trip for each
-    transaction and, where packets vanish, the whole patience for each connection. A lost one is found in use."""
+    """A pool that asks a connection whether it lives only when it has been idle: a round trip for each transaction is too
+    much, and one that was lost in use is found in use. One dead idle connection ends them all, so that where packets
+    vanish the patience is spent once and not for each."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._used_at: dict[int, float] = {}
+
+    def _can_reuse(self, connection: Any) -> bool:
+        self._used_at[id(connection)] = clock.monotonic()
+        return bool(super()._can_reuse(connection))
 
     def _is_closed(self, connection: Any) -> bool:
-        return bool(connection.closed)
+        idle_s = clock.monotonic() - self._used_at.pop(id(connection), 0.0)
+        if not connection.closed and (idle_s < _IDLE_S or not super()._is_closed(connection)):
+            return False
+        self.close_idle()
+        return True
 
 
 def marks(values: Sequence[Any]) -> str:
@@ -171,7 +191,6 @@ def connect(store: Store) -> Any:
 
 
 def _postgresql(url: str, pool_size: int, statement_s: int) -> PooledPostgresqlDatabase:
-    waiting.install(statement_s + _SILENT_S)
     parts = urlsplit(url)
     name = unquote(parts.path.lstrip("/"))
     if not name:

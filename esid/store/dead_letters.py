@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +81,22 @@ def find(store: Store, wanted: Filter, limit: int = 10_000) -> list[DeadLetter]:
             (*parameters, limit),
         )
     return [DeadLetter(*row[:10], *(utc_time(time) for time in row[10:])) for row in rows]
+
+
+def pages(store: Store, wanted: Filter, size: int = 5_000) -> Iterator[list[DeadLetter]]:
+    """All of them, however many, in order of their numbers; what is dropped or added meanwhile changes nothing else."""
+    where, parameters = _where(wanted)
+    after = 0
+    while True:
+        with store.connection():
+            rows = store.rows(
+                f"SELECT {', '.join(_COLUMNS)} FROM dead_letters WHERE {where} AND id > %s ORDER BY id LIMIT %s",
+                (*parameters, after, size),
+            )
+        if not rows:
+            return
+        after = rows[-1][0]
+        yield [DeadLetter(*row[:10], *(utc_time(time) for time in row[10:])) for row in rows]
 
 
 def reasons(store: Store) -> list[tuple[str | None, str, int]]:

@@ -18,11 +18,11 @@ _LOCK = 0x65736964
 FORGOTTEN_S = 86_400.0
 
 
-def exchange(store: Store, egress: str, member: str, meet: Callable[[float, Mapping[str, Any]], Any]) -> None:
+def exchange(store: Store, egress: str, meet: Callable[[float, Mapping[str, Any]], tuple[str, Any]]) -> None:
     """Read every member's row and write one's own, with nobody else in between.
 
     Args:
-        meet: given the database's clock (seconds since 1970) and the rows by member, the new row of `member`.
+        meet: given the database's clock (seconds since 1970) and the rows by member, one's own name and new row.
     """
 
     def work() -> None:
@@ -34,7 +34,7 @@ def exchange(store: Store, egress: str, member: str, meet: Callable[[float, Mapp
         db_now = float(store.rows(f"SELECT {now}")[0][0])
         texts = store.rows("SELECT member, state FROM egress_members WHERE egress = %s ORDER BY member", (egress,))
         rows = {name: json.loads(text) for name, text in texts}
-        mine = meet(db_now, rows)
+        member, mine = meet(db_now, rows)
         store.insert(
             "egress_members",
             ("egress", "member", "state"),

@@ -362,7 +362,12 @@ def _request(store: Store, seen: Sequence[Seen], looked_before: dt.datetime | No
         if status in {"pending", "processing"} and not other:
             # An intent that nobody published in time is published now.
             (late if _is_before(due_at, now) else pending).add(key)
-        elif status == "completed" and checked and not _is_before(expires, now) and not _is_before(checked, looked_before):
+        elif (
+            status == "completed"
+            and _is_known(checked, argument)
+            and not _is_before(expires, now)
+            and not (_is_before(checked, looked_before))
+        ):
             fresh.add(key)
         else:
             again.add(key)
@@ -386,6 +391,11 @@ def _states(store: Store, entity: str, ids: Sequence[int]) -> list[tuple[Any, ..
             (entity, *part),
         )
     return found
+
+
+def _is_known(checked: Any, argument: str | None) -> bool:
+    """True of what was answered, or (killmails) came whole from elsewhere; an NPC that only stood in an answer is not."""
+    return checked is not None or argument is not None
 
 
 def _is_before(time: Any, limit: dt.datetime | None) -> bool:

@@ -24,11 +24,19 @@ _deadline_s = 35.0
 SILENT = "no answer within"
 
 
-def install(deadline_s: float) -> None:
-    """From now on a connection that is silent for `deadline_s` seconds while we wait for it is broken."""
+def install(deadline_s: float | None) -> None:
+    """From now on a connection that is silent for `deadline_s` seconds while we wait for it is broken.
+
+    None = it is waited for without an end, and COPY can be used, which psycopg2 refuses to do otherwise.
+    """
     global _deadline_s
-    _deadline_s = deadline_s
-    extensions.set_wait_callback(_wait)
+    _deadline_s = deadline_s or 0.0
+    extensions.set_wait_callback(_wait if deadline_s else None)
+
+
+def is_installed() -> bool:
+    """True where COPY cannot be used."""
+    return extensions.get_wait_callback() is not None
 
 
 def _wait(connection: Any) -> None:

@@ -344,3 +344,11 @@ def test_a_message_that_cannot_be_read_keeps_its_body(store: Store) -> None:
     (letter,) = dead_letters.find(store, Filter())
     assert letter.body == "\x80\\0 bytes \\ud800"
     assert letter.entity_type is None
+
+
+def test_dead_letters_are_read_in_pages_however_many(store: Store) -> None:
+    ask(store, *range(1, 26))
+    ledger.retry(store, "corporation", {}, {key: Failure("http_400", "") for key in range(1, 26)})
+    found = list(dead_letters.pages(store, Filter(entity="corporation"), size=10))
+    assert [len(page) for page in found] == [10, 10, 5]
+    assert sorted(one.entity_id or 0 for page in found for one in page) == list(range(1, 26))

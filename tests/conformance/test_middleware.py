@@ -6,10 +6,12 @@ import datetime as dt
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dramatiq
 import pytest
+from dramatiq.middleware import SkipMessage
 
 from esid import clock
 from esid.clock import Stop
@@ -117,6 +119,18 @@ def test_a_message_is_not_begun_while_esi_lets_nothing_leave(store: Store, broke
         assert clock.monotonic() >= ends_at
     finally:
         worker.stop()
+
+
+def test_the_time_in_a_workers_memory_counts_as_held(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What was delivered long ago and waited behind others goes back at its turn, and not a whole hold later.
+    pause(broker, 60.0)
+    holding = next(one for one in broker.middleware if isinstance(one, Hold))
+    message = SimpleNamespace(actor_name="corporation", received_at=clock.monotonic() - hold.LONGEST_HOLD_S, requeue=False)
+    begun = clock.monotonic()
+    with pytest.raises(SkipMessage):
+        holding.before_process_message(broker, message)
+    assert message.requeue
+    assert clock.monotonic() - begun < 5
 
 
 def test_a_message_that_is_held_for_too_long_goes_back_uncounted(

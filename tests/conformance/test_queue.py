@@ -24,6 +24,7 @@ from esid.store.dead_letters import Filter
 from tests.conftest import Stack
 from tests.servers import PrivateRabbitmq, free_ports
 from tests.waiting import wait_until
+from tests.wire import Wire
 
 Open = Callable[[], Any]
 
@@ -421,6 +422,18 @@ def test_a_rabbitmq_that_refuses_us_is_not_called_away(rabbitmq: PrivateRabbitmq
     broker = open_broker(store, rabbitmq.url.replace("guest:guest", "guest:wrong"), "x")
     with pytest.raises(BrokerRefused, match="check user, password"):
         broker.check()
+
+
+def test_a_connection_that_rabbitmq_closed_while_it_was_idle_is_no_outage(rabbitmq: PrivateRabbitmq, store: Store) -> None:
+    with Wire(rabbitmq.port) as wire:
+        broker: Any = open_broker(store, rabbitmq.url.replace(str(rabbitmq.port), str(wire.port)), "idle")
+        name = queue_name("idle", "alliance")
+        for call in (lambda: broker.depths()[name], lambda: broker.purge(name)):
+            broker.check()
+            # What the server does to a client whose heartbeats it misses
+            wire.reset_peers()
+            assert call() == 0
+        broker.close()
 
 
 def test_rabbitmq_may_be_killed_between_two_messages(tmp_path: Path) -> None:

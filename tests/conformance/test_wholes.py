@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from esid.entities.killmail_body import Body, read
 from esid.errors import StoreError
 from esid.feeds.day import LAYOUT
 from esid.queue.actors import GATHERING
-from esid.store import bulk, dead_letters, ledger, wholes
+from esid.store import bulk, dead_letters, ledger, migrate, wholes
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Done, Failure, Seen
@@ -23,6 +24,15 @@ from tests import mirror
 from tests.fake_feed import Mail, generate
 
 DAY = dt.date(2026, 11, 24)
+
+
+@pytest.fixture(params=[True, False], ids=["watched", "by COPY"])
+def store(request: pytest.FixtureRequest, database_url: str) -> Iterator[Store]:
+    """A database with its schema, as the feed has it and as imports do."""
+    opened = Store(database_url, pool_size=8, watched=request.param)
+    migrate.migrate(opened)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

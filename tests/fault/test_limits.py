@@ -6,8 +6,10 @@ Windows are scaled down so that a few of them pass in a test; `make limits` runs
 from __future__ import annotations
 
 import os
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ RATES = (
 )
 STATUSES = {"404s": (404,), "gateway errors": (502, 503, 504)}
 #: A small bucket and the seconds of its floating window.
-TOKENS, BUCKET_S = (int(part) for part in os.environ.get("ESID_TEST_BUCKET", "120/20").split("/"))
+TOKENS, BUCKET_S = (int(part) for part in os.environ.get("ESID_TEST_BUCKET", "120/30").split("/"))
 PROCESSES, THREADS = 4, 16
 FIRST = 98_000_001
 
@@ -110,6 +112,20 @@ def test_errors_of_somebody_else_cost_at_most_the_requests_in_flight(esi: FakeEs
         ends = (int(first) // int(WINDOW_S) + 1) * int(WINDOW_S)
         late = [one for one in esi.log if first + 0.3 < one.at < ends]
         assert late == []
+
+
+def test_errors_that_somebody_else_makes_all_the_time_are_heeded(esi: FakeEsi, tmp_path: Path) -> None:
+    # Given another client that makes 60 errors in each window, evenly, while ours meets nothing but 404s
+    esi.latency_s = 0.02
+    esi.faults.add("/corporations", status=404)
+    process = hammer.start(esi.base_url, tmp_path / "budget", WINDOWS * WINDOW_S, threads=16)
+    while process.poll() is None:
+        esi.limits.errors.add_error(esi.clock.now())
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(WINDOW_S / 60)
+    hammer.outcome(process)
+    assert esi.count(status=404) > 20
+    assert esi.count(status=420) <= 16
 
 
 def test_a_bucket_is_used_up_and_never_over_and_slows_nobody_else_down(esi: FakeEsi, tmp_path: Path) -> None:

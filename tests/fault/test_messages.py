@@ -152,3 +152,10 @@ def test_daemons_of_today_leave_messages_of_tomorrow_alone(make_daemon: Make, st
     assert daemon.stop() == 0
     assert broker.depths()[queue] == 1
     assert dead_letters.find(store, Filter()) == []
+
+    # And when nobody learned of it in time, it is kept word for word, and sent again on demand
+    broker.purge(queue)
+    dead_letters.add_message(store, "unknown_actor", "war", message.encode().decode())
+    assert "1 put back" in daemon.ok("dead", "retry", "--all")
+    assert broker.depths()[queue] == 1
+    assert dead_letters.find(store, Filter()) == []

@@ -400,7 +400,7 @@ def test_two_migrates_at_once_both_succeed_and_apply_each_migration_once(esid: D
 
     assert [(code, err) for _, err, code in ends] == [(0, b""), (0, b"")]
     applied = [line for out, _, _ in ends for line in out.decode().splitlines() if line.startswith("applied ")]
-    assert applied == sorted(set(applied))
+    assert sorted(applied) == sorted(set(applied))
     assert applied
 
 

@@ -113,6 +113,14 @@ def test_one_real_request_follows_an_answer_of_status_and_ends_it(host: Host, ti
     assert host.state == "closed"
 
 
+def test_an_answer_to_a_question_from_before_the_outage_does_not_end_it(host: Host, times: list[float]) -> None:
+    early, _, _ = host.admit(CORPORATION)
+    times[0] += 1.0
+    host.fail(CORPORATION, FAILURES)
+    host.land(early, 200)
+    assert host.state == "open"
+
+
 def test_a_real_request_that_fails_has_status_asked_again(host: Host, times: list[float]) -> None:
     host.fail(CORPORATION, FAILURES)
     times[0] += PROBE_S * 1.1
@@ -160,6 +168,19 @@ def test_one_route_that_is_away_holds_itself_only(host: Host, times: list[float]
     assert snapshot(host.budget)["breaker"]["routes"] == []
 
 
+def test_a_failure_of_a_route_that_is_away_is_nobodys_own_until_it_lasts_for_an_hour(host: Host, times: list[float]) -> None:
+    for _ in range(FAILURES):
+        host.fail(CHARACTER, 1)
+        host.ask(CORPORATION, 200)
+    for _ in range(3):
+        times[0] += PROBE_S * 1.1
+        assert host.ask(CHARACTER, 502, "HTTP 502").is_outage
+        host.ask(CORPORATION, 200)
+    assert not host.ask(CORPORATION, 502, "HTTP 502").is_outage
+    times[0] += LONGEST_OUTAGE_S
+    assert not host.ask(CHARACTER, 502, "HTTP 502").is_outage
+
+
 def test_after_an_outage_the_first_second_sees_ten_requests_at_most(host: Host, times: list[float]) -> None:
     host.fail(CORPORATION, FAILURES)
     times[0] += PROBE_S * 1.1
@@ -170,6 +191,20 @@ def test_after_an_outage_the_first_second_sees_ten_requests_at_most(host: Host, 
     assert 2 <= sum(start <= 1.0 for start in starts) <= 10
     # Doubling each second: five seconds later there is hardly a distance left.
     assert starts[-1] < 5.0
+
+
+def test_a_probe_leaves_at_a_pace_slower_than_the_probes(tmp_path: Path, times: list[float]) -> None:
+    # Given a pace of one request in 10 s, ESI away, and /status that answers
+    budget = Budget(tmp_path / "slow", Limits(max_rps=0.1, error_reserve=10))
+    with budget.shared.locked() as state:
+        budget.breaker._state.circuits[0].open_since = times[0]
+        state.status_ok, state.next_start = 1, times[0] + 0.001
+        ticket, wait_s, _ = budget.admit(CORPORATION, 0, times[0])
+    # When its place in the pace has come, then it leaves although ESI is still away
+    assert ticket
+    assert wait_s > 0
+    assert budget._keep_place(ticket, wait_s)
+    budget.close()
 
 
 def test_a_429_that_names_no_group_closes_its_route_only(host: Host, times: list[float]) -> None:

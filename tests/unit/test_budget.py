@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from esid import clock
 from esid.clock import Stop
 from esid.errors import EsiError, Held, NotFound, NotPermitted, Stopping
 from esid.esi import budget as module
@@ -218,6 +219,40 @@ def test_an_answer_of_the_last_window_that_comes_late_does_not_end_this_one(open
     assert snapshot(budget)["error_reset_s"] > 50
 
 
+def test_an_answer_whose_body_was_slow_neither_gives_errors_back_nor_moves_the_window(
+    open_budget: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a request whose headers were written at once and whose body took 25 s
+    times = [1000.0]
+    monkeypatch.setattr(clock, "monotonic", lambda: times[0])
+    budget = open_budget()
+    settle(budget, None, 200, **errors(100, 60))
+    with budget.request(route_of(None)) as slow:
+        times[0] += 10
+        settle(budget, None, 404, **errors(20, 50))
+        times[0] += 15
+        slow.status, slow.headers = 200, {"X-Esi-Error-Limit-Remain": "100", "X-Esi-Error-Limit-Reset": "59"}
+    assert (snapshot(budget)["error_remain"], snapshot(budget)["error_reset_s"]) == (20, 35)
+    # Then the answers that follow are believed
+    settle(budget, None, 404, **errors(19, 35))
+    assert snapshot(budget)["error_remain"] == 19
+
+
+def test_a_window_whose_end_was_told_by_a_slow_answer_is_corrected_by_the_next(
+    open_budget: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = [1000.0]
+    monkeypatch.setattr(clock, "monotonic", lambda: times[0])
+    budget = open_budget()
+    with budget.request(route_of(None)) as slow:
+        times[0] += 25
+        slow.status, slow.headers = 200, {"X-Esi-Error-Limit-Remain": "100", "X-Esi-Error-Limit-Reset": "60"}
+    assert snapshot(budget)["error_reset_s"] == 60
+    times[0] += 5
+    settle(budget, None, 404, **errors(40, 30))
+    assert (snapshot(budget)["error_remain"], snapshot(budget)["error_reset_s"]) == (40, 30)
+
+
 @pytest.mark.parametrize("text", ["", "many", "-5", "1e9", "\xb2", "9" * 30, "1.5"])
 def test_headers_that_are_no_numbers_are_not_believed(open_budget: Open, text: str) -> None:
     budget = open_budget()
@@ -281,6 +316,40 @@ def test_a_420_without_a_believable_time_pauses_for_a_window(open_budget: Open, 
     budget = open_budget()
     settle(budget, None, 420, X_Esi_Error_Limit_Reset=reset)
     assert 60 < snapshot(budget)["paused_s"] <= 67
+
+
+@pytest.mark.parametrize(("status", "headers"), [(420, {"X-Esi-Error-Limit-Reset": "40"}), (429, {"Retry-After": "40"})])
+def test_what_the_probe_of_status_is_told_is_obeyed(
+    esi: FakeEsi, open_budget: Open, status: int, headers: dict[str, str]
+) -> None:
+    budget = open_budget()
+    client = Client(esi.base_url, budget)
+    esi.faults.add("/status", status=status, headers=headers)
+    client._probe()
+    client._probe()
+    assert esi.count() == 1
+    if status == 420:
+        assert snapshot(budget)["paused_s"] > 39
+    else:
+        assert bucket(budget, "status")["closed_s"] > 39
+    assert snapshot(budget)["in_flight"] == 0
+
+
+def test_the_probe_of_status_waits_for_a_share_of_the_budget(esi: FakeEsi, path: Path) -> None:
+    budget = Budget(path, FREE, is_divided=True)
+    Client(esi.base_url, budget)._probe()
+    assert esi.count() == 0
+    budget.close()
+
+
+def test_nothing_is_probed_after_a_stop(esi: FakeEsi, open_budget: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = Stop()
+    budget = open_budget(stop=stop)
+    monkeypatch.setattr(budget.breaker, "claim_status_probe", lambda _: True)
+    stop.set()
+    with pytest.raises(Stopping):
+        Client(esi.base_url, budget).get(ALLIANCES)
+    assert esi.count() == 0
 
 
 def test_requests_that_wait_for_their_place_in_the_pace_stay_when_a_420_comes(esi: FakeEsi, open_budget: Open) -> None:
@@ -424,6 +493,25 @@ def test_what_a_killed_process_held_of_the_error_limit_comes_back(open_budget: O
     wait_until(lambda: settle(budget, "killmail", 200) or snapshot(budget)["in_flight"] == 0, 2.0, "what it held")
 
 
+def test_after_a_death_a_new_answer_must_tell_what_is_left_of_the_errors(open_budget: Open, path: Path) -> None:
+    # Given a process that dies with requests on their way, each of which may have been answered with an error
+    budget = open_budget(Limits(max_rps=0, max_in_flight=200))
+    settle(budget, None, 200, **errors(100, 60))
+    with budget.request(route_of(None)) as old:
+        kill_with_requests_in_flight(path, 50)
+        wait_until(lambda: settle(budget, "killmail", 200) or snapshot(budget)["in_flight"] == 1, 5.0, "what it held")
+        # Then an answer that may be from before tells nothing
+        old.status, old.headers = 200, {"X-Esi-Error-Limit-Remain": "100", "X-Esi-Error-Limit-Reset": "58"}
+
+    def room() -> float:
+        with budget.shared.locked():
+            return budget.errors.room(clock.monotonic(), shared=False)
+
+    assert room() == 5
+    settle(budget, None, 404, **errors(49, 58))
+    assert room() == 39
+
+
 def test_the_supervisor_gives_back_what_a_dead_child_had(open_budget: Open, path: Path) -> None:
     budget = open_budget()
     pid = kill_with_requests_in_flight(path, 3)
@@ -500,6 +588,12 @@ def test_an_answer_costs_what_ccp_says(open_budget: Open, status: int, cost: int
     for _ in range(20):
         settle(budget, "killmail", status, X_Ratelimit_Group="killmail")
     assert bucket(budget, "killmail")["available"] == 3528 - 20 * cost
+
+
+def test_a_request_without_an_answer_may_have_cost_the_most(open_budget: Open) -> None:
+    budget = open_budget()
+    settle(budget, "killmail", None)
+    assert bucket(budget, "killmail")["available"] == 3528 - 5
 
 
 def test_a_bucket_never_ends_in_a_429_while_many_threads_hammer(world: World, open_budget: Open) -> None:

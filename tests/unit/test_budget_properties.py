@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from esid import clock
+from esid import clock, host
 from esid.clock import Stop
 from esid.errors import DatabaseUnavailable
 from esid.esi.budget import Budget, Limits, Outcome, Ticket
@@ -29,6 +29,7 @@ from esid.esi.sharing import Sharing
 
 RESERVE, LIMIT, WINDOW_S = 10, 100, 60.0
 TOKENS, BUCKET_S, BUCKET_RESERVE = 120.0, 900.0, 2
+REAL_PID = os.getpid
 GUARDED, KILLMAIL = Route("/corporations/{id}"), Route("/killmails/{id}/{argument}", group="killmail")
 #: More of them by `ESID_TEST_EXAMPLES=2000 pytest tests/unit/test_budget_properties.py`.
 EXAMPLES = int(os.environ.get("ESID_TEST_EXAMPLES", "60"))
@@ -80,6 +81,15 @@ class Flight:
     route: Route
 
 
+@dataclasses.dataclass
+class Coming:
+    """An answer that ESI has given and whose end is not in yet."""
+
+    flight: Flight
+    status: int | None
+    headers: dict[str, str]
+
+
 class Machine(RuleBasedStateMachine):
     """Two hosts of two processes each, behind one address."""
 
@@ -94,24 +104,35 @@ class Machine(RuleBasedStateMachine):
         self.rows: dict[str, Any] = {}
         self.database_is_away = False
         self.flights: list[Flight] = []
+        self.coming: list[Coming] = []
+        self.alive = dict[int, float]()
+        self.patch.setattr(host, "started_at", lambda pid: self.alive.get(pid, 0.0))
         self.hungry: list[tuple[Budget, int]] = []
-        limits = Limits(max_rps=0, max_in_flight=200, error_reserve=RESERVE, bucket_reserve=BUCKET_RESERVE)
         self.budgets: list[Budget] = []
         self.sharings: list[Sharing] = []
-        for host in range(self.hosts):
+        for name in (f"host-{number}" for number in range(self.hosts)):
             for _ in range(2):
-                budget = Budget(self.directory / f"budget-{host}", limits, is_divided=self.hosts > 1)
-                self.budgets.append(budget)
-                self.sharings.append(Sharing(budget, self.exchanger(f"host-{host}"), f"host-{host}", Stop()))
+                self.budgets.append(self.process(name))
+                self.sharings.append(Sharing(self.budgets[-1], self.exchanger(), name, Stop()))
 
-    def exchanger(self, member: str) -> Any:
+    def process(self, name: str) -> Budget:
+        """One more process of a host."""
+        limits = Limits(max_rps=0, max_in_flight=200, error_reserve=RESERVE, bucket_reserve=BUCKET_RESERVE)
+        pid = 1000 + len(self.alive)
+        self.alive[pid] = float(pid)
+        self.patch.setattr(os, "getpid", lambda: pid)
+        budget = Budget(self.directory / name, limits, is_divided=self.hosts > 1)
+        self.patch.setattr(os, "getpid", REAL_PID)
+        return budget
+
+    def exchanger(self) -> Any:
         """The database's part of an exchange; its clock is an hour ahead of ours."""
 
         def exchange(meet: Any) -> None:
-            row = meet(self.now + 3600.0, dict(self.rows))
+            name, row = meet(self.now + 3600.0, dict(self.rows))
             if self.database_is_away:
                 raise DatabaseUnavailable("gone before the commit")
-            self.rows[member] = row
+            self.rows[name] = row
 
         return exchange
 
@@ -157,11 +178,14 @@ class Machine(RuleBasedStateMachine):
 
     def land(self, flight: Flight, status: int | None) -> None:
         """One answer comes in."""
-        headers = self.books.answer(flight.route, status, self.now)
+        self.arrive(Coming(flight, status, self.books.answer(flight.route, status, self.now)))
+
+    def arrive(self, one: Coming) -> None:
+        """The end of an answer is in, whenever ESI has given it."""
         outcome = Outcome()
-        outcome.status, outcome.headers = status, headers if status is not None else {}
-        with flight.budget.shared.locked():
-            flight.budget.settle(flight.ticket, outcome, self.now)
+        outcome.status, outcome.headers = one.status, one.headers if one.status is not None else {}
+        with one.flight.budget.shared.locked():
+            one.flight.budget.settle(one.flight.ticket, outcome, self.now)
 
     def pass_by(self, seconds: float) -> None:
         """Time goes by; those who live exchange as often as they do."""
@@ -187,6 +211,52 @@ class Machine(RuleBasedStateMachine):
         """Some answers come in, in any order."""
         for _ in range(min(most, len(self.flights))):
             self.land(self.flights.pop(data.draw(st.integers(0, len(self.flights) - 1))), status)
+
+    @precondition(lambda self: self.flights)
+    @rule(data=st.data(), status=st.sampled_from(STATUSES), most=st.integers(1, 20))
+    def answer_slowly(self, data: st.DataObject, status: int | None, most: int) -> None:
+        """ESI answers and counts; the bodies take their time."""
+        for _ in range(min(most, len(self.flights))):
+            flight = self.flights.pop(data.draw(st.integers(0, len(self.flights) - 1)))
+            self.coming.append(Coming(flight, status, self.books.answer(flight.route, status, self.now)))
+
+    @precondition(lambda self: self.coming)
+    @rule(data=st.data(), most=st.integers(1, 20))
+    def come_in(self, data: st.DataObject, most: int) -> None:
+        """Some slow answers are in."""
+        for _ in range(min(most, len(self.coming))):
+            self.arrive(self.coming.pop(data.draw(st.integers(0, len(self.coming) - 1))))
+
+    @rule(process=st.integers(0, 3), seconds=st.floats(0.1, 30.0))
+    def storm_around_a_slow_body(self, process: int, seconds: float) -> None:
+        """One answer's headers are written, everything fails, and only then its end is in."""
+        budget, before = self.budgets[process % len(self.budgets)], len(self.flights)
+        self.take(budget, GUARDED, 1)
+        for flight in self.flights[before:]:
+            self.coming.append(Coming(flight, 200, self.books.answer(GUARDED, 200, self.now)))
+        del self.flights[before:]
+        self.storm(process, GUARDED, 2)
+        self.pass_by(seconds)
+        while self.coming:
+            self.arrive(self.coming.pop())
+        self.storm(process, GUARDED, 2)
+
+    @rule(process=st.integers(0, 3), most=st.integers(0, 80), status=st.sampled_from(STATUSES))
+    def kill(self, process: int, most: int, status: int | None) -> None:
+        """A process dies; ESI answers what it had on its way, and nobody reads it. Another one takes its place."""
+        number = process % len(self.budgets)
+        dead = self.budgets[number]
+        self.take(dead, GUARDED, most)
+        for flight in [one for one in self.flights if one.budget is dead]:
+            self.books.answer(flight.route, status, self.now)
+        self.flights = [one for one in self.flights if one.budget is not dead]
+        self.coming = [one for one in self.coming if one.flight.budget is not dead]
+        self.hungry = [one for one in self.hungry if one[0] is not dead]
+        self.alive[dead.places._pid] = 0.0
+        dead.shared.close()
+        name = f"host-{number // 2}"
+        self.budgets[number] = self.process(name)
+        self.sharings[number] = Sharing(self.budgets[number], self.exchanger(), name, Stop())
 
     @rule(seconds=st.floats(0.01, 70.0))
     def wait(self, seconds: float) -> None:

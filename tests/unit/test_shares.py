@@ -29,14 +29,14 @@ class Database:
     def __init__(self) -> None:
         self.now, self.rows, self.is_away = 5_000_000.0, dict[str, Any](), False
 
-    def exchange(self, member: str) -> Callable[[Any], None]:
+    def exchange(self) -> Callable[[Any], None]:
         """What `store.egress.exchange` does."""
 
         def run(meet: Any) -> None:
-            row = meet(self.now, dict(self.rows))
+            name, row = meet(self.now, dict(self.rows))
             if self.is_away:
                 raise DatabaseUnavailable("gone before the commit")
-            self.rows[member] = row
+            self.rows[name] = row
 
         return run
 
@@ -47,7 +47,7 @@ class Host:
     def __init__(self, database: Database, path: Path, name: str, limits: Limits) -> None:
         path.mkdir(exist_ok=True)
         self.budget = Budget(path / name, limits, is_divided=True)
-        self.sharing = Sharing(self.budget, database.exchange(name), name, Stop())
+        self.sharing = Sharing(self.budget, database.exchange(), name, Stop())
 
     def tell(self) -> None:
         """One exchange."""
@@ -224,9 +224,10 @@ def test_a_420_that_one_meets_holds_for_all_and_after_a_restart(
     other.tell()
     assert snapshot(other.budget)["paused_s"] > 39
     # The same host again, its file lost.
+    now(GONE_S + 1)
     again = Host(database, tmp_path / "another file", "one", Limits(max_rps=0))
     again.tell()
-    assert snapshot(again.budget)["paused_s"] > 39
+    assert snapshot(again.budget)["paused_s"] > 28
     again.budget.close()
 
 
@@ -244,7 +245,40 @@ def test_what_was_spent_of_a_bucket_is_spent_after_a_restart(
     one.tell()
     spent = one.budget.buckets.used(0, clock.monotonic())
     assert spent > 5
+    now(GONE_S + 1)
     again = Host(database, tmp_path / "another file", "one", Limits(max_rps=0))
     again.tell()
     assert again.budget.buckets.used(0, clock.monotonic()) == spent
     again.budget.close()
+
+
+def test_two_hosts_of_one_name_are_two(host: Callable[..., Host], database: Database, tmp_path: Path, now: Any) -> None:
+    one = host("one")
+    twin = Host(database, tmp_path / "another host", "one", Limits(max_rps=0, max_in_flight=500))
+    for each in (one, twin, one, twin, one, twin):
+        now(0.25)
+        each.grant(0)
+        each.tell()
+    assert len(database.rows) == 2
+    assert one.budget.shared.state.errors_allowed + twin.budget.shared.state.errors_allowed <= USABLE
+    twin.budget.close()
+
+
+def test_who_leaves_gives_back_at_once_what_it_has_not_used(host: Callable[..., Host], now: Any) -> None:
+    one, other = host("one"), host("other")
+    for each in (one, other, one, other):
+        now(0.25)
+        each.tell()
+    other.sharing.once(leaving=True)
+    now(0.25)
+    one.tell()
+    assert one.budget.shared.state.errors_allowed == USABLE
+
+
+def test_a_share_that_is_still_to_come_is_waited_for_and_not_for_a_window(host: Callable[..., Host]) -> None:
+    one = host("one")
+    one.tell()
+    with one.budget.shared.locked():
+        ticket, wait_s, _ = one.budget.admit(KILLMAIL, 0, clock.monotonic())
+    assert ticket is None
+    assert wait_s < 1.0

@@ -1,7 +1,8 @@
 """ESI's limits and outages as Dramatiq sees them: what the budget holds waits. Waiting is no failure and no attempt.
 
 Before a message is begun its thread waits out a 420, an outage or an empty bucket, and at a stop or after 10 minutes
-gives the message back. What is interrupted in the middle waits in the ledger.
+gives the message back. The 10 minutes are counted from its delivery: those that wait behind it in the worker's memory
+hold theirs too. What is interrupted in the middle waits in the ledger.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Hold(dramatiq.Middleware):
     def before_process_message(self, broker: dramatiq.Broker, message: Any) -> None:
         """Wait while nothing may leave on the message's route; a message that waits too long is given back."""
         entity = BY_NAME.get(message.actor_name)
-        ends_at = clock.monotonic() + LONGEST_HOLD_S
+        ends_at = message.received_at + LONGEST_HOLD_S
         while entity and not self._stop.is_set() and (held_s := self._client.hold_s(entity.route)) > 0:
             self._say(held_s, "held before it was begun")
             if clock.monotonic() + min(held_s, _LOOK_S) > ends_at:

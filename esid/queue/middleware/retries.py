@@ -10,8 +10,8 @@ No message is delayed in a worker's memory, and no retry depends on the broker b
 | bad_field, too_large, wrong_pair, http_4xx | 1               | dead letter                                  |
 | not_found, never seen before               | 1               | dead letter                                  |
 | not_found of what was there                | 3               | 300, 3600 (no jitter)                        |
-| held, ESI away, stopping, database or      | not counted     | see `hold`                                   |
-| broker away                                |                 |                                              |
+| held, ESI or the route away, stopping,     | not counted     | see `hold`                                   |
+| database or broker away                    |                 |                                              |
 
 A dead letter is no row's end: no row is ever deleted. What was not found is asked again after 21 days, what was
 unavailable or had a bad body a day later, for a week.
