@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ class Pm2:
         binary.write_text(f'#!/bin/sh\nexec {ROOT}/.venv/bin/python -m esid "$@"\n')
         binary.chmod(0o755)
         path = {"PATH": os.environ["PATH"], "HOME": str(home), "PM2_HOME": str(home / "pm2"), "PYTHONPATH": str(ROOT)}
-        self._home, self._environment = home, {**path, "ESID_BIN": str(binary), **settings}
+        self._home, self._environment = home, {**path, "PM2_ESID": str(binary), **settings}
 
     def run(self, *arguments: str) -> str:
         """Run one command."""
@@ -93,5 +94,9 @@ def test_what_no_restart_cures_is_not_restarted(pm2: Pm2, tmp_path: Path) -> Non
     (tmp_path / "data").write_text("")
     pm2.run("start", "esid")
     wait_until(lambda: "cannot be" in pm2.log(), 60, pm2.log)
-    wait_until(lambda: pm2.app()["status"] == "stopped", 30, "pm2 to give up")
+    wait_until(lambda: pm2.app()["pid"] == 0, 30, "its end")
     assert pm2.app()["exit_code"] == 77
+    # Then nothing comes after the 5 s of the ecosystem file's restart delay (pm2 calls that "waiting restart" for ever)
+    threading.Event().wait(8.0)
+    assert pm2.app()["pid"] == 0
+    assert pm2.log().count("cannot be made") == 1
