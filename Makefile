@@ -2,11 +2,25 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-SERVERS = rabbitmq-server postgresql
+SERVERS = rabbitmq-server postgresql prometheus chromium chromium-driver
 # The tests mostly wait for processes and servers; more jobs than cores do not disturb their deadlines.
 TEST_JOBS ?= 3
 
-.PHONY: run test limits fault bench lint servers clean
+# One executable file with its dependencies for a bare Python 3.11 (unpacked to ~/.shiv or $SHIV_ROOT at its first start),
+# and a wheel.
+dist: $(VENV)/.dev
+	rm -rf dist build
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist . >/dev/null
+	$(BIN)/shiv --compressed --console-script esid --python '/usr/bin/env python3' --output-file dist/esid \
+	  --quiet --disable-pip-version-check dist/*.whl
+	@ls -l dist
+
+# Under a real pm2 (installed by npm into a folder of its own), and scraped by a real Prometheus for five minutes.
+tries: $(VENV)/.dev servers
+	@[ -x $(VENV)/pm2/node_modules/.bin/pm2 ] || npm install --silent --no-audit --no-fund --prefix $(VENV)/pm2 pm2
+	$(BIN)/python -m pytest --timeout=900 tests/tries/pm2.py tests/tries/prometheus.py
+
+.PHONY: run test limits fault bench lint servers dist tries clean
 
 run: $(VENV)/.run
 	@$(if $(CONTACT),ESI_CONTACT="$(CONTACT)") $(BIN)/esid run
@@ -36,7 +50,8 @@ lint: $(VENV)/.dev
 
 # The tests start private RabbitMQ and PostgreSQL servers on free ports; only the programs have to be there.
 servers:
-	@if ! ls /usr/lib/postgresql/*/bin/postgres /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server >/dev/null 2>&1; then \
+	@if ! ls /usr/lib/postgresql/*/bin/postgres /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server \
+	  /usr/bin/promtool /usr/bin/chromium /usr/bin/chromedriver >/dev/null 2>&1; then \
 	  if [ "$$(id -u)" != 0 ]; then echo "the tests need these programs; run: sudo apt-get install $(SERVERS)" >&2; exit 1; fi; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SERVERS); \
 	fi

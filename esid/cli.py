@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from esid import __version__, clock, log, render, settings, typed
+from esid import __version__, clock, log, plan, render, schedule, settings, typed
 from esid.clock import Stop
 from esid.daemon import lock, parts
 from esid.daemon.supervisor import Supervisor
@@ -43,7 +43,7 @@ from esid.store.connection import Store
 from esid.store.dead_letters import DeadLetter, Filter
 from esid.store.ledger import Accepted
 from esid.typed import Parser
-from esid.web import status
+from esid.web import status, timetable
 
 _ENTITY_NAMES = [entity.name for entity in MIRRORED]
 _SYNC_NAMES = [PLURALS[entity.name] for entity in MIRRORED if entity.name != "killmail"]
@@ -128,6 +128,11 @@ def _parser() -> argparse.ArgumentParser:
     state.add_argument("--json", action="store_true", help="print everything as JSON")
     state.add_argument("--watch", action="store_true", help="again every 2 seconds")
 
+    plans = add("schedule", _schedule, "List the schedule, or run a job now.", "esid schedule run sync_alliance")
+    plans.add_argument("verb", nargs="?", choices=["list", "run"], default="list", metavar="VERB", help="list, run")
+    plans.add_argument("jobs", nargs="*", metavar="NAME", help="jobs to run, as `esid schedule` prints them")
+    plans.add_argument("--json", action="store_true", help="print the list as JSON")
+
     purge = add("purge", _purge, "Empty our queues (no others).", "esid purge killmail --yes")
     purge.add_argument("entities", nargs="*", metavar="ENTITY", help="these queues only")
     purge.add_argument("--yes", action="store_true", help="do not ask")
@@ -186,7 +191,7 @@ def _add_dead(add: Callable[..., argparse.ArgumentParser]) -> None:
 def _run_daemon(options: argparse.Namespace, chosen: Settings) -> int:
     chosen = _override(options, chosen)
     settings.check_contact(chosen)
-    log.set_up(chosen.esid_log_level, chosen.esid_log_format)
+    log.set_up(chosen.esid_log_level, chosen.esid_log_format, journal=settings.is_journal())
     return Supervisor(chosen, with_scheduler=not options.no_scheduler, with_feed=not options.no_feed).run()
 
 
@@ -245,16 +250,43 @@ def _sync(options: argparse.Namespace, chosen: Settings) -> int:
 
 def _status(options: argparse.Namespace, chosen: Settings) -> int:
     store = parts.ready_store(chosen)
-    broker = parts.open_publisher(chosen, store).broker
-    budget = parts.open_budget(chosen)
+    sources = status.Sources(
+        store,
+        parts.open_publisher(chosen, store).broker,
+        parts.open_budget(chosen),
+        parts.schedules(chosen),
+        parts.installation(store),
+        chosen.entities,
+    )
+    in_place = options.watch and sys.stdout.isatty()
     while True:
-        state = status.collect(store, broker, budget)
+        state = status.collect(sources)
         state["daemon"] = lock.holder(parts.lock_path(chosen))
         text = json.dumps(state, indent=2, default=str) if options.json else "\n".join(render.status(state))
-        print(("\033[H\033[2J" if options.watch and sys.stdout.isatty() else "") + text, flush=True)
+        # Drawn over the last one, line by line: a cleared screen would flicker.
+        print("\033[H" + text.replace("\n", "\033[K\n") + "\033[K\n\033[J" if in_place else text, flush=True)
         if not options.watch:
             return 0
         clock.sleep(2)
+
+
+def _schedule(options: argparse.Namespace, chosen: Settings) -> int:
+    names = [job.name for job in plan.JOBS]
+    for name in options.jobs:
+        if name not in names:
+            raise UsageError(f"unknown job {name!r}: one of {', '.join(names)}{nearest(name, names)}")
+    if (options.verb == "run") != bool(options.jobs):
+        raise UsageError("`esid schedule` lists the jobs, `esid schedule run NAME` runs one")
+    store = parts.ready_store(chosen)
+    if options.verb == "run":
+        works = parts.open_works(chosen, store)
+        for name in options.jobs:
+            print(f"{name}: {schedule.run_now(store, name, works[name])}", flush=True)
+    else:
+        jobs = timetable.jobs(store, parts.schedules(chosen), parts.installation(store), chosen.entities)
+        _print_json({"jobs": jobs}) if options.json else _print_lines(render.timetable(jobs))
+    store.close()
+    return 0
 
 
 def _import(options: argparse.Namespace, chosen: Settings) -> int:

@@ -11,6 +11,7 @@ import threading
 from typing import Any
 
 from esid import clock
+from esid.log_rate import Rate
 from esid.stderr import Stderr
 
 _secrets: set[str] = set()
@@ -88,15 +89,19 @@ def outage(thing: str) -> Outage:
     return _outages.setdefault(thing, Outage(get("daemon"), thing))
 
 
-def set_up(level: str, style: str) -> None:
-    """Send everything to standard error in one style.
+def set_up(level: str, style: str, *, journal: bool = False) -> None:
+    """Send everything to standard error in one style, so many lines of an event a minute.
 
     Args:
-        level: DEBUG, INFO, WARNING or ERROR.
+        level: DEBUG, INFO, WARNING or ERROR. With DEBUG nothing is left out.
         style: "text" or "json".
+        journal: systemd's journal reads it: lines begin with their priority, and it adds the time itself.
     """
     handler = logging.StreamHandler(Stderr())
-    handler.setFormatter(_JsonFormatter() if style == "json" else _TextFormatter())
+    formatter = _JsonFormatter() if style == "json" else _TextFormatter()
+    handler.setFormatter(_JournalFormatter(formatter) if journal else formatter)
+    if level != "DEBUG":
+        handler.addFilter(Rate())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -121,6 +126,23 @@ class _TextFormatter(logging.Formatter):
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         return redacted(text)
+
+
+class _JournalFormatter(logging.Formatter):
+    """Puts `<6>` and the like before each line (sd-daemon(3)); the time of a text line is the journal's."""
+
+    _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next((number for level, number in self._PRIORITIES if record.levelno >= level), 7)
+        text = self._inner.format(record)
+        if isinstance(self._inner, _TextFormatter):
+            text = text.partition(" ")[2]
+        return "\n".join(f"<{priority}>{line}" for line in text.splitlines())
 
 
 class _JsonFormatter(logging.Formatter):

@@ -90,9 +90,67 @@ def status(state: dict[str, Any]) -> Iterator[str]:
         oldest = state["oldest_open_s"].get(name)
         cells = "".join(f"{by_status[one]:>12,}" for one in STATES)
         yield f"  {name:<24}{cells}{span(oldest) if oldest is not None else '-':>14}"
+    yield from _freshness(state["freshness"])
+    yield from _throughput(state["throughput"])
+    yield from _processes(state["processes"])
+    yield ""
+    yield "Schedule (esid schedule)"
+    yield from ("  " + line for line in timetable(state["schedule"]))
     yield from _killmails(state["feeds"], state["killmail_days"])
     yield from _counts("Dead letters (esid dead list)", state["dead_letters"], "reason")
     yield from _counts("Fields of ESI that this release does not know", state["unknown_fields"], "field")
+
+
+def _freshness(freshness: dict[str, dict[str, Any]]) -> Iterator[str]:
+    yield ""
+    yield f"{'Freshness':<26}{'known':>12}{'not due':>12}{'share':>12}{'oldest look':>14}"
+    for name, one in freshness.items():
+        share = "-" if one["share"] is None else f"{100 * one['share']:.1f} %"
+        oldest = "-" if one["oldest_s"] is None else span(one["oldest_s"])
+        yield f"  {name:<24}{one['known']:>12,}{one['fresh']:>12,}{share:>12}{oldest:>14}"
+
+
+def _throughput(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield ""
+    yield f"{'Throughput':<26}" + "".join(f"{'last ' + str(row['minutes']) + ' min':>14}" for row in rows)
+    for key, words in (
+        ("ids_per_s", "ids a second"),
+        ("failed_per_s", "failed a second"),
+        ("requests_per_s", "requests a second"),
+    ):
+        yield f"  {words:<24}" + "".join(f"{'-' if row[key] is None else format(row[key], '.2f'):>14}" for row in rows)
+
+
+def _processes(living: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield ""
+    yield "Processes" if living else "Processes   none was heard of in the last 30 s"
+    for one in living:
+        works = [f"{work['entity']} {work['id']}{_more(work)}" for work in one["doing"]]
+        rest = [f"{len(works) - 4} more"] if len(works) > 4 else []
+        doing = ", ".join(works[:4] + rest) or ("idle" if one["kind"] == "worker" else "")
+        yield f"  {one['kind']:<12}{one['name']:<32}up {span(one['up_s']):<12}{doing}".rstrip()
+
+
+def _more(work: dict[str, Any]) -> str:
+    more = f" and {work['ids'] - 1} more" if work["ids"] > 1 else ""
+    return f"{more} for {span(work['for_s'])}"
+
+
+def timetable(jobs: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The schedule as a table; times in UTC."""
+    rows = [
+        (
+            job["name"], job["schedule"], _minute(job["last_run"]), job["last_result"] or "-",
+            "-" if job["last_duration_s"] is None else f"{job['last_duration_s']:.1f} s", _minute(job["next_run"]),
+            job["last_words"] or "",
+        )
+        for job in jobs
+    ]  # fmt: skip
+    yield from table(("job", "schedule", "last run", "result", "took", "next run", "what it did"), rows)
+
+
+def _minute(text: str | None) -> str:
+    return text[:16].replace("T", " ") if text else "-"
 
 
 def letters(found: Sequence[DeadLetter]) -> Iterator[str]:

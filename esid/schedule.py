@@ -1,4 +1,4 @@
-"""APScheduler inside the daemon: what runs when (pure), and its wiring.
+"""APScheduler inside the daemon: runs the plan (see `esid.plan`) in threads of its process.
 
 Several daemons may run on one database: one of them owns the schedule of a queue (see `store.leader`), each tick is a row
 that is written once, and due jobs are claimed by an atomic statement, so each is published once.
@@ -7,208 +7,227 @@ that is written once, and due jobs are claimed by an atomic statement, so each i
 from __future__ import annotations
 
 import datetime as dt
-import random
-import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from esid import clock, log
 from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError, Stopping
-from esid.esi.budget import Budget
-from esid.queue.progress import Progress
-from esid.queue.publish import Publisher
-from esid.queue.requests import Requests, dispatch, sweep
-from esid.settings import duration
-from esid.store import recoveries, ticks
+from esid.plan import DISPATCH_S, Planned, Ticks, last_due, next_due
+from esid.store import ticks
 from esid.store.connection import Store
 
-#: Seconds between looks for intents and retries whose time has come, and for jobs without a message.
-DISPATCH_S, SWEEP_S = 1.0, 60.0
-#: Seconds that an open job is left alone before the sweep takes its message for lost.
-QUIET_S = 300.0
-_EPOCH = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
-#: Seconds between looks whether healing is due, and that a moment of a crontab lasts for several daemons.
-LOOK_S, CRON_S = 3600.0, 50.0
+#: Seconds after which a job is tried again that the database or the broker has kept from running.
+AGAIN_S = 5.0
+#: Seconds after which a job that has failed is tried again, where its next tick is later than that; and in which a job
+#: that has never run is run at the latest.
+FAILED_S, FIRST_S = 3600.0, 3600.0
+#: Seconds by which the wall clock must differ from the monotonic one to have been set.
+SET_S = 1.0
+#: A job: does its work and says in words what it did.
+Work = Callable[[], str]
 _log = log.get("schedule")
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A named job: when (an interval in seconds or a crontab expression, UTC) and whether it runs at start too.
+class _Background(BackgroundScheduler):  # type: ignore[misc]
+    """APScheduler's thread; a job that a shutdown takes away while it is looked at is no error."""
 
-    `phase_s` moves the ticks of an interval, so that no two installations ask ESI at the same second; `spread` lets the
-    first run of an interval be at a random moment of it.
-    """
-
-    name: str
-    when: float | str
-    at_start: bool = False
-    phase_s: float = 0.0
-    spread: bool = False
-
-
-def plan(schedules: Mapping[str, str], *, progress_s: float, phase_s: float = 0.0, heal: str = "off") -> tuple[Planned, ...]:
-    """Every job of a daemon.
-
-    Args:
-        schedules: entity -> its setting (`10m`, a crontab expression, `off`), for the entities that it works on.
-        progress_s: seconds between progress lines.
-        phase_s: see `phase`.
-        heal: the same for healing. An interval is looked at every hour (whether it is over is in the database), so that
-            a daemon that is started anew each day heals too.
-    """
-    syncs = [
-        Planned(f"sync_{entity}", _when(text), at_start=True, phase_s=phase_s)
-        for entity, text in schedules.items()
-        if text != "off"
-    ]
-    if heal != "off":
-        when = _when(heal)
-        syncs.append(Planned("heal", min(when, LOOK_S) if isinstance(when, float) else when, spread=True))
-    return (
-        Planned("dispatch", DISPATCH_S, at_start=True),
-        Planned("sweep", SWEEP_S),
-        Planned("progress", progress_s),
-        *syncs,
-    )
-
-
-def heals_every_s(text: str) -> float:
-    """Seconds that must have passed since the last healing of any daemon; a crontab names the moments itself."""
-    when = _when(text)
-    # A little less, or an interval that is looked at every hour would slip by an hour each time.
-    return 0.95 * when if isinstance(when, float) else CRON_S
-
-
-def _when(text: str) -> float | str:
-    """Seconds of `10m`; a crontab expression as it is."""
-    return duration(text) if text[-1:] in "smhd" and " " not in text else text
+    def _process_jobs(self) -> float | None:
+        try:
+            wait_s: float | None = super()._process_jobs()
+        except JobLookupError:
+            return 0.0
+        return wait_s
 
 
 class Scheduler:
-    """Runs the plan in threads of its process. Ticks that were due while the process was frozen run once, late.
+    """Runs jobs. Ticks that were due while the process was frozen, or the clock set forward, run once, late.
 
     Args:
-        others: jobs of a plan that are somebody else's work, by name.
+        works: what each job of a plan does, by name.
+        errands: jobs that are nobody's to plan: name -> (seconds from one run to the next, what to do).
+        may_run: asked before each run.
     """
 
     def __init__(
         self,
         store: Store,
-        publisher: Publisher,
-        requests: Requests,
-        budget: Budget,
-        queues: Sequence[str],
+        works: Mapping[str, Work],
+        errands: Mapping[str, tuple[float, Callable[[], object]]],
         may_run: Callable[[], bool] = lambda: True,
-        others: Mapping[str, Callable[[], None]] | None = None,
     ) -> None:
-        self._others = dict(others or {})
-        self._store, self._publisher, self._requests, self._queues = store, publisher, requests, queues
-        self._may_run = may_run
-        self._progress = Progress(store, budget, queues)
+        self._store, self._works, self._errands, self._may_run = store, dict(works), dict(errands), may_run
         self._planned: dict[str, Planned] = {}
-        self._started: set[str] = set()
+        #: Ticks that are ours and have no end yet: what database or broker has kept from running is tried again.
+        self._open: dict[str, dt.datetime] = {}
+        self._clock_s = _wall_less_monotonic()
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-        self._scheduler: Any = BackgroundScheduler(
+        self._scheduler: Any = _Background(
             timezone=dt.UTC, job_defaults=defaults, executors={"default": ThreadPoolExecutor(4)}
         )
 
     def start(self, planned: Sequence[Planned]) -> None:
-        """Begin; returns at once."""
+        """Begin; returns at once. What asks ESI runs once at the start, and so does what its process has died of."""
+        for name, (every_s, errand) in self._errands.items():
+            first = {"next_run_time": clock.now()} if every_s <= DISPATCH_S else {}
+            trigger = IntervalTrigger(seconds=every_s, timezone=dt.UTC)
+            self._scheduler.add_job(self._guarded(name, errand), trigger, id=name, **first)
         for job in planned:
             self._planned[job.name] = job
-            first = {"next_run_time": clock.now()} if job.at_start else {}
-            if job.spread and isinstance(job.when, float):
-                offset = dt.timedelta(seconds=random.uniform(0, job.when))  # noqa: S311
-                first = {"next_run_time": clock.now() + offset}
-            self._scheduler.add_job(self._guarded(job.name), trigger(job), id=job.name, **first)
+            self._scheduler.add_job(self._ticking(job), Ticks(job), id=job.name)
+            if job.at_start:
+                self._once(job, clock.now(), "at_start")
+        self._look_for_late(clock.now())
         self._scheduler.start()
 
     def stop(self, *, wait: bool = True) -> None:
         """Start nothing more; with `wait` what runs has ended on return."""
         self._scheduler.shutdown(wait=wait)
 
-    def _guarded(self, name: str) -> Callable[[], None]:
-        """A job that says once that the database or the broker is away, and tries again at its next tick."""
+    def check_clock(self) -> None:
+        """To be called each second: after the wall clock was set, every job looks anew when it is due."""
+        clock_s, before_s = _wall_less_monotonic(), self._clock_s
+        if abs(clock_s - before_s) < SET_S:
+            return
+        self._clock_s = clock_s
+        log.event(_log, "schedule.clock_set", "the clock was set; no tick is lost or repeated", by_s=clock_s - before_s)
+        now = clock.now()
+        for job in self._scheduler.get_jobs():
+            if clock_s < before_s and job.next_run_time and job.id in {*self._planned, *self._errands}:
+                job.modify(next_run_time=job.trigger.get_next_fire_time(None, now))
+        self._scheduler.wakeup()
+
+    def _look_for_late(self, at: dt.datetime) -> None:
+        look = self._guarded("late", self._run_late, again=lambda: self._look_for_late(_in_a_while()))
+        self._scheduler.add_job(look, next_run_time=at, id="late", replace_existing=True)
+
+    def _run_late(self) -> None:
+        """Run what is not asked for at a start anyway and whose newest tick nobody has run, or has died with."""
+        died, newest = ticks.interrupted(self._store), ticks.newest_runs(self._store)
+        for job in self._planned.values():
+            due = last_due(job, clock.now())
+            is_late = due is not None and job.name in newest and newest[job.name].due_at < due
+            if job.at_start:
+                continue
+            if is_late or job.name in died:
+                self._once(job, clock.now(), "late")
+            elif job.name not in newest:
+                # A daemon that is started anew each day would never see the tick of a daily job.
+                first_s = min(job.offset_s % FIRST_S, job.when if isinstance(job.when, float) else FIRST_S)
+                self._once(job, clock.now() + dt.timedelta(seconds=first_s), "first")
+
+    def _once(self, job: Planned, at: dt.datetime, kind: str) -> None:
+        self._scheduler.add_job(self._at_once(job), next_run_time=at, id=f"{job.name}/{kind}", replace_existing=True)
+
+    def _at_once(self, job: Planned) -> Callable[[], None]:
+        """A run at the start: it is the newest tick, where nobody has run that, else one of its own."""
+
+        def work() -> None:
+            now = clock.now()
+            due = last_due(job, now)
+            if not self._claim(job.name, due):
+                self._claim(job.name, now)
+            self._run_open(job.name)
+
+        return self._guarded(job.name, work, again=lambda: self._once(job, _in_a_while(), "again"))
+
+    def _ticking(self, job: Planned) -> Callable[[], None]:
+        """A run of the newest tick, if nobody has run it: not another daemon, nor this one before the clock was set."""
+
+        def work() -> None:
+            if self._claim(job.name, last_due(job, clock.now())):
+                self._run_open(job.name)
+
+        return self._guarded(job.name, work, again=lambda: self._try_again(job))
+
+    def _try_again(self, job: Planned) -> None:
+        tick = self._ticking(job)
+        self._scheduler.add_job(tick, next_run_time=_in_a_while(), id=f"{job.name}/again", replace_existing=True)
+
+    def _claim(self, name: str, due_at: dt.datetime | None) -> bool:
+        """True when this scheduler has a tick of the job to run."""
+        if name not in self._open and due_at is not None and ticks.claim(self._store, name, due_at):
+            self._open[name] = due_at
+        return name in self._open
+
+    def _run_open(self, name: str) -> None:
+        if name in self._open:
+            run(self._store, name, self._open[name], self._works[name])
+            self._open.pop(name, None)
+
+    def _guarded(
+        self, name: str, work: Callable[[], object], again: Callable[[], object] = lambda: None
+    ) -> Callable[[], None]:
+        """A job that says once that the database or the broker is away, and is tried again."""
 
         def run() -> None:
             try:
                 if not self._may_run():
                     return
-                self._run(name)
+                work()
                 for thing in ("database", "rabbitmq"):
-                    log.outage(thing).up(wrote=name not in {"dispatch", "progress"})
+                    log.outage(thing).up(wrote=name not in self._errands)
             except (DatabaseUnavailable, BrokerUnavailable) as error:
                 log.outage("rabbitmq" if isinstance(error, BrokerUnavailable) else "database").down(error)
+                again()
             except Stopping:
-                pass
+                return
             except EsidError as error:
+                self._open.pop(name, None)
                 log.event(_log, "schedule.failed", str(error), level=30, job=name)
+                self._try_failed_again(name)
+            except Exception:
+                self._open.pop(name, None)
+                raise
 
         return run
 
-    def _run(self, name: str) -> None:
-        if name in self._others:
-            self._others[name]()
-        elif name == "dispatch":
-            dispatch(self._store, self._publisher, self._queues)
-        elif name == "sweep":
-            recoveries.prune(self._store)
-            if count := sweep(self._store, self._publisher, self._queues, QUIET_S):
-                log.event(_log, "schedule.swept", "jobs without a message are published again", jobs=count)
-        elif name == "progress":
-            self._progress.say()
-        elif self._is_first(name):
-            entity = name.removeprefix("sync_")
-            if count := self._requests.sync(entity):
-                self._progress.began()
-                jobs = "job" if count == 1 else "jobs"
-                log.event(_log, "sync.started", f"{count:,} due {jobs} for ESI in the {entity} queue", entity=entity)
-
-    def _is_first(self, name: str) -> bool:
-        """True when nobody has run this tick: not even another daemon, or this one before the clock was set back.
-
-        What runs at the start of a scheduler is no tick of its own, and always runs.
-        """
-        at_start = name not in self._started and self._planned[name].at_start
-        self._started.add(name)
-        return ticks.claim(self._store, name, last_due(self._planned[name], clock.now())) or at_start
+    def _try_failed_again(self, name: str) -> None:
+        """A daily job need not wait for a day."""
+        job, at = self._planned.get(name), clock.now() + dt.timedelta(seconds=FAILED_S)
+        following = next_due(job, clock.now()) if job else None
+        if job and (following is None or following > at):
+            self._once(job, at, "again")
 
 
-def trigger(job: Planned) -> Any:
-    """APScheduler's trigger. Intervals are counted from a fixed time, so that all daemons mean the same ticks."""
-    if isinstance(job.when, float):
-        return IntervalTrigger(seconds=job.when, start_date=_begin(job), timezone=dt.UTC)
-    return CronTrigger.from_crontab(job.when, timezone=dt.UTC)
+def run(store: Store, name: str, due_at: dt.datetime, work: Work) -> str:
+    """Do the work of a claimed tick and note what came of it; returns that in words.
+
+    Raises:
+        EsidError: the work has failed; that is noted but for a database or a broker that is away.
+    """
+    try:
+        words = work()
+    except (DatabaseUnavailable, BrokerUnavailable, Stopping):
+        raise
+    except EsidError as error:
+        ticks.end(store, name, due_at, "failed", str(error))
+        raise
+    except Exception as error:
+        ticks.end(store, name, due_at, "failed", f"{type(error).__name__}: {error}")
+        raise
+    ticks.end(store, name, due_at, "done", words)
+    return words
 
 
-def last_due(job: Planned, now: dt.datetime) -> dt.datetime:
-    """When the newest tick of a job was due: the same for every daemon that asks."""
-    if isinstance(job.when, float):
-        return _begin(job) + dt.timedelta(seconds=(now - _begin(job)).total_seconds() // job.when * job.when)
-    cron, due = trigger(job), now - dt.timedelta(days=8)
-    # The newest of the last week, found by halving the time in which the next one falls.
-    low, high = due, now
-    while (high - low).total_seconds() > 1:
-        middle = low + (high - low) / 2
-        next_one = cron.get_next_fire_time(None, middle)
-        if next_one is not None and next_one <= now:
-            low, due = middle, next_one
-        else:
-            high = middle
-    return due
+def run_now(store: Store, name: str, work: Work) -> str:
+    """Run a job that a person asks for, as a tick of its own; what it did, in words. Raises EsidError."""
+    now = clock.now()
+    ticks.claim(store, name, now)
+    try:
+        return run(store, name, now, work)
+    except (DatabaseUnavailable, BrokerUnavailable, Stopping) as error:
+        ticks.end(store, name, now, "failed", str(error))
+        raise
 
 
-def phase(installation: str) -> float:
-    """Seconds by which the ticks of one installation are moved: the same for all of its daemons."""
-    return float(zlib.crc32(installation.encode()) % 86_400)
+def _in_a_while() -> dt.datetime:
+    return clock.now() + dt.timedelta(seconds=AGAIN_S)
 
 
-def _begin(job: Planned) -> dt.datetime:
-    return _EPOCH + dt.timedelta(seconds=job.phase_s)
+def _wall_less_monotonic() -> float:
+    return clock.now().timestamp() - clock.monotonic()

@@ -91,10 +91,22 @@ def _schedule(value: str) -> str:
         duration(value)
     except ValueError:
         try:
-            CronTrigger.from_crontab(value, timezone=dt.UTC)
+            cron = CronTrigger.from_crontab(value, timezone=dt.UTC)
         except ValueError:
             raise ValueError("an interval like 10m, a crontab expression like `17 * * * *`, or off") from None
+        if _is_always_in_downtime(cron):
+            raise ValueError("a time outside of ESI's downtime, 11:00 to 11:15 UTC, when nothing is asked") from None
     return value
+
+
+def _is_always_in_downtime(cron: Any) -> bool:
+    """True for a crontab expression none of whose next times could be used (see `plan`)."""
+    time = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    for _ in range(20):
+        time = cron.get_next_fire_time(None, time + dt.timedelta(seconds=1))
+        if time is None or time.hour != 11 or time.minute >= 15:
+            return False
+    return True
 
 
 def actors(value: str) -> str:
@@ -200,7 +212,10 @@ TABLE: tuple[Setting, ...] = (
     Setting("ESID_HTTP_LISTEN", _listen, "127.0.0.1:8580", "address", "Where health is answered, or off"),
     Setting("ESID_SCHEDULE_ALLIANCES", _schedule, "10m", "interval, crontab, off", "How often due alliances are asked"),
     Setting("ESID_SCHEDULE_CORPORATIONS", _schedule, "10m", "interval, crontab, off", "The same for corporations"),
-    Setting("ESID_SCHEDULE_CHARACTERS", _schedule, "10m", "interval, crontab, off", "The same for characters"),
+    Setting("ESID_SCHEDULE_CHARACTERS", _schedule, "10m", "interval, crontab, off", "The same for characters' details"),
+    Setting("ESID_SCHEDULE_AFFILIATIONS", _schedule, "10m", "interval, crontab, off", "The same for characters in bulk"),
+    Setting("ESID_SCHEDULE_SWEEP", _schedule, "1m", "interval, crontab, off", "How often lost messages are looked for"),
+    Setting("ESID_SCHEDULE_CLEAN_UP", _schedule, "1d", "interval, crontab, off", "How often old records are deleted"),
     Setting("ESID_SCHEDULE_HEAL", _schedule, "1d", "interval, crontab, off", "How often killmails are compared by day"),
     Setting("ESID_LOG_FORMAT", _one_of("text", "json"), "text", "name", "text or json"),
     Setting("ESID_LOG_LEVEL", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "name", "Least level that is logged"),
@@ -247,6 +262,9 @@ class Settings:
     esid_schedule_alliances: str
     esid_schedule_corporations: str
     esid_schedule_characters: str
+    esid_schedule_affiliations: str
+    esid_schedule_sweep: str
+    esid_schedule_clean_up: str
     esid_schedule_heal: str
     esid_log_format: str
     esid_log_level: str
@@ -353,6 +371,23 @@ def check_contact(settings: Settings, *urls: str) -> None:
             "ESI_CONTACT is empty: CCP asks every program for an address in its User-Agent and blocks those without; "
             "set it, for example ESI_CONTACT=you@example.com"
         )
+
+
+def service_manager(pid: int) -> tuple[str, float]:
+    """Where the service manager listens ("" = nowhere), and in how many seconds it wants to hear of us (0 = it does not)."""
+    usec, meant = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+    is_meant = usec.isdecimal() and (not meant or meant == str(pid))
+    return os.environ.get("NOTIFY_SOCKET", ""), int(usec) / 1e6 if is_meant else 0.0
+
+
+def is_journal() -> bool:
+    """True where standard error goes to systemd's journal, which takes priorities and sets the time itself."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        told = os.fstat(2)
+    except OSError:
+        return False
+    return (device, inode) == (str(told.st_dev), str(told.st_ino))
 
 
 def is_loopback(url: str) -> bool:

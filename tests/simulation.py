@@ -24,6 +24,7 @@ import requests
 from esid import clock
 from esid.clock import Stop
 from esid.entities import BY_NAME, ENTITIES
+from esid.entities.cadence import asked_every_s
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
 from esid.queue.actors import Unfinished, Work
@@ -31,6 +32,7 @@ from esid.queue.publish import Publisher
 from esid.queue.requests import Requests, dispatch
 from esid.store import ledger, migrate
 from esid.store.connection import Store
+from esid.store.model import utc_text
 
 BEGIN = dt.datetime(2026, 11, 25, 12, 0, 0, tzinfo=dt.UTC)
 HOUR_S, DAY_S = 3600.0, 86_400.0
@@ -183,6 +185,7 @@ class Day:
             if step % int(SYNC_EVERY_S / DISPATCH_EVERY_S) == 0:
                 for queue in self._queues:
                     self._requests.sync(queue)
+                    self._requests.refresh(queue)
             dispatch(self.store, self._publisher, self._queues)
             self._drain()
             self._pass(DISPATCH_EVERY_S)
@@ -209,6 +212,12 @@ class Day:
         self.now += dt.timedelta(seconds=seconds)
         self._mono += seconds
 
+    def sleep(self, days: float, *, but_one_in: int) -> None:
+        """Let what is known have slept so long, but for one id of so many."""
+        slept = utc_text(self.now - dt.timedelta(days=days))
+        sql = "UPDATE sync_jobs SET changed_at = %s WHERE entity_id % %s <> 0 AND entity_id <> 1"
+        self.store.rows(sql, (slept, but_one_in))
+
     def open_jobs(self) -> int:
         """Jobs that are not done."""
         return ledger.open_count(self.store, [entity.name for entity in ENTITIES])
@@ -227,18 +236,23 @@ def day(size: Size) -> Iterator[Day]:
             patch.undo()
 
 
-def computed(size: Size) -> dict[str, float]:
-    """Requests an hour in the long run, from the cache times alone: see docs/requests.md.
+def computed(size: Size, slept_days: float = 0.0) -> dict[str, float]:
+    """Requests an hour in the long run, from the cache times and the cadence: see docs/requests.md.
 
     What is due is looked for every 10 minutes, so that an hour of cache time is asked once in 60 to 70 minutes.
+
+    Args:
+        slept_days: for how long nothing has changed.
     """
+    each_hour = HOUR_S / asked_every_s(HOUR_S, slept_days * DAY_S)
+    each_day = HOUR_S / asked_every_s(DAY_S, slept_days * DAY_S)
     return {
         "/alliances": 1.0,
-        "/alliances/{id}": float(size.alliances),
-        "/alliances/{id}/corporations": float(size.alliances),
-        "/corporations/{id}": float(size.corporations),
-        "/characters/affiliation": size.characters / 1000,
-        "/characters/{id}": size.characters / 24,
+        "/alliances/{id}": size.alliances * each_hour,
+        "/alliances/{id}/corporations": size.alliances * each_hour,
+        "/corporations/{id}": size.corporations * each_hour,
+        "/characters/affiliation": size.characters / 1000 * each_hour,
+        "/characters/{id}": size.characters * each_day,
     }
 
 

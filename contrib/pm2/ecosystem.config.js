@@ -1,10 +1,11 @@
-// pm2 start contrib/pm2/ecosystem.config.js
+// pm2 start contrib/pm2/ecosystem.config.js   (PM2_ESID=/path/to/esid where it is not in /opt/esid/bin; no name in ESID_: that
+// would be an unknown setting)
 // One app: esid supervises its own processes, so pm2 must neither kill the tree nor lose patience with a stop.
 module.exports = {
   apps: [
     {
       name: "esid",
-      script: process.env.ESID_BIN || "/opt/esid/bin/esid",
+      script: process.env.PM2_ESID || "/opt/esid/bin/esid",
       args: "run",
       interpreter: "none",
       exec_mode: "fork",

@@ -22,6 +22,8 @@ MOST_DEATHS, DEATHS_WITHIN_S = 5, 60.0
 #: Seconds without a word of the main thread, or without a move of a consumer, after which a child hangs. A consumer may
 #: have to wait for other threads that connect to a database which does not answer.
 SILENT_S, STUCK_S = 30.0, 180.0
+#: Seconds of silence after which a service manager is not told any more that all is well; it waits longer than we do.
+WELL_S = 10.0
 #: Seconds that a hanging child has to say where it stands.
 TRACE_S = 2.0
 _log = log.get("daemon")
@@ -54,6 +56,16 @@ class Child:
     def is_alive(self) -> bool:
         """True while its process runs."""
         return self._process is not None and self._process.exitcode is None
+
+    def has_started(self) -> bool:
+        """True once it has all of its parts."""
+        return self._cell.booted
+
+    def is_well(self) -> bool:
+        """True while it was heard of lately, and is not being ended."""
+        silent_s, stuck_s = self._cell.silent_s
+        forgiven_s = self._forgiven_s if clock.monotonic() < self._forgiven_until else 0.0
+        return self._kill_at is None and silent_s <= WELL_S + forgiven_s and stuck_s <= STUCK_S + forgiven_s
 
     def keep_alive(self) -> bool:
         """Replace a dead process and end a silent one; False when that is of no use any more."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import dramatiq
 from dramatiq.middleware import CurrentMessage
 
-from esid import schedule
+from esid import clock, jobs, plan, schedule
 from esid.daemon import parts
+from esid.daemon.beats import Beats
 from esid.daemon.life import Life
 from esid.daemon.post import Post
-from esid.errors import EsidError
 from esid.feeds import r2z2
 from esid.feeds.follow import Follower
 from esid.feeds.heal import Healing
@@ -22,14 +24,18 @@ from esid.queue.actors import Work, declare_actors
 from esid.queue.broker import SLOW, queue_name
 from esid.queue.database import DatabaseBroker
 from esid.queue.middleware.dead_letters import DeadLetters
+from esid.queue.middleware.doing import Doing
 from esid.queue.middleware.hold import Hold
 from esid.queue.middleware.recoveries import Recoveries, settle
 from esid.queue.middleware.retries import Retries
+from esid.queue.progress import Progress
+from esid.queue.requests import dispatch
 from esid.settings import Settings
-from esid.store import notes
-from esid.store.connection import Store
+from esid.store import samples
 from esid.store.leader import Leadership
+from esid.web import history
 from esid.web.server import serve
+from esid.web.view import View
 
 #: Seconds that a worker gives running work at a stop. Smaller than the supervisor's budget for all of them.
 WORKER_STOP_S = 60.0
@@ -64,6 +70,7 @@ def worker(settings: Settings, life: Life) -> None:
     middleware = [
         CurrentMessage(),
         Hold(store, client, stop),
+        doing := Doing(),
         Retries(store),
         DeadLetters(store),
         Recoveries(store, life.hands, stop),
@@ -79,10 +86,13 @@ def worker(settings: Settings, life: Life) -> None:
     if isinstance(broker, DatabaseBroker):
         broker.release_dead()
     consumer.start()
+    beats = Beats(store, life.kind, stop, partial(_worker_state, settings, broker), doing)
+    beats.start()
     life.wait_for_stop(store, broker.moves.oldest)
     client.end_within(CUT_S)
     consumer.stop(timeout=int(WORKER_STOP_S * 1000))
     work.close()
+    beats.end()
     broker.close()
     if sharing:
         sharing.join()
@@ -100,28 +110,31 @@ def scheduler(settings: Settings, life: Life, *, with_syncs: bool = True) -> Non
     budget = parts.open_budget(settings)
     publisher = parts.open_publisher(settings, store)
     requests = parts.open_requests(settings, store)
-    heals = settings.esid_schedule_heal if settings.follows_killmails else "off"
-    healing = Healing(store, lambda: parts.open_healer(settings, store, requests, life.stop), schedule.heals_every_s(heals))
-    schedules = {
-        "alliance": settings.esid_schedule_alliances,
-        "corporation": settings.esid_schedule_corporations,
-        "character": settings.esid_schedule_characters,
-    }
+    healing = Healing(lambda: parts.open_healer(settings, store, requests, life.stop))
     lead = Leadership(store, settings.entities)
     progress_s = PROGRESS_TTY_S if sys.stderr.isatty() else PROGRESS_S
+    texts = parts.schedules(settings, with_syncs=with_syncs)
 
     def start(queues: Sequence[str]) -> schedule.Scheduler:
         """A scheduler of some queues, running."""
-        runner = schedule.Scheduler(store, publisher, requests, budget, queues, lead.holds, {"heal": healing.run})
-        chosen = {entity: text for entity, text in schedules.items() if with_syncs and entity in queues}
-        heal = heals if with_syncs and "killmail" in queues else "off"
-        runner.start(schedule.plan(chosen, progress_s=progress_s, phase_s=_phase_s(store), heal=heal))
+        progress = Progress(store, budget, queues)
+        works = jobs.works(store, publisher, requests, progress.began) | {"heal": healing.run}
+        errands: dict[str, tuple[float, Callable[[], object]]] = {
+            "dispatch": (plan.DISPATCH_S, lambda: dispatch(store, publisher, queues)),
+            "progress": (progress_s, progress.say),
+            "sample": (samples.EVERY_S, lambda: history.sample(store, publisher.broker, budget)),
+        }
+        runner = schedule.Scheduler(store, works, errands, lead.holds)
+        runner.start(plan.plan(texts, parts.installation(store), queues))
         return runner
 
     post = Post(lead, start, settings.entities)
+    beats = Beats(store, life.kind, life.stop)
+    beats.start()
     post.look()
     life.wait_for_stop(store, every_second=post.look)
     post.leave()
+    beats.end()
     budget.close()
     store.close()
 
@@ -144,8 +157,11 @@ def feed(settings: Settings, life: Life) -> None:
 
     thread = threading.Thread(target=follow, name="feed", daemon=True)
     thread.start()
+    beats = Beats(store, life.kind, life.stop)
+    beats.start()
     life.wait_for_stop(store, every_second=look)
     thread.join(WORKER_STOP_S)
+    beats.end()
     source.close()
     store.close()
 
@@ -155,15 +171,19 @@ def web(settings: Settings, life: Life, listener: Any) -> None:
     store = parts.open_store(settings)
     publisher = parts.open_publisher(settings, store)
     budget = parts.open_budget(settings)
-    with serve(listener, store, publisher.broker, budget):
+    beats = Beats(store, life.kind, life.stop)
+    beats.start()
+    view = View(
+        store, publisher.broker, budget, parts.schedules(settings), parts.installation(store), settings.entities,
+        workers=settings.esid_processes, daemon=os.getppid(),
+    )  # fmt: skip
+    with serve(listener, view):
         life.wait_for_stop(store)
+    beats.end()
     budget.close()
     store.close()
 
 
-def _phase_s(store: Store) -> float:
-    """The phase of this installation; any other will do while the database is away."""
-    try:
-        return schedule.phase(notes.installation(store))
-    except EsidError:
-        return schedule.phase(store.where)
+def _worker_state(settings: Settings, broker: Any) -> dict[str, Any]:
+    moved_s = clock.monotonic() - broker.moves.oldest()
+    return {"entities": list(settings.entities), "threads": worker_threads(settings), "moved_s": round(max(0.0, moved_s), 1)}

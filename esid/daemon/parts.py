@@ -10,16 +10,16 @@ from typing import Any
 
 import dramatiq
 
-from esid import host
+from esid import host, jobs, plan
 from esid.clock import Stop
 from esid.entities.killmail import KILLMAIL
-from esid.errors import EsiError, Held, NotPermitted, UsageError
+from esid.errors import EsidError, EsiError, Held, NotPermitted, UsageError
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
 from esid.esi.sharing import Sharing
 from esid.feeds import importing
 from esid.feeds.archives import EVEREF, HASHES, ZKILLBOARD, Folder, Online
-from esid.feeds.heal import Healed, Healer
+from esid.feeds.heal import Healed, Healer, Healing
 from esid.feeds.http import Source
 from esid.feeds.pace import EVEREF_S, ZKILLBOARD_S, Pace
 from esid.queue.broker import SCHEDULED, open_broker
@@ -200,3 +200,24 @@ def ask_days(
     for day in days:
         on_day(healer.ask_day(day))
     healer.close()
+
+
+def open_works(settings: Settings, store: Store) -> dict[str, Callable[[], str]]:
+    """What each job of the schedule does."""
+    requests = open_requests(settings, store)
+    healing = Healing(lambda: open_healer(settings, store, requests, Stop()))
+    return jobs.works(store, open_publisher(settings, store), requests) | {"heal": healing.run}
+
+
+def schedules(settings: Settings, *, with_syncs: bool = True) -> dict[str, str]:
+    """Name of a job -> its setting. Without syncs only what mends and cleans is left."""
+    texts = {job.name: getattr(settings, job.setting) for job in plan.JOBS if with_syncs or not job.asks_esi}
+    return texts if settings.follows_killmails else texts | {"heal": "off"}
+
+
+def installation(store: Store) -> str:
+    """The text that spreads installations over time; any other will do while the database is away."""
+    try:
+        return notes.installation(store)
+    except EsidError:
+        return store.where

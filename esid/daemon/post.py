@@ -28,6 +28,8 @@ class Post:
         """Begin or end duty where it has changed hands."""
         ours = self._lead.renew()
         if ours == self._ours:
+            if self._runner:
+                self._runner.check_clock()
             return
         if self._ours is None and not ours:
             log.event(_log, "schedule.stand_by", "another daemon owns the schedule; this one takes over when it ends")

@@ -16,6 +16,7 @@ from esid import clock, log
 from esid.daemon import children, lock, parts, signals, status_socket
 from esid.daemon.child import Child
 from esid.daemon.life import Life
+from esid.daemon.notice import Notice
 from esid.settings import Settings
 
 #: Seconds in which everything has ended after SIGTERM; the unit file's TimeoutStopSec is larger.
@@ -30,6 +31,7 @@ class Supervisor:
     def __init__(self, settings: Settings, *, with_scheduler: bool = True, with_feed: bool = True) -> None:
         self._settings = settings
         signals.block()
+        self._notice = Notice.of_environment()
         self._listener = status_socket.listen(settings.esid_http_listen)
         mains: list[tuple[str, Callable[[Life], None], int]] = [
             (f"worker-{number}", partial(children.worker, settings), children.worker_threads(settings))
@@ -81,6 +83,10 @@ class Supervisor:
             looked_at = now
             if not all(child.keep_alive() for child in self._children):
                 return 70
+            self._notice.look(
+                started=all(child.has_started() for child in self._children),
+                well=all(child.is_well() for child in self._children),
+            )
 
     def _prepare(self) -> None:
         """Check what every child needs, once and with a readable error; then close it: nothing crosses the fork."""
@@ -103,6 +109,7 @@ class Supervisor:
 
     def _end(self) -> None:
         """Ask every child to stop; kill those that are still there at the end of the stop budget, or at SIGQUIT."""
+        self._notice.stopping()
         alive = [child for child in self._children if child.is_alive()]
         if not alive:
             return

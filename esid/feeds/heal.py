@@ -20,9 +20,8 @@ from esid.feeds import readers
 from esid.feeds.archives import SOURCES
 from esid.feeds.day import DayImport, Opener, Report
 from esid.feeds.hashes import is_askable
-from esid.store import days, ledger, notes
+from esid.store import days, ledger
 from esid.store.connection import Store
-from esid.store.model import utc_text
 
 #: Most killmails that one run asks of ESI: half of what its bucket gives a day (2 tokens of 3600 in 15 min each), so
 #: that what else needs the bucket is not behind a queue of months. The next run asks for the next.
@@ -30,7 +29,6 @@ MOST_ASKED = 86_400
 #: Seconds that a source's 429 is waited for in the middle of a run before it is given up for today.
 PATIENCE_S = 120.0
 #: Where the last run is remembered, and the seconds after which one that failed is tried again.
-MEMO, AGAIN_S = "healed_at", 3600.0
 _log = log.get("heal")
 
 
@@ -198,35 +196,30 @@ class Healer:
 
 
 class Healing:
-    """The daily job: of all daemons on a database the one that finds that it is time.
+    """The daily job of the schedule.
 
     Args:
         healer: makes one, with the connections that it needs; closed at the end of each run.
-        every_s: seconds that must have passed since any daemon last began.
     """
 
-    def __init__(self, store: Store, healer: Callable[[], Healer], every_s: float) -> None:
-        self._store, self._healer, self._every_s = store, healer, every_s
+    def __init__(self, healer: Callable[[], Healer]) -> None:
+        self._healer = healer
 
-    def run(self) -> None:
-        """Heal, when it is time. When the totals cannot be had it is tried again in an hour."""
-        if not notes.claim(self._store, MEMO, self._every_s):
-            return
+    def run(self) -> str:
+        """Heal; what was healed, in words. Raises EsiError, Held where the totals cannot be had."""
         healer = self._healer()
         try:
             healed = healer.run(None)
-        except (EsiError, Held):
-            again_at = clock.now() - dt.timedelta(seconds=max(0.0, self._every_s - AGAIN_S))
-            notes.set_memo(self._store, MEMO, str(utc_text(again_at)))
-            raise
         finally:
             healer.close()
         fetched, asked = sum(one.fetched for one in healed), sum(one.asked for one in healed)
         words = f"{len(healed)} days lacked killmails: {fetched:,} fetched from archives, {asked:,} asked of ESI"
-        log.event(_log, "heal.done", words if healed else "no day lacks a killmail", days=len(healed))
+        words = words if healed else "no day lacks a killmail"
+        log.event(_log, "heal.done", words, days=len(healed))
         for one in healed:
             for error in one.errors:
                 log.event(_log, "heal.incomplete", error, level=logging.WARNING, day=one.day.isoformat())
+        return words
 
 
 def _missing(wanted: Mapping[int, str], have: Mapping[int, str]) -> dict[int, str]:

@@ -9,10 +9,11 @@ from itertools import islice
 from esid import clock
 from esid.entities import ENTITIES, LISTS
 from esid.entities.base import LIST_ID, Entity
+from esid.entities.cadence import patience
 from esid.queue.broker import PERSON, SCHEDULED, queue_name
 from esid.queue.incoming import NoMessage, decode
 from esid.queue.publish import Publisher
-from esid.store import dead_letters, ledger, recoveries
+from esid.store import dead_letters, due, ledger, recoveries
 from esid.store.connection import Store
 from esid.store.dead_letters import DeadLetter, Filter
 from esid.store.ledger import Accepted
@@ -48,15 +49,24 @@ class Requests:
     def sync(self, queue: str, priority: int = SCHEDULED) -> int:
         """A full sync of one mirrored entity: its lists, and every known id that may be asked again.
 
-        Inside the cache time nothing is due and nothing is asked. Returns how many jobs were queued.
+        Inside the cache time nothing is due and nothing is asked. The schedule asks less often for what has slept (see
+        `entities.cadence`), and for the answers of bulk routes by `refresh`. Returns how many jobs were queued.
         """
-        count = 0
+        count, by_schedule = 0, priority == SCHEDULED
         for entity in LISTS[queue]:
             count += sum(len(part.queued) for part in self.enqueue(entity, [(LIST_ID, None)], priority))
         for entity in ENTITIES:
             if entity.queue == queue and entity not in LISTS[queue]:
-                count += self._sync_due(entity, priority)
+                count += self._sync_due(entity, priority, bulk=not by_schedule, patient=by_schedule)
         return count
+
+    def refresh(self, queue: str) -> int:
+        """Ask the bulk routes again for what they were not asked for within their cache time. Returns how many ids."""
+        return sum(
+            self._sync_due(entity, SCHEDULED, expired=False, patient=True)
+            for entity in ENTITIES
+            if entity.queue == queue and entity.bulk_s
+        )
 
     def purge(self, queue: str) -> tuple[int, int]:
         """Empty one entity's queue; (messages, jobs) that waited. The jobs are due again at the next full sync."""
@@ -89,9 +99,16 @@ class Requests:
             return dead_letters.drop(self._store, Filter(ids=(letter.id,))) > 0
         return False
 
-    def _sync_due(self, entity: Entity, priority: int) -> int:
-        count = 0
-        while ids := ledger.due(self._store, entity.name, looked_before=_looked_before(entity), limit=AT_ONCE):
+    def _sync_due(self, entity: Entity, priority: int, *, expired: bool = True, bulk: bool = True, patient: bool) -> int:
+        count, cache_s = 0, entity.route.cache_s if expired else entity.bulk_s or 0.0
+        while ids := due.due(
+            self._store,
+            entity.name,
+            expired=expired,
+            looked_before=_looked_before(entity) if bulk else None,
+            patience=patience(cache_s, clock.now()) if patient else (),
+            limit=AT_ONCE,
+        ):
             self._publisher.publish(entity, ids, priority)
             count += len(ids)
         return count

@@ -172,35 +172,6 @@ def give_back(store: Store, entity: str, ids: Sequence[int]) -> None:
         )
 
 
-def due(store: Store, entity: str, *, looked_before: dt.datetime | None = None, limit: int = 10_000) -> list[int]:
-    """Make up to `limit` known ids whose answer has expired pending, and return them.
-
-    Args:
-        looked_before: also those last looked at before this time (characters, whose bulk routes send no Expires), but
-            for the ones that break a batch.
-    """
-
-    def work() -> list[int]:
-        now = clock.now()
-        condition, parameters = "expires_at <= %s", [utc_text(now)]
-        if looked_before:
-            condition = (
-                "(expires_at <= %s OR (status = 'completed' AND checked_at <= %s AND NOT EXISTS (SELECT 1 FROM unbatchable "
-                "WHERE unbatchable.entity_type = sync_jobs.entity_type AND unbatchable.entity_id = sync_jobs.entity_id)))"
-            )
-            parameters.append(utc_text(looked_before))
-        returned = store.rows(
-            "UPDATE sync_jobs SET status = 'pending', retry_count = 0, error = NULL, due_at = %s, updated_at = %s "
-            "WHERE entity_type = %s AND entity_id IN (SELECT entity_id FROM sync_jobs WHERE entity_type = %s "
-            f"AND status IN ('completed', 'failed') AND {condition} ORDER BY entity_id LIMIT %s) "
-            "AND status IN ('completed', 'failed') RETURNING entity_id",
-            (_grace(now), utc_text(now), entity, entity, *parameters, limit),
-        )
-        return sorted(key for (key,) in returned)
-
-    return store.run(work)
-
-
 def unpublished(store: Store, entity: str, limit: int) -> list[int]:
     """Pending ids whose time to be published has come, the longest waiting first."""
     with store.connection():

@@ -97,6 +97,19 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the schedule lets an answer lie beyond its expiry, for what has slept.
+
+    Attributes:
+        changed_before: it holds for what last changed up to this time.
+        extra: how much longer than its own expiry such an answer stays.
+    """
+
+    changed_before: dt.datetime
+    extra: dt.timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """What one answer means for the database.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import threading
 import uuid
 from collections import Counter
@@ -52,15 +51,6 @@ def installation(store: Store) -> str:
     row = ("installation", uuid.uuid4().hex)
     store.run(lambda: store.insert("memos", ("name", "value"), [row], "ON CONFLICT DO NOTHING"))
     return str(memo(store, "installation"))
-
-
-def claim(store: Store, name: str, every_s: float) -> bool:
-    """True for the one caller, of all daemons, that finds that `every_s` seconds have passed since the last claim."""
-    now = clock.now()
-    stamp, before = utc_text(now), utc_text(now - dt.timedelta(seconds=every_s))
-    tail = "ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE memos.value <= %s RETURNING name"
-    sql = f"INSERT INTO memos (name, value) VALUES (%s, %s) {tail}"
-    return bool(store.run(lambda: store.rows(sql, (name, stamp, before))))
 
 
 def use_compatibility_date(store: Store, date: str) -> None:

@@ -161,6 +161,14 @@ class Tick(Table):
     #: When it was to run, and when it did.
     due_at = UtcField()
     ran_at = UtcField()
+    #: NULL = it runs.
+    ended_at = UtcField(null=True)
+    #: done, failed or interrupted.
+    result = TextField(null=True)
+    #: What it did, or its error.
+    words = TextField(null=True)
+    #: Host, pid and start of the process that runs it.
+    owner = TextField(null=True)
 
     class Meta:
         table_name = "ticks"
@@ -215,6 +223,42 @@ class KillmailDay(Table):
         table_name = "killmail_days"
 
 
+class Process(Table):
+    """Processes of all daemons: each says every 5 s that it lives and what it does; forgotten after an hour."""
+
+    #: Host and pid.
+    name = TextField(primary_key=True)
+    #: worker, scheduler, feed or web.
+    kind = TextField()
+    beat_at = UtcField()
+    #: JSON: see `processes` in docs/status.md.
+    state = TextField()
+
+    class Meta:
+        table_name = "processes"
+
+
+class Counter(Table):
+    """Counts that survive the processes that count; /metrics shows them."""
+
+    name = TextField(primary_key=True)
+    value = DoubleField()
+
+    class Meta:
+        table_name = "counters"
+
+
+class Sample(Table):
+    """The state once a minute, for the rates and plots of the last hour; forgotten after a day."""
+
+    taken_at = UtcField(primary_key=True)
+    #: JSON.
+    state = TextField()
+
+    class Meta:
+        table_name = "samples"
+
+
 class SchemaMigration(Table):
     """Which migrations have run."""
 
@@ -239,5 +283,8 @@ TABLES = (
     FeedCursor,
     ArchiveImport,
     KillmailDay,
+    Process,
+    Counter,
+    Sample,
     SchemaMigration,
 )

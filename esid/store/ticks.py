@@ -1,25 +1,103 @@
-"""Ticks of the schedule: a row for each that has run, so that none runs twice however many daemons there are."""
+"""Ticks of the schedule: a row for each, so that none runs twice however many daemons there are, and what came of it.
+
+A tick that has no end is running, or its process has died with it: then it is run again (see `interrupted`).
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import os
+from dataclasses import dataclass
 
-from esid import clock
+from esid import clock, host
 from esid.store.connection import Store
-from esid.store.model import utc_text
+from esid.store.model import utc_text, utc_time
 
-#: Seconds for which ticks are remembered.
+#: Seconds for which ticks are remembered; the newest of each job stays.
 KEPT_S = 7 * 86_400.0
+#: Seconds after which a tick without an end, run on another host, is taken for interrupted.
+LOST_S = 6 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """The newest run of a job. `ended_at` and `result` (done, failed, interrupted) are None while it runs."""
+
+    name: str
+    due_at: dt.datetime
+    ran_at: dt.datetime
+    ended_at: dt.datetime | None
+    result: str | None
+    words: str | None
 
 
 def claim(store: Store, name: str, due_at: dt.datetime) -> bool:
     """True for the one caller that may run this tick; False when somebody has."""
 
     def work() -> bool:
-        now = clock.now()
-        old = utc_text(now - dt.timedelta(seconds=KEPT_S))
-        store.rows("DELETE FROM ticks WHERE name = %s AND due_at < %s", (name, old))
-        row = (name, utc_text(due_at), utc_text(now))
-        return bool(store.insert("ticks", ("name", "due_at", "ran_at"), [row], "ON CONFLICT DO NOTHING RETURNING name"))
+        now = utc_text(clock.now())
+        row = (name, utc_text(due_at), now, _owner())
+        columns = ("name", "due_at", "ran_at", "owner")
+        return bool(store.insert("ticks", columns, [row], "ON CONFLICT DO NOTHING RETURNING name"))
 
     return store.run(work)
+
+
+def end(store: Store, name: str, due_at: dt.datetime, result: str, words: str) -> None:
+    """Note what came of a tick.
+
+    Args:
+        result: done, failed or interrupted.
+    """
+    sql = "UPDATE ticks SET ended_at = %s, result = %s, words = %s WHERE name = %s AND due_at = %s"
+    store.run(lambda: store.rows(sql, (utc_text(clock.now()), result, words[:500], name, utc_text(due_at))))
+
+
+def interrupted(store: Store) -> list[str]:
+    """Note which ticks have lost their process, and return the jobs whose newest tick is among them."""
+    with store.connection():
+        rows = store.rows("SELECT name, due_at, ran_at, owner FROM ticks WHERE ended_at IS NULL ORDER BY name, due_at")
+    lost = [(name, utc_time(due), owner) for name, due, ran, owner in rows if _is_lost(owner, utc_time(ran))]
+    names = []
+    for name, due_at, _ in lost:
+        if due_at is not None:
+            end(store, name, due_at, "interrupted", "its process has ended")
+            names.append(name)
+    newest = newest_runs(store)
+    return sorted(name for name in set(names) if newest[name].result == "interrupted")
+
+
+def newest_runs(store: Store) -> dict[str, Ran]:
+    """Name of a job -> its newest run."""
+    with store.connection():
+        rows = store.rows(
+            "SELECT name, due_at, ran_at, ended_at, result, words FROM ticks WHERE (name, ran_at) IN "
+            "(SELECT name, MAX(ran_at) FROM ticks GROUP BY name) ORDER BY name, due_at"
+        )
+    found = {}
+    for name, due_at, ran_at, ended_at, result, words in rows:
+        due, ran = utc_time(due_at), utc_time(ran_at)
+        if due and ran:
+            found[name] = Ran(name, due, ran, utc_time(ended_at), result, words)
+    return found
+
+
+def prune(store: Store) -> int:
+    """Forget old ticks but the newest of each job; returns how many."""
+    old = utc_text(clock.now() - dt.timedelta(seconds=KEPT_S))
+    sql = (
+        "DELETE FROM ticks WHERE due_at < %s AND due_at < (SELECT MAX(newer.due_at) FROM ticks AS newer "
+        "WHERE newer.name = ticks.name) RETURNING name"
+    )
+    return len(store.run(lambda: store.rows(sql, (old,))))
+
+
+def _owner() -> str:
+    return f"{host.NAME}:{os.getpid()}:{host.started_at(os.getpid()):.0f}"
+
+
+def _is_lost(owner: str | None, ran_at: dt.datetime | None) -> bool:
+    name, pid, started = (owner or "::").rsplit(":", 2)
+    if name == host.NAME and pid.isdecimal():
+        return host.started_at(int(pid)) != float(started)
+    return ran_at is None or clock.now() - ran_at > dt.timedelta(seconds=LOST_S)

@@ -1,6 +1,6 @@
-"""The status server: `/healthz` (the daemon is alive), `/readyz` (database and broker answer), `/status` (everything).
+"""The status server: a page for people, `/metrics` for Prometheus, `/healthz`, `/readyz`, `/status` for programs.
 
-GET only, JSON only, read-only. Bound to loopback unless told otherwise.
+GET only, read-only, bound to loopback unless told otherwise. Nothing that it is sent changes anything.
 """
 
 from __future__ import annotations
@@ -11,42 +11,62 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
 from typing import Any
 
 from esid import __version__
 from esid.errors import EsidError
-from esid.esi.budget import Budget
-from esid.queue.broker import Queue
-from esid.store import migrate
-from esid.store.connection import Store
-from esid.web.status import collect
+from esid.web import metrics, page
+from esid.web.view import View
 
-#: Seconds after which a client that says nothing is dropped.
-_CLIENT_S = 10
+#: Seconds after which a client that says nothing is dropped, and most clients at a time: more are turned away.
+_CLIENT_S, MOST_CLIENTS = 10, 32
+#: Most bytes of the first line of a request; `http.server` itself takes 100 headers of 64 KiB.
+MOST_LINE = 2048
+_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = (
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Content-Security-Policy", _POLICY),
+)
+_STATIC = {"/page.css": "text/css; charset=utf-8", "/page.js": "text/javascript; charset=utf-8"}
+_KNOWN = "known paths: / /metrics /healthz /readyz /status"
 
 
 class _Server(ThreadingHTTPServer):
-    """Answers from the parts that it is given; a broken connection of a client is no news."""
+    """Answers from a view; a broken connection of a client is no news."""
 
     daemon_threads = True
 
-    def __init__(self, listener: Any, store: Store, broker: Queue, budget: Budget) -> None:
+    def __init__(self, listener: Any, view: View) -> None:
         super().__init__(("", 0), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
-        self.store, self.broker, self.budget = store, broker, budget
+        self.view = view
+        self._places = threading.Semaphore(MOST_CLIENTS)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing."""
 
-    def ready(self) -> tuple[HTTPStatus, dict[str, Any]]:
-        """Whether work can be done now."""
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Take a client, if there is a place."""
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a client, and free its place."""
         try:
-            migrate.check(self.store)
-            self.broker.depths()
-        except EsidError as error:
-            return HTTPStatus.SERVICE_UNAVAILABLE, {"ready": False, "error": str(error)}
-        return HTTPStatus.OK, {"ready": True}
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -57,43 +77,66 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer one request."""
+        if len(self.requestline) > MOST_LINE:
+            self._json(HTTPStatus.REQUEST_URI_TOO_LONG, {"error": f"the first line is longer than {MOST_LINE} bytes"})
+            return
         path = self.path.partition("?")[0]
-        if path == "/healthz":
-            self._answer(HTTPStatus.OK, {"alive": True})
-        elif path == "/readyz":
-            self._answer(*self.server.ready())
-        elif path == "/status":
-            self._status()
-        else:
-            self._answer(HTTPStatus.NOT_FOUND, {"error": "known paths: /healthz /readyz /status"})
+        try:
+            self._get(path)
+        except EsidError as error:
+            self._json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)})
+
+    def __getattr__(self, name: str) -> Any:
+        """Every other method is refused, whatever its name: the page is read-only."""
+        if name.startswith("do_"):
+            return self._refuse
+        raise AttributeError(name)
 
     def log_message(self, *_: Any) -> None:
         """Requests are not logged."""
 
-    def _status(self) -> None:
-        try:
-            self._answer(HTTPStatus.OK, collect(self.server.store, self.server.broker, self.server.budget))
-        except EsidError as error:
-            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)})
+    def _get(self, path: str) -> None:
+        view = self.server.view
+        if path == "/":
+            status, text = page.render(view)
+            self._answer(status, "text/html; charset=utf-8", text.encode())
+        elif path == "/metrics":
+            self._answer(HTTPStatus.OK, metrics.CONTENT_TYPE, metrics.page(view))
+        elif path == "/healthz":
+            self._json(HTTPStatus.OK, {"alive": True})
+        elif path == "/readyz":
+            error = view.unready()
+            status = HTTPStatus.SERVICE_UNAVAILABLE if error else HTTPStatus.OK
+            self._json(status, {"ready": False, "error": error} if error else {"ready": True})
+        elif path == "/status":
+            self._json(HTTPStatus.OK, view.state())
+        elif path in _STATIC:
+            body = (resources.files("esid.web") / "static" / path[1:]).read_bytes()
+            self._answer(HTTPStatus.OK, _STATIC[path], body)
+        else:
+            self._json(HTTPStatus.NOT_FOUND, {"error": _KNOWN})
 
-    def _answer(self, status: HTTPStatus, value: dict[str, Any]) -> None:
-        body = json.dumps(value).encode() + b"\n"
+    def _refuse(self) -> None:
+        body = b'{"error": "only GET: nothing can be changed here"}\n'
+        self.close_connection = True
+        self._answer(HTTPStatus.METHOD_NOT_ALLOWED, "application/json", body, ("Allow", "GET"))
+
+    def _json(self, status: HTTPStatus, value: dict[str, Any]) -> None:
+        self._answer(status, "application/json", json.dumps(value, default=str).encode() + b"\n")
+
+    def _answer(self, status: HTTPStatus, kind: str, body: bytes, *more: tuple[str, str]) -> None:
         self.send_response(status)
-        for name, text in (
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(body))),
-            ("Cache-Control", "no-store"),
-            ("X-Content-Type-Options", "nosniff"),
-        ):
+        for name, text in (("Content-Type", kind), ("Content-Length", str(len(body))), *_HEADERS, *more):
             self.send_header(name, text)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
 
 @contextmanager
-def serve(listener: Any, store: Store, broker: Queue, budget: Budget) -> Iterator[None]:
+def serve(listener: Any, view: View) -> Iterator[None]:
     """Answer as long as the context lasts."""
-    server = _Server(listener, store, broker, budget)
+    server = _Server(listener, view)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, name="web", daemon=True)
     thread.start()
     try:

@@ -1,41 +1,69 @@
-"""Collects the state of everything, for `esid status` and the status server. Reads only."""
+"""Collects the state of everything, for `esid status` and the status server. Reads only. Keys: docs/status.md."""
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from esid import __version__, clock
 from esid.entities import ENTITIES
-from esid.errors import EsidError
+from esid.entities.cadence import patience
 from esid.esi.budget import Budget
 from esid.esi.snapshot import snapshot
 from esid.queue.broker import Queue
-from esid.store import cursors, days, dead_letters, ledger, notes
+from esid.store import cursors, days, dead_letters, freshness, ledger, notes, processes, samples
 from esid.store.connection import Store
+from esid.web import history, timetable
 
 STATES = ("pending", "processing", "completed", "failed")
 
 
-def collect(store: Store, broker: Queue, budget: Budget) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Sources:
+    """What the state is collected from.
+
+    Attributes:
+        schedules: name of a job -> its setting.
+        installation: see `plan.planned`.
+        entities: names of those that are worked on here.
+    """
+
+    store: Store
+    broker: Queue
+    budget: Budget
+    schedules: Mapping[str, str]
+    installation: str
+    entities: Collection[str]
+
+
+def collect(sources: Sources) -> dict[str, Any]:
     """Everything, as plain values.
 
     Raises:
         EsidError: the database cannot be read. A broker that is away is part of the state instead.
     """
+    store = sources.store
     names = [entity.name for entity in ENTITIES]
     now = clock.now()
-    counts = ledger.counts(store)
+    counts, queues, limits = ledger.counts(store), history.queues(sources.broker), snapshot(sources.budget)
+    sample = history.now(store, queues, limits, counts)
     return {
         "version": __version__,
         "time": now.isoformat(timespec="seconds"),
         "database": store.where,
         "restarts": notes.restarts(store),
-        "queues": _queues(broker),
-        "limits": snapshot(budget),
+        "queues": queues,
+        "limits": limits,
         "ledger": {name: {state: counts.get(name, {}).get(state, 0) for state in STATES} for name in names},
         "oldest_open_s": {
             name: round((now - time).total_seconds(), 1) for name, time in ledger.oldest_open(store, names).items()
         },
+        "freshness": _freshness(store, now, counts),
+        "throughput": history.throughput(samples.last(store, 3700.0), sample),
+        "processes": processes.living(store),
+        "schedule": timetable.jobs(store, sources.schedules, sources.installation, sources.entities),
         "feeds": cursors.states(store),
         "killmail_days": days.latest(store),
         "dead_letters": [
@@ -47,8 +75,17 @@ def collect(store: Store, broker: Queue, budget: Budget) -> dict[str, Any]:
     }
 
 
-def _queues(broker: Queue) -> dict[str, Any]:
-    try:
-        return {"reachable": True, "pending": broker.depths()}
-    except EsidError as error:
-        return {"reachable": False, "error": str(error), "pending": {}}
+def _freshness(store: Store, now: dt.datetime, counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, Any]]:
+    """Entity -> how many answers there are, the share that is not due, seconds since the oldest look."""
+    found = {}
+    for entity in ENTITIES:
+        known = counts.get(entity.name, {}).get("completed", 0)
+        fresh = known - freshness.due(store, entity.name, patience(entity.route.cache_s, now)) if known else 0
+        oldest = freshness.oldest(store, entity.name)
+        found[entity.name] = {
+            "known": known,
+            "fresh": fresh,
+            "share": round(fresh / known, 4) if known else None,
+            "oldest_s": round((now - oldest).total_seconds()) if oldest else None,
+        }
+    return found

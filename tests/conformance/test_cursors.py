@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from esid import clock, host
-from esid.store import cursors, days, notes
+from esid.store import cursors, days
 from esid.store.connection import Store
 from esid.store.cursors import Cursor, LeaseLost
 from esid.store.days import Reading
@@ -75,13 +75,6 @@ def test_of_many_that_take_it_at_once_one_gets_it(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert len(got) == 1
-
-
-def test_a_claim_is_for_one_until_its_time_has_passed(store: Store) -> None:
-    assert notes.claim(store, "healed_at", 60)
-    assert not notes.claim(store, "healed_at", 60)
-    assert notes.claim(store, "healed_at", 0)
-    assert notes.claim(store, "other", 60)
 
 
 def test_how_far_an_archive_was_read_is_remembered(store: Store) -> None:

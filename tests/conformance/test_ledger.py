@@ -7,7 +7,7 @@ import datetime as dt
 import pytest
 
 from esid import clock
-from esid.store import dead_letters, ledger, notes
+from esid.store import dead_letters, due, ledger, notes
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Done, Failure, Seen, utc_text
@@ -55,7 +55,7 @@ def test_an_immutable_id_is_fresh_for_ever(store: Store) -> None:
     ask(store, 1, entity="killmail")
     finish(store, 1, entity="killmail", expires_in=None)
     assert ask(store, 1, entity="killmail").fresh == (1,)
-    assert ledger.due(store, "killmail") == []
+    assert due.due(store, "killmail") == []
 
 
 def test_taking_marks_and_returns_only_what_is_pending(store: Store) -> None:
@@ -71,7 +71,7 @@ def test_a_job_hands_out_what_the_last_answer_left(store: Store) -> None:
     ask(store, 1)
     now = clock.now()
     ledger.finish(store, "corporation", [Done(1, etag='W/"x"', checked_at=now - HOUR, expires_at=now - HOUR)])
-    assert ledger.due(store, "corporation") == [1]
+    assert due.due(store, "corporation") == [1]
     (job,) = ledger.take(store, "corporation", [1])
     assert (job.etag, job.retry_count, job.checked_at, job.expires_at) == ('W/"x"', 0, now - HOUR, now - HOUR)
 
@@ -195,7 +195,7 @@ def test_what_was_not_found_is_due_again_after_its_time(store: Store) -> None:
     ledger.retry(
         store, "corporation", {}, {1: Failure("not_found", "404", ask_again_after_s=-1.0), 2: Failure("http_400", "")}
     )
-    assert ledger.due(store, "corporation") == [1]
+    assert due.due(store, "corporation") == [1]
     # And once found, it expires like any other.
     finish(store, 1)
     shown = ledger.job(store, "corporation", 1)
@@ -208,11 +208,11 @@ def test_a_dead_id_is_not_due_again_because_an_old_answer_is(store: Store, failu
     # Given an id whose answer has expired, and whose next answer is a dead letter
     ask(store, 1)
     finish(store, 1, expires_in=-HOUR)
-    assert ledger.due(store, "corporation") == [1]
+    assert due.due(store, "corporation") == [1]
     ledger.retry(store, "corporation", {}, {1: failure})
 
     # Then the next sync does not ask; a person may
-    assert ledger.due(store, "corporation") == []
+    assert due.due(store, "corporation") == []
     assert ask(store, 1) == ledger.Accepted((1,), (), ())
 
 
@@ -237,9 +237,9 @@ def test_an_id_that_is_unavailable_is_asked_again_daily_for_a_week(store: Store)
 def test_due_ids_are_claimed_once(store: Store) -> None:
     ask(store, *range(1, 31))
     finish(store, *range(1, 21), expires_in=-HOUR)
-    assert ledger.due(store, "corporation", limit=15) == list(range(1, 16))
-    assert ledger.due(store, "corporation", limit=15) == list(range(16, 21))
-    assert ledger.due(store, "corporation") == []
+    assert due.due(store, "corporation", limit=15) == list(range(1, 16))
+    assert due.due(store, "corporation", limit=15) == list(range(16, 21))
+    assert due.due(store, "corporation") == []
 
 
 def test_affiliations_are_due_by_the_last_look_but_not_for_ids_that_break_a_batch(store: Store) -> None:
@@ -248,7 +248,7 @@ def test_affiliations_are_due_by_the_last_look_but_not_for_ids_that_break_a_batc
     ledger.finish(store, "character", [Done(key, checked_at=now - 2 * HOUR, expires_at=now + HOUR) for key in (1, 2)])
     ledger.finish(store, "character", [Done(3, checked_at=now, expires_at=now + HOUR)])
     notes.add_unbatchable(store, "character", [2])
-    assert ledger.due(store, "character", looked_before=now - HOUR) == [1]
+    assert due.due(store, "character", looked_before=now - HOUR) == [1]
 
 
 def test_the_sweep_finds_what_has_no_message(store: Store) -> None:
@@ -264,7 +264,7 @@ def test_purged_jobs_are_due_again(store: Store) -> None:
     finish(store, 1)
     assert ledger.purge(store, "corporation") == 1
     assert status(store, 2) == "failed"
-    assert ledger.due(store, "corporation") == [2]
+    assert due.due(store, "corporation") == [2]
 
 
 def test_a_purge_leaves_the_expiry_of_an_answer_alone(store: Store) -> None:
@@ -272,12 +272,12 @@ def test_a_purge_leaves_the_expiry_of_an_answer_alone(store: Store) -> None:
     now = clock.now()
     ask(store, 1, entity="character")
     ledger.finish(store, "character", [Done(1, checked_at=now - 2 * HOUR, expires_at=now + HOUR)])
-    assert ledger.due(store, "character", looked_before=now - HOUR) == [1]
+    assert due.due(store, "character", looked_before=now - HOUR) == [1]
 
     # When its queue is purged and synced again
     assert ledger.purge(store, "character") == 1
-    assert ledger.due(store, "character") == []
-    assert ledger.due(store, "character", looked_before=now - HOUR) == [1]
+    assert due.due(store, "character") == []
+    assert due.due(store, "character", looked_before=now - HOUR) == [1]
 
     # Then its details are still good for that hour
     (job,) = ledger.take(store, "character", [1])
@@ -287,7 +287,7 @@ def test_a_purge_leaves_the_expiry_of_an_answer_alone(store: Store) -> None:
 
 def test_a_person_may_ask_for_what_is_known_and_was_never_asked(store: Store) -> None:
     finish(store, 1, seen=(Seen("character", 3_019_001, asked=False),))
-    assert ledger.due(store, "character", looked_before=clock.now()) == []
+    assert due.due(store, "character", looked_before=clock.now()) == []
     assert ask(store, 3_019_001, entity="character") == ledger.Accepted((3_019_001,), (), ())
 
 

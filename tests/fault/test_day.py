@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from esid.entities.cadence import asked_every_s
 from tests.simulation import BEGIN, Size, computed, day
 
 
@@ -26,3 +27,26 @@ def test_requests_by_hour_are_those_that_the_cache_times_give(monkeypatch: pytes
         assert asked[hour]["/characters/{id}"] == 0
     details = [asked[hour]["/characters/{id}"] for hour in range(26)]
     assert (details[0], sum(details[1:])) == (size.characters, size.characters)
+
+
+@pytest.mark.parametrize("slept_days", [8, 31, 100])
+def test_what_has_slept_is_asked_less_often_and_what_has_not_as_before(slept_days: int) -> None:
+    # Given a part of EVE that is known, and has slept but for one id of three
+    size, hours = Size(alliances=9, corporations=45, characters=30), 14
+    with day(size) as simulated:
+        simulated.run(1)
+        simulated.sleep(slept_days, but_one_in=3)
+        simulated.run(hours - 1)
+    asked, awake, asleep = simulated.wire.by_hour, computed(size), computed(size, slept_days)
+
+    # Then 12 hours cost what the cadence says: the awake third each hour, the others once in 2, 4 or 6 hours
+    assert simulated.wire.early == []
+    for kind in ("/alliances/{id}", "/alliances/{id}/corporations", "/corporations/{id}"):
+        wanted = 12 * (awake[kind] / 3 + asleep[kind] * 2 / 3)
+        found = sum(asked[hour][kind] for hour in range(2, hours))
+        # A look every 10 minutes makes an hour of cache time up to 70 minutes long
+        assert 0.8 * wanted <= found <= wanted + awake[kind], (kind, found, wanted)
+
+
+def test_no_sleep_is_longer_than_six_cache_times() -> None:
+    assert [asked_every_s(3600.0, days * 86_400.0) / 3600 for days in (0, 6.9, 7, 30, 90, 9999)] == [1, 1, 2, 4, 6, 6]

@@ -26,7 +26,21 @@ from tests.waiting import wait_until
 
 on_sqlite = pytest.mark.parametrize("stack", STACKS[:1], indirect=True)
 on_main_stacks = pytest.mark.parametrize("stack", STACKS[:2], indirect=True)
-COMMANDS = ("run", "enqueue", "sync", "import", "heal", "status", "purge", "dead", "show", "migrate", "config", "version")
+COMMANDS = (
+    "run",
+    "enqueue",
+    "sync",
+    "import",
+    "heal",
+    "status",
+    "schedule",
+    "purge",
+    "dead",
+    "show",
+    "migrate",
+    "config",
+    "version",
+)
 HASH = "0123456789abcdef0123456789abcdef01234567"
 
 

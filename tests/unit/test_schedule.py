@@ -1,26 +1,99 @@
-"""The plan of a daemon is pure: which jobs, when, and which of them at once."""
+"""The plan of a daemon is pure: which jobs, and when."""
 
 from __future__ import annotations
 
+import datetime as dt
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from esid import settings
+from esid.plan import JOBS, Planned, is_quiet, last_due, next_due, plan, planned
 from esid.queue.progress import span
-from esid.schedule import CRON_S, LOOK_S, Planned, heals_every_s, plan
+
+QUEUES = ("alliance", "corporation", "character", "killmail")
+TEXTS = {job.name: "10m" for job in JOBS}
+INTERVALS = ("1s", "7s", "1m", "10m", "15m", "20m", "30m", "1h", "2h", "5h", "6h", "12h", "1d", "2d", "7d")
+CRONTABS = ("* * * * *", "17 * * * *", "*/5 * * * *", "0 3 * * *", "30 4 1 * *", "10 11,12 * * *", "0 12 * * 1-5")
+SYNC = JOBS[0]
+times = st.datetimes(dt.datetime(2024, 1, 1), dt.datetime(2030, 1, 1), timezones=st.just(dt.UTC))
 
 
-def test_a_plan_has_a_sync_for_each_entity_that_is_worked_on() -> None:
-    planned = plan({"alliance": "10m", "corporation": "17 * * * *", "character": "off"}, progress_s=5.0)
-    assert {job.name for job in planned} == {"dispatch", "sweep", "progress", "sync_alliance", "sync_corporation"}
-    assert Planned("sync_alliance", 600.0, at_start=True) in planned
-    assert Planned("sync_corporation", "17 * * * *", at_start=True) in planned
+def at(text: str) -> dt.datetime:
+    """An aware time."""
+    return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
 
 
-def test_healing_is_looked_at_hourly_and_due_by_its_interval() -> None:
-    assert plan({}, progress_s=5.0, heal="1d")[-1] == Planned("heal", LOOK_S, spread=True)
-    assert plan({}, progress_s=5.0, heal="2s")[-1] == Planned("heal", 2.0, spread=True)
-    assert plan({}, progress_s=5.0, heal="17 6 * * *")[-1] == Planned("heal", "17 6 * * *", spread=True)
-    assert "heal" not in {job.name for job in plan({}, progress_s=5.0, heal="off")}
-    # A day less a little, so that a look an hour late does not make it a day and an hour.
-    assert 86_400 - LOOK_S * 1.5 < heals_every_s("1d") < 86_400
-    assert heals_every_s("17 6 * * *") == CRON_S
+def test_a_plan_has_the_jobs_that_are_not_off_for_the_queues_that_are_served() -> None:
+    names = {job.name for job in plan({**TEXTS, "sync_corporation": "off"}, "x", ["alliance", "corporation"])}
+    assert names == {"sync_alliance", "sweep", "clean_up"}
+    assert {job.name for job in plan(TEXTS, "x", QUEUES)} == {job.name for job in JOBS}
+    assert plan({}, "x", QUEUES) == ()
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
+def test_every_job_has_a_setting_of_its_own(job: object) -> None:
+    assert len({one.setting for one in JOBS}) == len(JOBS)
+    (setting,) = [one for one in settings.TABLE if one.field == job.setting]  # type: ignore[attr-defined]
+    assert setting.name.startswith("ESID_SCHEDULE_")
+    assert plan({job.name: setting.default}, "x", QUEUES)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("text", INTERVALS)
+def test_what_is_drawn_is_the_installations_own_and_stays(text: str) -> None:
+    drawn = [planned(SYNC, text, f"installation {number}").offset_s for number in range(30)]
+    assert len(set(drawn)) > 25
+    assert planned(SYNC, text, "installation 7").offset_s == drawn[7]
+    assert all(0 <= offset_s <= settings.duration(text) for offset_s in drawn)
+
+
+@pytest.mark.parametrize("text", ["20m", "30m", "1h", "2h", "6h", "12h", "1d", "7d"])
+def test_no_interval_ticks_in_the_first_minute_of_an_hour_or_in_the_downtime(text: str) -> None:
+    for number in range(50):
+        job, tick = planned(SYNC, text, str(number)), at("2026-03-01T00:00:00")
+        for _ in range(30):
+            tick = next_due(job, tick) or tick
+            assert tick.minute != 0
+            assert not is_quiet(tick)
+
+
+@examples(deadline=None)
+@given(times, st.sampled_from(INTERVALS + CRONTABS), st.text(max_size=5))
+def test_ticks_are_the_same_for_whoever_asks_whenever(now: dt.datetime, text: str, installation: str) -> None:
+    job = planned(SYNC, text, installation)
+    last, following = last_due(job, now), next_due(job, now)
+    assert last
+    assert following
+    assert last <= now < following
+    assert not is_quiet(last)
+    assert not is_quiet(following)
+    # Nothing lies between them, however close one looks
+    middle = last + (following - last) / 2
+    assert (last_due(job, middle), next_due(job, middle)) == (last, following)
+    assert last_due(job, following) == following
+    assert next_due(job, last) == following
+
+
+def test_what_asks_nothing_of_esi_ticks_in_the_downtime_too() -> None:
+    sweep = next(job for job in JOBS if job.name == "sweep")
+    assert is_quiet(next_due(planned(sweep, "1m", "x"), at("2026-03-01T11:05:00")) or at("2026-03-01T00:00:00"))
+    assert next_due(planned(SYNC, "1m", "x"), at("2026-03-01T11:05:00")) >= at("2026-03-01T11:15:00")  # type: ignore[operator]
+
+
+def test_a_crontab_that_names_the_downtime_alone_never_ticks_and_is_refused() -> None:
+    assert next_due(Planned("x", "5 11 * * *", 7.0, is_quiet=True), at("2026-03-01T00:00:00")) is None
+    with pytest.raises(settings.SettingsError, match=r"11:00 to 11:15"):
+        settings.read({"ESID_SCHEDULE_ALLIANCES": "5 11 * * *"})
+
+
+def test_two_installations_do_not_ask_at_the_same_second() -> None:
+    seconds = {last_due(planned(SYNC, "10m", os.urandom(8).hex()), at("2026-03-01T09:00:00")) for _ in range(20)}
+    assert len(seconds) > 15
+    seconds = {last_due(planned(SYNC, "17 * * * *", os.urandom(8).hex()), at("2026-03-01T09:00:00")) for _ in range(20)}
+    assert len(seconds) > 8
 
 
 def test_spans_are_for_people() -> None:

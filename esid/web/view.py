@@ -1,0 +1,76 @@
+"""What the status server shows: the state, collected at most every two seconds however many look, and if it is ready."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from esid import clock, host
+from esid.errors import EsidError
+from esid.esi.budget import Budget
+from esid.queue.broker import Queue
+from esid.store import migrate, processes
+from esid.store.connection import Store
+from esid.web.status import Sources, collect
+
+#: Seconds for which a collected state is shown again.
+KEPT_S = 2.0
+#: Seconds after which a worker none of whose consumers moves is stuck; as the supervisor sees it.
+STUCK_S = 180.0
+
+
+class View:
+    """Of one status server. Safe to ask from several threads.
+
+    Args:
+        workers: worker processes that this daemon is to have.
+        daemon: pid of the supervisor; None = there is none to compare with.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        broker: Queue,
+        budget: Budget,
+        schedules: Mapping[str, str],
+        installation: str,
+        entities: Collection[str],
+        *,
+        workers: int = 0,
+        daemon: int | None = None,
+    ) -> None:
+        self.sources = Sources(store, broker, budget, schedules, installation, entities)
+        self._workers, self._daemon = workers, daemon
+        self._lock = threading.Lock()
+        self._state: dict[str, Any] | None = None
+        self._until = 0.0
+
+    def state(self) -> dict[str, Any]:
+        """The state, up to two seconds old. Raises EsidError where the database cannot be read."""
+        with self._lock:
+            if self._state is None or clock.monotonic() >= self._until:
+                self._state = None
+                self._state = collect(self.sources)
+                self._until = clock.monotonic() + KEPT_S
+            return self._state
+
+    def unready(self) -> str:
+        """Why work cannot be done now; "" = it can."""
+        store, broker = self.sources.store, self.sources.broker
+        try:
+            migrate.check(store)
+            broker.depths()
+            return self._unfit(processes.living(store))
+        except EsidError as error:
+            return str(error)
+
+    def _unfit(self, living: list[dict[str, Any]]) -> str:
+        ours = [one for one in living if one["kind"] == "worker" and self._is_ours(one)]
+        if len(ours) < self._workers:
+            return f"{len(ours)} of {self._workers} workers were heard of in the last {processes.SILENT_S:.0f} s"
+        stuck = [one["name"] for one in ours if one.get("moved_s", 0.0) > STUCK_S]
+        return f"stuck: {', '.join(stuck)} has not looked at its queue for {STUCK_S:.0f} s" if stuck else ""
+
+    def _is_ours(self, process: dict[str, Any]) -> bool:
+        return process["name"].startswith(f"{host.NAME}:") and self._daemon in {None, process.get("daemon")}
