@@ -103,7 +103,7 @@ def test_errors_of_somebody_else_cost_at_most_the_requests_in_flight(esi: FakeEs
     wait_until(lambda: esi.count() > 50, 20, "some requests")
     for _ in range(100):
         esi.limits.errors.add_error(esi.clock.now())
-    hammer.outcome(process)
+    hammer.outcome(process, 3 * WINDOW_S * WINDOWS + 60)
     # Then those on their way meet a 420, and afterwards nothing leaves until the window ends
     banned = esi.answers(420)
     assert len(banned) <= 16
@@ -123,7 +123,7 @@ def test_errors_that_somebody_else_makes_all_the_time_are_heeded(esi: FakeEsi, t
         esi.limits.errors.add_error(esi.clock.now())
         with suppress(subprocess.TimeoutExpired):
             process.wait(WINDOW_S / 60)
-    hammer.outcome(process)
+    hammer.outcome(process, 3 * WINDOW_S * WINDOWS + 60)
     assert esi.count(status=404) > 20
     assert esi.count(status=420) <= 16
 
