@@ -9,12 +9,12 @@ EsidError                     exit 70
 ├── SourceUnavailable         exit 69   zKillboard or EVE Ref does not answer
 ├── StoreError                exit 70
 │   ├── DatabaseUnavailable   exit 69   work pauses, nothing is counted as an attempt
-│   ├── DatabaseRefused       exit 78   wrong password, user or database name
+│   │   └── DatabaseRefused   exit 78   wrong password, user or database name
 │   ├── DatabaseDamaged       exit 65   not a database, or a malformed one
 │   └── SchemaMismatch        exit 65   older (run `esid migrate`) or newer than this program
 ├── QueueError                exit 70
 │   ├── BrokerUnavailable     exit 69   work pauses, nothing is counted as an attempt
-│   ├── BrokerRefused         exit 78   wrong user, password or virtual host
+│   │   └── BrokerRefused     exit 78   wrong user, password or virtual host
 │   └── QueueMismatch         exit 78   a queue of that name exists with other arguments
 ├── DamagedArchive            exit 65   a day archive ends too early or holds what is none
 ├── Stopping                            the daemon stops: work goes back, no attempt is counted
@@ -88,8 +88,8 @@ class DatabaseUnavailable(StoreError):
     exit_code = 69
 
 
-class DatabaseRefused(StoreError):
-    """The database is there and does not let us in."""
+class DatabaseRefused(DatabaseUnavailable):
+    """The database is there and does not let us in. It ends a start; a daemon that runs waits for it to be mended."""
 
     exit_code = 78
 
@@ -116,8 +116,8 @@ class BrokerUnavailable(QueueError):
     exit_code = 69
 
 
-class BrokerRefused(QueueError):
-    """RabbitMQ is there and does not let us in."""
+class BrokerRefused(BrokerUnavailable):
+    """RabbitMQ is there and does not let us in. It ends a start; a daemon that runs waits for it to be mended."""
 
     exit_code = 78
 

@@ -76,8 +76,14 @@ def migrate(store: Store) -> list[str]:
 
 
 def set_up(store: Store) -> list[str]:
-    """Migrate an empty database; leave any other to `check`."""
-    return migrate(store) if current(store) == 0 else []
+    """Migrate an empty database, all or nothing; leave any other to `check`."""
+    if current(store):
+        return []
+
+    def work() -> list[str]:
+        return [f"{number:04d}_{name}" for number, name, sql in known() if _apply(store, number, name, sql)]
+
+    return store.run(work)
 
 
 def _apply(store: Store, number: int, name: str, sql: str) -> bool:

@@ -39,7 +39,8 @@ def crash_once(make_daemon: Make, esi: FakeEsi, world: World, store: Store, poin
 
     # When a process dies at the point
     threads = 1 if point == "after-commit-before-ack" else 4
-    daemon.start("--threads", str(threads))
+    # Without killmails there is no thread more than that.
+    daemon.start("--threads", str(threads), "--actors", "alliance,corporation,character")
     wait_until(lambda: daemon.has_crashed, 30, f"a crash at {point}:{n}: {daemon.log}")
 
     # Then everything is done all the same, and what is dead is dead once

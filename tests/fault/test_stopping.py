@@ -59,13 +59,15 @@ def test_a_stop_cuts_what_esi_does_not_finish_and_counts_no_attempt(
 
 @sqlite_only
 def test_running_work_ends_and_nothing_new_begins(make_daemon: Make, esi: FakeEsi, world: World, store: Store) -> None:
-    # Given eight messages of one id, of three seconds each
-    esi.latency_s = 3.0
+    # Given a daemon that ESI has told what is left of its limit, and eight messages of one id, of three seconds each
     daemon = make_daemon(ESID_THREADS="8")
-    keys = sorted(world.corporations)[:8]
+    first, *keys = sorted(world.corporations)[:9]
+    checker.enqueue(daemon, store, {"corporation": [first]})
+    daemon.start("--no-scheduler")
+    wait_until(lambda: esi.count(f"/corporations/{first}"), 15, "the first answer")
+    esi.latency_s = 3.0
     for key in keys:
         checker.enqueue(daemon, store, {"corporation": [key]})
-    daemon.start("--no-scheduler")
     wait_until(lambda: running(store) == 8, 15, "eight in work")
     told_at = time.time()
     daemon.signal(signal.SIGTERM)
