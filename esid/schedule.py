@@ -44,6 +44,14 @@ class _Background(BackgroundScheduler):  # type: ignore[misc]
         return wait_s
 
 
+class _Pool(ThreadPoolExecutor):  # type: ignore[misc]
+    """APScheduler's threads, whose end can be waited for without its locks: a job that runs may plan another."""
+
+    def join(self) -> None:
+        """Wait for what runs, after a shutdown."""
+        self._pool.shutdown(wait=True)
+
+
 class Scheduler:
     """Runs jobs. Ticks that were due while the process was frozen, or the clock set forward, run once, late.
 
@@ -66,9 +74,8 @@ class Scheduler:
         self._open: dict[str, dt.datetime] = {}
         self._clock_s = _wall_less_monotonic()
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-        self._scheduler: Any = _Background(
-            timezone=dt.UTC, job_defaults=defaults, executors={"default": ThreadPoolExecutor(4)}
-        )
+        self._pool = _Pool(4)
+        self._scheduler: Any = _Background(timezone=dt.UTC, job_defaults=defaults, executors={"default": self._pool})
 
     def start(self, planned: Sequence[Planned]) -> None:
         """Begin; returns at once. What asks ESI runs once at the start, and so does what its process has died of."""
@@ -86,7 +93,9 @@ class Scheduler:
 
     def stop(self, *, wait: bool = True) -> None:
         """Start nothing more; with `wait` what runs has ended on return."""
-        self._scheduler.shutdown(wait=wait)
+        self._scheduler.shutdown(wait=False)
+        if wait:
+            self._pool.join()
 
     def check_clock(self) -> None:
         """To be called each second: after the wall clock was set, every job looks anew when it is due."""
