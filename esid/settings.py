@@ -305,8 +305,12 @@ class Settings:
 
     @property
     def follows_killmails(self) -> bool:
-        """True where this daemon works on killmails and the feed is not off."""
-        return "killmail" in self.entities and self.esid_feed_url != "off"
+        """True where this daemon works on killmails and the feed is not off.
+
+        Nobody is to ask other people's servers without saying who asks: without a contact only a local feed is read.
+        """
+        is_meant = "killmail" in self.entities and self.esid_feed_url != "off"
+        return is_meant and (bool(self.esi_contact) or is_loopback(self.esid_feed_url))
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -103,6 +103,8 @@ class Supervisor:
             f"mirroring {', '.join(settings.entities)} from {settings.esi_base_url}",
             f"{settings.esid_processes} x {settings.esid_threads} threads",
         ]
+        if "killmail" in settings.entities and settings.esid_feed_url != "off" and not settings.follows_killmails:
+            parts_.append("no killmail feed without ESI_CONTACT")
         if self._listener:
             parts_.append(f"health at http://{settings.esid_http_listen}/healthz")
         return "; ".join(parts_)

@@ -750,3 +750,19 @@ def test_other_peoples_servers_are_told_whom_to_reach() -> None:
     settings.check_contact(chosen, "http://127.0.0.1:2")
     with pytest.raises(SettingsError, match="ESI_CONTACT is empty"):
         settings.check_contact(chosen, "https://r2z2.zkillboard.com")
+
+
+@pytest.mark.parametrize(
+    ("contact", "feed", "follows"),
+    [
+        ("you@example.com", "https://r2z2.zkillboard.com", True),
+        ("", "https://r2z2.zkillboard.com", False),
+        ("", "http://127.0.0.1:9", True),
+        ("you@example.com", "off", False),
+    ],
+)
+def test_a_feed_of_somebody_else_is_not_read_without_a_contact(
+    tmp_path: Path, contact: str, feed: str, follows: bool
+) -> None:
+    environ = {"ESI_BASE_URL": "http://127.0.0.1:1", "ESI_CONTACT": contact, "ESID_FEED_URL": feed}
+    assert settings.read(environ, tmp_path / ".env").follows_killmails is follows
