@@ -12,8 +12,8 @@ from zlib import crc32
 
 from esid.store.connection import Store
 
-#: First half of the key of PostgreSQL's advisory lock: the letters "esid".
-_LOCK = 0x65736964
+#: First half of the key of PostgreSQL's advisory lock: the letters "eegr", apart from the schedule's.
+_LOCK = 0x65656772
 #: Seconds after which the row of a daemon that is silent is forgotten.
 FORGOTTEN_S = 86_400.0
 

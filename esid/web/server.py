@@ -20,7 +20,7 @@ from esid.web import metrics, page
 from esid.web.view import View
 
 #: Seconds after which a client that says nothing is dropped, and most clients at a time: more are turned away.
-_CLIENT_S, MOST_CLIENTS = 10, 32
+_CLIENT_S, MOST_CLIENTS = 10, 128
 #: Most bytes of the first line of a request; `http.server` itself takes 100 headers of 64 KiB.
 MOST_LINE = 2048
 _POLICY = (

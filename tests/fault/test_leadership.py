@@ -117,7 +117,7 @@ def test_of_two_daemons_one_schedules_and_the_other_takes_over_within_seconds(
 
     # Then the second schedules, finishes the rest, and each second had at most one tick
     wait_until(lambda: "schedule.owned" in second.log, 10, second.log)
-    checker.wait_for_drain(second, store, 60)
+    checker.wait_for_drain(second, store, 150)
     checker.check(store, esi, second, wanted)
     with store.connection():
         rows = store.rows("SELECT due_at FROM ticks WHERE name = 'sync_alliance' ORDER BY due_at")

@@ -275,13 +275,11 @@ def peak_kb(pid: int) -> int:
 @sqlite_only
 def test_few_file_descriptors_are_an_error_or_enough(make_daemon: Make, esi: FakeEsi, world: World, store: Store) -> None:
     # Given 64 of them for each process
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard[1]))
-    try:
-        daemon = make_daemon(ESID_THREADS="8")
-        daemon.start()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, hard)
+    daemon = make_daemon(ESID_THREADS="8")
+    daemon.spawn()
+    assert daemon.process
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (64, 64))
+    wait_until(lambda: "daemon.started" in daemon.log, 30, daemon.log)
     wanted = checker.sent(world)
     checker.enqueue(daemon, store, wanted)
     checker.wait_for_drain(daemon, store, 60)
