@@ -359,7 +359,7 @@ def test_the_status_server_answers_who_asks_and_obeys_nobody(daemon: Daemon, sto
     daemon.start()
 
     assert answer(port, "GET", "/healthz") == (200, '{"alive": true}\n')
-    assert answer(port, "GET", "/readyz") == (200, '{"ready": true}\n')
+    wait_until(lambda: answer(port, "GET", "/readyz") == (200, '{"ready": true}\n'), 40, "beating workers")
     status, body = answer(port, "GET", "/status")
     assert (status, sorted(json.loads(body)["queues"]["pending"])) == (
         200,
