@@ -25,9 +25,8 @@ tries: $(VENV)/.dev servers
 run: $(VENV)/.run
 	@$(if $(CONTACT),ESI_CONTACT="$(CONTACT)") $(BIN)/esid run
 
-# A deadline that a busy machine has missed is tried once more, and said so in the summary; every other failure stands.
 test: lint servers
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal -rR --reruns 1 --only-rerun 'in vain|TimeoutExpired'
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
 # Hours instead of minutes: error windows of 60 s for 5 minutes each, and three windows of the real killmail bucket.
 limits: $(VENV)/.dev

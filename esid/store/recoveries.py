@@ -17,7 +17,6 @@ from esid.store.model import Failure, utc_text, utc_time
 
 #: Seconds that an id waits after the first, second and third death of a worker that held it; then it is dead.
 WAITS_S = (0.0, 30.0, 300.0)
-LONGEST_WAIT_S = 300.0
 #: Seconds after which a death is forgotten.
 WITHIN_S = 72 * 3600.0
 #: Ids of a message made of one with more ids than this; from there on each goes alone.
@@ -120,8 +119,7 @@ def _book(store: Store, entity: str, ids: Sequence[int], quarantined: bool) -> B
         if quarantined and len(held) == 1 and count >= len(WAITS_S):
             dead.append(key)
             continue
-        wait_s = min(WAITS_S[min(count, len(WAITS_S) - 1)], LONGEST_WAIT_S)
-        waits[key] = wait_s if len(held) == 1 else 0.0
+        waits[key] = WAITS_S[min(count, len(WAITS_S) - 1)] if len(held) == 1 else 0.0
         _note(store, entity, key, count + 1, _part(held), waits[key], utc_time(first) or now, now)
     _give_up(store, entity, dead)
     return Booked(waits, tuple(dead))

@@ -26,7 +26,7 @@ SQLITE, RABBITMQ = STACKS[:2]
 both = pytest.mark.parametrize("main_stack", [SQLITE, RABBITMQ], indirect=True)
 sqlite_only = pytest.mark.parametrize("main_stack", [SQLITE], indirect=True)
 #: A daemon may be killed more often here than where deaths mean that something is wrong.
-NEVER_GIVE_UP = {"ESID_TEST_PATCH": "esid.daemon.child:MOST_DEATHS=100;esid.store.recoveries:LONGEST_WAIT_S=1"}
+NEVER_GIVE_UP = {"ESID_TEST_PATCH": "esid.daemon.child:MOST_DEATHS=100;esid.store.recoveries:WAITS_S=(0.0, 1.0, 1.0)"}
 
 
 def kill_workers(daemon: Daemon, esi: FakeEsi, times: int) -> None:

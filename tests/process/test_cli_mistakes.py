@@ -525,7 +525,9 @@ def test_a_daemon_and_its_commands_never_show_a_password(
         postgres.drop_database(name)
         wait_until(lambda: name in get(port, "/readyz"), 20, "an error of the database")
         wait_until(lambda: "database.away" in daemon.log, 40, daemon.log)
-        shown += [get(port, "/readyz"), get(port, "/status"), daemon.run("status").err]
+        refused = daemon.run("status").err
+        assert "refused us" in refused
+        shown += [get(port, "/readyz"), get(port, "/status"), refused]
         daemon.stop()
 
         # Then nothing that anybody can read holds one of the passwords

@@ -32,7 +32,7 @@ TOKENS, BUCKET_S, BUCKET_RESERVE = 120.0, 900.0, 2
 REAL_PID = os.getpid
 GUARDED, KILLMAIL = Route("/corporations/{id}"), Route("/killmails/{id}/{argument}", group="killmail")
 #: More of them by `ESID_TEST_EXAMPLES=2000 pytest tests/unit/test_budget_properties.py`.
-EXAMPLES = int(os.environ.get("ESID_TEST_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("ESID_TEST_EXAMPLES", "60"))
 STATUSES = (200, 304, 404, 422, 500, 502, None)
 
 
