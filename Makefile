@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-SERVERS = rabbitmq-server postgresql prometheus chromium chromium-driver
+SERVERS = rabbitmq-server postgresql prometheus chromium chromium-driver systemd
 # The tests mostly wait for processes and servers; more jobs than cores do not disturb their deadlines.
 TEST_JOBS ?= 4
 
@@ -51,7 +51,7 @@ lint: $(VENV)/.dev
 # The tests start private RabbitMQ and PostgreSQL servers on free ports; only the programs have to be there.
 servers:
 	@if ! ls /usr/lib/postgresql/*/bin/postgres /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server \
-	  /usr/bin/promtool /usr/bin/chromium /usr/bin/chromedriver >/dev/null 2>&1; then \
+	  /usr/bin/promtool /usr/bin/chromium /usr/bin/chromedriver /usr/bin/systemd-analyze >/dev/null 2>&1; then \
 	  if [ "$$(id -u)" != 0 ]; then echo "the tests need these programs; run: sudo apt-get install $(SERVERS)" >&2; exit 1; fi; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SERVERS); \
 	fi

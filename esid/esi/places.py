@@ -47,11 +47,6 @@ class Places:
             slot.urls[held] = 0
             self._free_urls.append(held)
 
-    def add(self, name: str, value: int) -> None:
-        """Change a number of this process."""
-        slot = self._slot()
-        setattr(slot, name, max(0, getattr(slot, name) + value))
-
     def add_waiting(self, place: int, value: int) -> None:
         """One more, or one less, waits for room at a place."""
         waiting = self._slot().waiting

@@ -9,6 +9,7 @@ import pytest
 from esid.store import ledger, recoveries
 from esid.store.connection import Store
 from esid.store.model import Seen
+from tests.conftest import STACKS
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
 from tests.fault.conftest import Make
@@ -16,12 +17,15 @@ from tests.fault.conftest import Make
 QUICK = "esid.daemon.child:MOST_DEATHS=100;esid.store.recoveries:WAITS_S=(0.0, 0.5, 1.0)"
 
 
-@pytest.mark.parametrize("how", ["kill", "segfault", "exit"])
+# One way to die is enough at scale.
+@pytest.mark.parametrize(
+    ("main_stack", "how"),
+    [(STACKS[0], "kill"), (STACKS[0], "segfault"), (STACKS[0], "exit"), (STACKS[1], "kill")],
+    indirect=["main_stack"],
+)
 def test_an_id_that_kills_its_worker_is_dead_after_three_recoveries_and_the_rest_flows(
-    make_daemon: Make, esi: FakeEsi, world: World, store: Store, how: str, request: pytest.FixtureRequest
+    make_daemon: Make, esi: FakeEsi, world: World, store: Store, how: str
 ) -> None:
-    if how != "kill" and "rabbitmq" in request.node.name:
-        pytest.skip("one way to die is enough on both stacks")
     # Given an id in the middle of others on which every process dies
     poison = sorted(world.corporations)[3]
     daemon = make_daemon(hooks={"ESID_TEST_POISON": f"corporation:{poison}:{how}", "ESID_TEST_PATCH": QUICK})
