@@ -100,8 +100,10 @@ def counted(store: Store) -> list[tuple[str, int, int]]:
 def _book(store: Store, entity: str, ids: Sequence[int], quarantined: bool) -> Booked:
     now = clock.now()
     held = sorted(ids)
+    # Two workers may have died of one id; who books second must see what the first has made of it.
+    lock = "" if store.is_sqlite else " ORDER BY entity_id FOR UPDATE"
     still_open = store.rows(
-        f"SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND entity_id IN ({marks(held)}) AND {_OPEN}",
+        f"SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND entity_id IN ({marks(held)}) AND {_OPEN}{lock}",
         (entity, *held),
     )
     before = {
