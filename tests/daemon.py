@@ -97,7 +97,9 @@ class Daemon:
         """Start `esid run` and wait until it says so."""
         before = self.log.count(until)
         self.spawn(*arguments)
-        wait_until(lambda: self.log.count(until) > before or self.process.poll() is not None, 30, f"{until!r}: {self.log}")
+        wait_until(
+            lambda: self.log.count(until) > before or self.process.poll() is not None, 30, lambda: f"{until!r}: {self.log}"
+        )
         assert self.process.poll() is None, self.log
         return self
 

@@ -10,11 +10,14 @@ T = TypeVar("T")
 
 
 def wait_until(
-    condition: Callable[[], T], deadline_s: float = 10.0, what: str = "the condition", every_s: float = 0.02
+    condition: Callable[[], T],
+    deadline_s: float = 10.0,
+    what: str | Callable[[], str] = "the condition",
+    every_s: float = 0.02,
 ) -> T:
     """Call `condition` every `every_s` seconds and return its first truthy value.
 
-    Raises AssertionError naming `what` when `deadline_s` seconds pass first. An exception raised by
+    Raises AssertionError naming `what` (as it is then) when `deadline_s` seconds pass first. An exception raised by
     `condition` passes through at once.
     """
     end = time.monotonic() + deadline_s
@@ -23,5 +26,5 @@ def wait_until(
         if value:
             return value
         if time.monotonic() >= end:
-            raise AssertionError(f"waited {deadline_s:g} s in vain for {what}")
+            raise AssertionError(f"waited {deadline_s:g} s in vain for {what if isinstance(what, str) else what()}")
         time.sleep(every_s)

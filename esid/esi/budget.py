@@ -28,6 +28,7 @@ from esid.esi.pace import Pace
 from esid.esi.places import Places
 from esid.esi.routes import STATUS, Route
 from esid.esi.shared import GUARDED, SECONDS, Shared
+from esid.esi.shares import EXCHANGE_S, HEARD
 
 #: Seconds that a thread waits for the budget before it puts its work back.
 PATIENCE_S = 10.0
@@ -168,14 +169,10 @@ class Budget:
         with self.shared.locked():
             return bool(self.breaker.open_since())
 
-    def forget(self, pid: int) -> None:
-        """Give back what a dead process had in flight."""
-        with self.shared.locked():
-            self.places.forget(pid)
-
     def close(self) -> None:
         """Give this process's place back and close the file."""
-        self.forget(os.getpid())
+        with self.shared.locked():
+            self.places.forget(os.getpid())
         self.shared.close()
 
     # -- admission
@@ -264,7 +261,7 @@ class Budget:
         for place, count in enumerate(held[:GUARDED]):
             self.buckets.spend(place, count * self.buckets.worst(place), now)
         if held[GUARDED]:
-            self.errors.doubt(now)
+            self.errors.doubt(held[GUARDED], now)
 
     def _take(self, circuit: int, wanted: tuple[int, ...], url: int, now: float, leaves_at: float) -> Ticket:
         for place in wanted:
@@ -283,8 +280,12 @@ class Budget:
         room = self.errors.room(now, shared=self.is_divided)
         if reserved + 1 <= room:
             return 0.0
-        # Somebody on the way may come back well; else only a new window helps.
-        return _SOON_S if reserved and room >= 1 else max(0.05, self.errors.wait_s(now))
+        # Somebody on the way may come back well; a share grows when others have heard that we want more.
+        if reserved and room >= 1:
+            return _SOON_S
+        if self.is_divided and self.shared.state.errors_asked < HEARD and reserved + 1 <= self.errors.room(now, shared=False):
+            return EXCHANGE_S
+        return max(0.05, self.errors.wait_s(now))
 
     def _closed_s(self, now: float) -> float:
         """Seconds until anything may leave at all."""

@@ -43,7 +43,7 @@ class ErrorLimit:
         """
         state = self._state
         self._turn(now)
-        room = state.errors_left - self.reserve - (state.others_errors if shared else 0.0)
+        room = state.errors_left - self.reserve - state.errors_doubted - (state.others_errors if shared else 0.0)
         if shared:
             room = min(room, state.errors_allowed - state.errors_used)
         return float(room if state.window_known else min(room, UNKNOWN_IN_FLIGHT))
@@ -78,9 +78,16 @@ class ErrorLimit:
                 state.window_ends = now + ERROR_WINDOW_S
             self._count()
 
-    def doubt(self, now: float) -> None:
-        """Somebody died whose errors nobody has counted: only who is asked from now on can tell what is left."""
-        self._state.window_known, self._state.doubted_at = 0, now
+    def doubt(self, requests: int, now: float) -> None:
+        """Somebody died with so many requests on their way: they count as errors until an answer that was asked for
+        from now on tells what is left. Among hosts they count to the end of the window: no answer tells whose they were.
+        """
+        state = self._state
+        state.window_known, state.doubted_at = 0, now
+        state.errors_doubted += requests
+        state.errors_used += requests
+        if not state.window_ends:
+            state.window_ends = now + ERROR_WINDOW_S
 
     def _believe(self, remain: float, reset_s: float, is_error: bool, now: float, sent_at: float) -> None:
         """Headers beat our own count.
@@ -111,7 +118,7 @@ class ErrorLimit:
 
     def _know(self, sent_at: float) -> None:
         if sent_at >= self._state.doubted_at:
-            self._state.window_known = 1
+            self._state.window_known, self._state.errors_doubted = 1, 0.0
 
     def _count(self) -> None:
         self._state.errors_left = max(0.0, self._state.errors_left - 1)
@@ -127,4 +134,4 @@ class ErrorLimit:
     def _begin(self) -> None:
         state = self._state
         state.window_ends, state.window_known, state.doubted_at = 0.0, 0, 0.0
-        state.errors_left, state.errors_used = float(ERROR_LIMIT), 0.0
+        state.errors_left, state.errors_used, state.errors_doubted = float(ERROR_LIMIT), 0.0, 0.0

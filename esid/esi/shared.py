@@ -87,14 +87,17 @@ class State(ctypes.Structure):
         ("paused_until", ctypes.c_double),
         ("paused_until_wall", ctypes.c_double),
         # The error limit: the window in force (0 = unknown), since when only a new answer can tell what is left, what ESI
-        # says is left in it, what we used of it.
+        # says is left in it, what we used of it, what killed processes may have used that nobody has told.
         ("window_ends", ctypes.c_double),
         ("window_known", ctypes.c_int32),
         ("doubted_at", ctypes.c_double),
         ("errors_left", ctypes.c_double),
         ("errors_used", ctypes.c_double),
+        ("errors_doubted", ctypes.c_double),
         ("errors_allowed", ctypes.c_double),
         ("others_errors", ctypes.c_double),
+        # Exchanges in a row at which we have told that we want some.
+        ("errors_asked", ctypes.c_int32),
         # Requests in flight and the pace, with this host's share of both.
         ("in_flight_allowed", ctypes.c_double),
         ("rps_allowed", ctypes.c_double),
@@ -176,7 +179,7 @@ class Shared:
 
 
 #: The layout of the file; another one is another file.
-_FORMAT = b"esid-budget-5 "
+_FORMAT = b"esid-budget-6 "
 
 
 def _boot() -> bytes:

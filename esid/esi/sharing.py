@@ -61,7 +61,7 @@ class Sharing:
             return self._member, row
 
         self._exchange(meet)
-        self._grow(grown, started)
+        self._grow(grown, started, leaving)
 
     def _run(self) -> None:
         while True:
@@ -106,6 +106,9 @@ class Sharing:
                     self._set(name, size)
                 parts[name] = [size, mine.used, mine.wanted]
             state.exchange_no += 1
+            state.errors_asked = state.errors_asked + 1 if parts["errors"][2] else 0
+            if leaving:
+                state.share_until = 0.0
             state.members = 1 + sum(1 for row in others if db_now - float(row.get("at", 0.0)) < _ANSWER_S)
             closed = {
                 budget.buckets.name(place): db_now + state.buckets[place].closed_until - now
@@ -116,10 +119,11 @@ class Sharing:
             row = {"file": state.file.decode(), "at": db_now, "left": leaving, "paused_until": paused, "closed": closed}
         return {**row, "parts": parts}, grown
 
-    def _grow(self, grown: dict[str, float], started: float) -> None:
+    def _grow(self, grown: dict[str, float], started: float, leaving: bool) -> None:
         """Everybody has been told: use what has grown, unless another process has exchanged since."""
         with self._budget.shared.locked() as state:
-            state.share_until = max(state.share_until, started + SHARE_S)
+            if not leaving:
+                state.share_until = max(state.share_until, started + SHARE_S)
             if state.exchange_no == grown.pop(""):
                 for name, size in grown.items():
                     self._set(name, size)

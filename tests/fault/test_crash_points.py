@@ -41,7 +41,7 @@ def crash_once(make_daemon: Make, esi: FakeEsi, world: World, store: Store, poin
     threads = 1 if point == "after-commit-before-ack" else 4
     # Without killmails there is no thread more than that.
     daemon.start("--threads", str(threads), "--actors", "alliance,corporation,character")
-    wait_until(lambda: daemon.has_crashed, 30, f"a crash at {point}:{n}: {daemon.log}")
+    wait_until(lambda: daemon.has_crashed, 30, lambda: f"a crash at {point}:{n}: {daemon.log}")
 
     # Then everything is done all the same, and what is dead is dead once
     checker.wait_for_drain(daemon, store, 60)

@@ -116,7 +116,7 @@ def test_of_two_daemons_one_schedules_and_the_other_takes_over_within_seconds(
     first.wait()
 
     # Then the second schedules, finishes the rest, and each second had at most one tick
-    wait_until(lambda: "schedule.owned" in second.log, 10, second.log)
+    wait_until(lambda: "schedule.owned" in second.log, 10, lambda: second.log)
     checker.wait_for_drain(second, store, 150)
     checker.check(store, esi, second, wanted)
     with store.connection():

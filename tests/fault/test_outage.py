@@ -57,9 +57,9 @@ def test_an_outage_costs_a_probe_now_and_then_and_nothing_else(
 ) -> None:
     # Given a sync that is under way when ESI goes away altogether
     daemon.start()
-    wait_until(lambda: esi.count() > 60, 40, daemon.log)
+    wait_until(lambda: esi.count() > 60, 40, lambda: daemon.log)
     esi.faults.add("/", html=502)
-    wait_until(lambda: "esi.away" in daemon.log, 30, daemon.log)
+    wait_until(lambda: "esi.away" in daemon.log, 30, lambda: daemon.log)
     # Those that were on their way come in, and then there are probes only.
     begun = esi.clock.now() + 2.0
     wait_until(lambda: esi.clock.now() > begun + OUTAGE_S, OUTAGE_S + 30, "the end of the outage")
@@ -72,7 +72,7 @@ def test_an_outage_costs_a_probe_now_and_then_and_nothing_else(
     # When it is back
     esi.faults.clear()
     back = esi.clock.now()
-    wait_until(lambda: "esi.back" in daemon.log, 60, daemon.log)
+    wait_until(lambda: "esi.back" in daemon.log, 60, lambda: daemon.log)
     wait_for_sync(daemon, store, 60)
 
     # Then everything is there, nothing was given up, and it began slowly
@@ -92,7 +92,7 @@ def test_while_only_staff_may_log_in_nothing_but_status_is_asked(
     world.status["vip"] = True
     fault = [esi.faults.add(path, status=503) for path in ("/alliances", "/corporations", "/characters", "/universe")]
     daemon.start()
-    wait_until(lambda: esi.count("/status") >= 2, 60, daemon.log)
+    wait_until(lambda: esi.count("/status") >= 2, 60, lambda: daemon.log)
     assert json.loads(daemon.ok("status", "--json"))["limits"]["breaker"]["state"] == "vip"
     first = next(one.at for one in esi.requests("/status"))
     assert [one.path for one in esi.log if one.at > first + 0.5 and one.path != "/status"] == []
@@ -115,7 +115,7 @@ def test_a_route_that_is_away_holds_its_own_work_only(daemon: Daemon, esi: FakeE
     daemon.ok("enqueue", "character", *map(str, list(world.characters)[:60]))
     daemon.start()
     # Then the corporations are all there all the same
-    wait_until(lambda: esi.count(f"/corporations/{key}") > 0, 90, daemon.log)
+    wait_until(lambda: esi.count(f"/corporations/{key}") > 0, 90, lambda: daemon.log)
     esi.faults.clear()
     wait_for_sync(daemon, store, 120)
     mirror.assert_equal(store, reachable(world))

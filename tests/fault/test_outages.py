@@ -70,7 +70,7 @@ def busy(make_daemon: Make, esi: FakeEsi, world: World, store: Store, **settings
     checker.enqueue(daemon, store, wanted)
     esi.latency_s = 0.1
     daemon.start()
-    wait_until(lambda: esi.count() >= 5, 20, daemon.log)
+    wait_until(lambda: esi.count() >= 5, 20, lambda: daemon.log)
     return daemon, wanted
 
 
@@ -133,7 +133,7 @@ def test_a_database_behind_a_blackhole_is_given_up_and_taken_again(
     patch = "esid.daemon.children:WORKER_STATEMENT_S=2;esid.store.connection:_SILENT_S=1"
     daemon, wanted = busy(make_daemon, esi, world, store, DATABASE_URL=url, patch=patch)
     database_wire.toxic = Toxic(timeout=True)
-    wait_until(lambda: "no answer within 3 s" in daemon.log, 15, daemon.log)
+    wait_until(lambda: "no answer within 3 s" in daemon.log, 15, lambda: daemon.log)
     database_wire.up()
     database_wire.reset_peers()
     finish(daemon, esi, store, wanted)
@@ -176,7 +176,7 @@ def test_a_broker_that_is_down_between_failure_and_retry_loses_no_retry(
 
     # When the broker goes before any retry could be published
     broker_wire.down()
-    wait_until(lambda: lines(daemon, "rabbitmq")[0] >= 1, 20, daemon.log)
+    wait_until(lambda: lines(daemon, "rabbitmq")[0] >= 1, 20, lambda: daemon.log)
     wait_until(lambda: failing.hits >= 3, 20, "failures")
     esi.faults.clear()
 
@@ -198,7 +198,7 @@ def test_a_broker_behind_a_blackhole_is_noticed_by_its_heartbeat(
     settings = {"RABBITMQ_URL": url, "ESID_HTTP_LISTEN": f"127.0.0.1:{port}"}
     daemon, wanted = busy(make_daemon, esi, world, store, patch="esid.queue.rabbitmq:HEARTBEAT_S=2", **settings)
     broker_wire.toxic = Toxic(timeout=True)
-    wait_until(lambda: lines(daemon, "rabbitmq")[0] >= 1, 20, daemon.log)
+    wait_until(lambda: lines(daemon, "rabbitmq")[0] >= 1, 20, lambda: daemon.log)
     assert ready(port) == 503
     broker_wire.up()
     broker_wire.reset_peers()
@@ -226,7 +226,7 @@ def test_a_full_disk_is_named_pauses_the_work_and_costs_nothing(
     checker.enqueue(daemon, store, wanted)
     pages.write_text("10")
     daemon.start()
-    wait_until(lambda: "disk full" in daemon.log, 30, daemon.log)
+    wait_until(lambda: "disk full" in daemon.log, 30, lambda: daemon.log)
     asked = esi.count()
     pause(2.0)
     assert esi.count() - asked <= 4 * 10
@@ -255,7 +255,7 @@ def test_a_full_disk_of_postgresql_is_named_and_pauses_too(
     wanted = checker.sent(world)
     checker.enqueue(daemon, store, wanted)
     daemon.start()
-    wait_until(lambda: "disk full" in daemon.log, 30, daemon.log)
+    wait_until(lambda: "disk full" in daemon.log, 30, lambda: daemon.log)
     pause(1.0)
     store.run(lambda: store.rows("DROP FUNCTION full_disk CASCADE"))
     finish(daemon, esi, store, wanted)

@@ -62,7 +62,7 @@ def test_a_redirect_to_another_host_is_not_followed(make_daemon: Make, esi: Fake
         daemon = make_daemon()
         checker.enqueue(daemon, store, {"corporation": [key]})
         daemon.start("--no-scheduler")
-        wait_until(lambda: dead_letters.find(store, Filter(reason="redirect")), 20, daemon.log)
+        wait_until(lambda: dead_letters.find(store, Filter(reason="redirect")), 20, lambda: daemon.log)
         assert trap.log == []
 
 
@@ -119,7 +119,7 @@ def test_a_pickle_on_the_queue_is_a_dead_letter_and_runs_nothing(make_daemon: Ma
     daemon = make_daemon()
     put(daemon, store, pickle.dumps(Bomb(tmp_path / "executed"), protocol=0))
     daemon.start("--no-scheduler")
-    (letter,) = wait_until(lambda: dead_letters.find(store, Filter()), 20, daemon.log)
+    (letter,) = wait_until(lambda: dead_letters.find(store, Filter()), 20, lambda: daemon.log)
     assert letter.reason == "bad_message"
     assert not (tmp_path / "executed").exists()
 
@@ -254,8 +254,8 @@ def test_a_bomb_costs_little_memory_and_is_a_dead_letter(
     esi.faults.add(f"/corporations/{key}", exact=True, **fault)
     esi.faults.add(f"/corporations/{key}", exact=True, **fault)
     checker.enqueue(daemon, store, {"corporation": [key]})
-    wait_until(lambda: esi.count(prefix=f"/corporations/{key}") >= 1, 20, daemon.log)
-    wait_until(lambda: dead_letters.find(store, Filter()) or waits(store, key), 20, daemon.log)
+    wait_until(lambda: esi.count(prefix=f"/corporations/{key}") >= 1, 20, lambda: daemon.log)
+    wait_until(lambda: dead_letters.find(store, Filter()) or waits(store, key), 20, lambda: daemon.log)
     assert peak_kb(pid) - before < 64 * 1024
     assert worker(daemon) == pid
     assert daemon.stop() == 0
@@ -279,7 +279,7 @@ def test_few_file_descriptors_are_an_error_or_enough(make_daemon: Make, esi: Fak
     daemon.spawn()
     assert daemon.process
     resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (64, 64))
-    wait_until(lambda: "daemon.started" in daemon.log, 30, daemon.log)
+    wait_until(lambda: "daemon.started" in daemon.log, 30, lambda: daemon.log)
     wanted = checker.sent(world)
     checker.enqueue(daemon, store, wanted)
     checker.wait_for_drain(daemon, store, 60)

@@ -55,7 +55,7 @@ def is_worker(pid: int) -> bool:
 
 def wait_for_workers(daemon: Daemon, count: int) -> None:
     """Until so many workers have their threads."""
-    wait_until(lambda: sum(map(is_worker, daemon.children().values())) >= count, 20, f"workers: {daemon.log}")
+    wait_until(lambda: sum(map(is_worker, daemon.children().values())) >= count, 20, lambda: f"workers: {daemon.log}")
 
 
 @both
@@ -121,7 +121,7 @@ def test_a_worker_that_hangs_says_where_and_is_replaced(make_daemon: Make, esi: 
     daemon.start("--no-scheduler")
 
     # Then the supervisor notices, has it print its threads, and replaces it
-    wait_until(lambda: "daemon.child_replaced" in daemon.log, 30, daemon.log)
+    wait_until(lambda: "daemon.child_replaced" in daemon.log, 30, lambda: daemon.log)
     assert "worker-1 hangs: nothing heard of its main thread" in daemon.log
     assert "Fatal Python error: Aborted" in daemon.log
     assert "sitecustomize.py" in daemon.log.partition("Fatal Python error")[2]  # where it stood
@@ -143,7 +143,7 @@ def test_a_worker_that_is_frozen_is_replaced_and_its_work_is_done(
     daemon.start("--threads", "4")
     wait_for_workers(daemon, 1)
     os.kill(worker(daemon), signal.SIGSTOP)
-    wait_until(lambda: "daemon.child_hangs" in daemon.log, 20, daemon.log)
+    wait_until(lambda: "daemon.child_hangs" in daemon.log, 20, lambda: daemon.log)
     esi.latency_s = 0.0
     checker.wait_for_drain(daemon, store, 60)
     checker.check(store, esi, daemon, wanted)
@@ -197,7 +197,7 @@ def test_sighup_says_that_a_restart_is_needed_and_changes_nothing(make_daemon: M
     daemon = make_daemon().start()
     children = daemon.children()
     daemon.signal(signal.SIGHUP, group=True)
-    wait_until(lambda: "daemon.no_reload" in daemon.log, 10, daemon.log)
+    wait_until(lambda: "daemon.no_reload" in daemon.log, 10, lambda: daemon.log)
     assert daemon.children() == children
     assert daemon.stop() == 0
 

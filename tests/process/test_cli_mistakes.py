@@ -524,7 +524,7 @@ def test_a_daemon_and_its_commands_never_show_a_password(
         # When its database goes away under it
         postgres.drop_database(name)
         wait_until(lambda: name in get(port, "/readyz"), 20, "an error of the database")
-        wait_until(lambda: "database.away" in daemon.log, 40, daemon.log)
+        wait_until(lambda: "database.away" in daemon.log, 40, lambda: daemon.log)
         refused = daemon.run("status").err
         assert "refused us" in refused
         shown += [get(port, "/readyz"), get(port, "/status"), refused]

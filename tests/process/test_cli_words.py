@@ -233,7 +233,7 @@ def dead(daemon: Daemon, esi: FakeEsi, world: World, store: Store) -> dict[str, 
     daemon.ok("enqueue", "corporation", str(corporation))
     daemon.ok("enqueue", "killmail", f"12345:{HASH}")
     daemon.start("--actors", "alliance,corporation,killmail", "--no-scheduler")
-    wait_until(lambda: len(dead_letters.find(store, Filter())) == 3, 20, f"dead letters: {daemon.log}")
+    wait_until(lambda: len(dead_letters.find(store, Filter())) == 3, 20, lambda: f"dead letters: {daemon.log}")
     assert daemon.stop() == 0
     return {"not_found": 99_999_999, "bad_field": corporation, "wrong_pair": 12345}
 
@@ -279,7 +279,7 @@ def test_a_retry_of_dead_letters_has_one_effect_however_often_it_is_asked(
     assert daemon.ok("dead", "retry", "--reason", "bad_field") == "0 put back into the queue\n"
     assert messages(daemon) == {"corporation": 1}
     daemon.start("--actors", "corporation", "--no-scheduler")
-    wait_until(lambda: not ledger.is_open(store, ["corporation"]), 20, daemon.log)
+    wait_until(lambda: not ledger.is_open(store, ["corporation"]), 20, lambda: daemon.log)
     assert daemon.stop() == 0
 
     # Then it was asked once and is a row, and the others are as dead as before
@@ -294,7 +294,7 @@ def test_a_retried_letter_whose_cause_is_there_stays_one_letter(daemon: Daemon, 
 
     daemon.ok("dead", "retry", str(before["id"]))
     daemon.start("--actors", "killmail", "--no-scheduler")
-    wait_until(lambda: not ledger.is_open(store, ["killmail"]), 20, daemon.log)
+    wait_until(lambda: not ledger.is_open(store, ["killmail"]), 20, lambda: daemon.log)
     assert daemon.stop() == 0
 
     (after,) = letters(daemon, "--entity", "killmail")

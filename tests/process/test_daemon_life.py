@@ -242,7 +242,7 @@ def test_children_of_a_killed_supervisor_end_and_the_next_start_works_at_once(
     esi.latency_s = 0
     before = len(esi.log)
     daemon.start()
-    wait_until(lambda: len(esi.log) > before, 5, f"a request: {daemon.log}")
+    wait_until(lambda: len(esi.log) > before, 5, lambda: f"a request: {daemon.log}")
     wait_for_world(daemon, store, world, 45)
     assert daemon.stop() == 0
 

@@ -118,7 +118,7 @@ def test_the_daemon_finds_and_heals_it_by_itself(esid: Daemon, store: Store, fee
     spoil(store, feed)
     esid.settings["ESID_SCHEDULE_HEAL"] = "2s"
     esid.start()
-    wait_until(lambda: "heal.done" in esid.log, 60, esid.log)
+    wait_until(lambda: "heal.done" in esid.log, 60, lambda: esid.log)
     assert_equal(store, all_mails(feed))
     assert "1 days lacked killmails: 105 fetched from archives, 0 asked of ESI" in esid.log
     assert [request for request in esi.log if "killmails" in request.path] == []
@@ -145,7 +145,7 @@ def test_what_no_archive_has_is_asked_of_esi_but_for_what_esi_cannot_know(
     # And arrive
     esid.settings["ESID_SCHEDULE_HEAL"] = "off"
     esid.start("--no-feed")
-    wait_until(lambda: ledger.open_count(store, ["killmail"]) == 0, 60, esid.log)
+    wait_until(lambda: ledger.open_count(store, ["killmail"]) == 0, 60, lambda: esid.log)
     assert_equal(store, [mail for mail in all_mails(feed) if mail.id != mails[7].id])
     assert len(esi.requests("/killmails")) == 99
     assert not [request for request in esi.log if str(mails[7].id) in request.path]

@@ -122,7 +122,7 @@ def test_what_the_feed_published_is_in_the_tables_and_esi_was_not_asked(
         os.kill(feed_process(reader), signal.SIGKILL)
         wait_until(lambda: playing.published > len(mails) // 2, SECONDS, "a half")
         feed.is_away = True
-        wait_until(lambda: "feed.away" in reader.log, 30, reader.log)
+        wait_until(lambda: "feed.away" in reader.log, 30, lambda: reader.log)
         feed.is_away = False
         wait_until(lambda: playing.published > len(mails) * 3 // 4, SECONDS, "most of it")
         reader.end()
@@ -162,11 +162,11 @@ def test_of_two_daemons_one_reads_and_the_other_takes_over_within_seconds(
         first.start(until="feed.reading")
         second.start(until="feed.standby")
         feed.publisher.publish(mails[0])
-        wait_until(lambda: set(mirror.table(store, Killmail)) == {mails[0].id}, 20, first.log)
+        wait_until(lambda: set(mirror.table(store, Killmail)) == {mails[0].id}, 20, lambda: first.log)
         first.end()
-        wait_until(lambda: "feed.reading" in second.log, 20, second.log)
+        wait_until(lambda: "feed.reading" in second.log, 20, lambda: second.log)
         feed.publisher.publish(mails[1])
-        wait_until(lambda: set(mirror.table(store, Killmail)) == {mails[0].id, mails[1].id}, 20, second.log)
+        wait_until(lambda: set(mirror.table(store, Killmail)) == {mails[0].id, mails[1].id}, 20, lambda: second.log)
         assert second.stop() == 0
     finally:
         first.end()
@@ -179,14 +179,14 @@ def test_who_is_told_to_reads_no_feed(main_stack: Stack, reader: Daemon, feed: F
     before = len(feed.log)
     reader.settings["WORKER_TYPES"] = ""
     reader.start(*arguments)
-    wait_until(lambda: len(reader.children()) == 2, 20, reader.log)
+    wait_until(lambda: len(reader.children()) == 2, 20, lambda: reader.log)
     assert reader.stop() == 0
     assert len(feed.log) == before
 
 
 def test_the_status_names_the_feed_and_its_reader(main_stack: Stack, reader: Daemon, store: Store, feed: FakeFeed) -> None:
     reader.start(until="feed.reading")
-    wait_until(lambda: cursors.states(store)[0]["position"], 20, reader.log)
+    wait_until(lambda: cursors.states(store)[0]["position"], 20, lambda: reader.log)
     (state,) = json.loads(reader.ok("status", "--json"))["feeds"]
     assert (state["name"], state["position"]) == ("zkillboard", str(feed.publisher.next_sequence))
     assert f"Feed zkillboard           at {state['position']}, moved" in reader.ok("status")

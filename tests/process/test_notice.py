@@ -53,7 +53,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 def test_the_units_contract_ready_watchdog_stopping_exit_code(daemon: Daemon, manager: Manager, tmp_path: Path) -> None:
     daemon.settings |= {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1500000"}
     daemon.start()
-    wait_until(lambda: "READY=1" in manager.heard, 30, daemon.log)
+    wait_until(lambda: "READY=1" in manager.heard, 30, lambda: daemon.log)
     wait_until(lambda: manager.heard.count("WATCHDOG=1") >= 3, 30, "the watchdog")
 
     # When a worker hangs, the watchdog hears nothing more

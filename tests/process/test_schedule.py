@@ -36,7 +36,7 @@ def test_a_daemon_that_was_frozen_runs_the_tick_that_it_missed_once(daemon: Daem
     daemon.settings["ESID_SCHEDULE_SWEEP"] = "2s"
     daemon.start()
     store = Store(stack.database_url)  # type: ignore[attr-defined]
-    wait_until(lambda: len(runs(store, "sweep")) >= 2, 30, daemon.log)
+    wait_until(lambda: len(runs(store, "sweep")) >= 2, 30, lambda: daemon.log)
 
     # When all of its processes stand still across ticks
     daemon.signal(signal.SIGSTOP, group=True)
@@ -46,7 +46,7 @@ def test_a_daemon_that_was_frozen_runs_the_tick_that_it_missed_once(daemon: Daem
     thawed_at = clock.now()
 
     # Then of the ticks meanwhile at most the newest was run, late, and the next ones follow on time
-    wait_until(lambda: runs(store, "sweep")[-1][0] > thawed_at + dt.timedelta(seconds=2), 30, daemon.log)
+    wait_until(lambda: runs(store, "sweep")[-1][0] > thawed_at + dt.timedelta(seconds=2), 30, lambda: daemon.log)
     found = runs(store, "sweep")
     meanwhile = [ran for due, ran in found if frozen_at < due < thawed_at - dt.timedelta(seconds=0.5)]
     assert len(meanwhile) <= 1

@@ -49,12 +49,12 @@ def web(daemon: Daemon) -> Web:
     daemon.settings |= {"ESID_HTTP_LISTEN": f"127.0.0.1:{port}", "ESID_FEED_URL": "off"}
     daemon.start()
     made = Web(port)
-    wait_until(lambda: made.get("/readyz")[0] == 200, 30, daemon.log)
+    wait_until(lambda: made.get("/readyz")[0] == 200, 30, lambda: daemon.log)
     return made
 
 
 def test_prometheus_gets_right_numbers_in_its_own_form(web: Web, daemon: Daemon, esi: FakeEsi) -> None:
-    wait_until(lambda: value(web, 'esid_ledger_jobs{entity="alliance",status="completed"}') == 6, 60, daemon.log)
+    wait_until(lambda: value(web, 'esid_ledger_jobs{entity="alliance",status="completed"}') == 6, 60, lambda: daemon.log)
     wait_until(lambda: value(web, 'esid_ids_total{entity="alliance",result="done"}') >= 6, 60, "the counts of the worker")
     text = web.get("/metrics")[2]
     assert value(web, "esid_esi_requests_total") >= 20
@@ -79,8 +79,8 @@ def value(web: Web, name: str) -> float:
 @embedded
 def test_the_keys_of_the_status_are_those_of_its_doc(web: Web, daemon: Daemon) -> None:
     daemon.ok("enqueue", "character", "95999999")
-    wait_until(lambda: json.loads(web.get("/status")[2])["dead_letters"], 60, daemon.log)
-    wait_until(lambda: json.loads(web.get("/status")[2])["processes"], 60, daemon.log)
+    wait_until(lambda: json.loads(web.get("/status")[2])["dead_letters"], 60, lambda: daemon.log)
+    wait_until(lambda: json.loads(web.get("/status")[2])["processes"], 60, lambda: daemon.log)
     documented = set(re.findall(r"^\| `([^`]+)` \|", STATUS_MD, re.M))
     for state in (json.loads(web.get("/status")[2]), json.loads(daemon.ok("status", "--json"))):
         shown = keys(state)
@@ -130,7 +130,7 @@ def test_a_hung_worker_makes_it_unready_and_a_lost_database_too(web: Web, daemon
     assert (status, "0 of 1 workers" in body) == (503, True)
     assert web.get("/healthz")[0] == 200
     os.kill(int(name.rpartition(":")[2]), signal.SIGCONT)
-    wait_until(lambda: web.get("/readyz")[0] == 200, 60, daemon.log)
+    wait_until(lambda: web.get("/readyz")[0] == 200, 60, lambda: daemon.log)
     with store.connection():
         store.rows("INSERT INTO schema_migrations (number, name, applied_at) VALUES (9999, 'x', '2026-01-01')")
     assert "newer than this program" in web.get("/readyz")[2]

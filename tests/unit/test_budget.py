@@ -512,14 +512,16 @@ def test_after_a_death_a_new_answer_must_tell_what_is_left_of_the_errors(open_bu
     assert room() == 39
 
 
-def test_the_supervisor_gives_back_what_a_dead_child_had(open_budget: Open, path: Path) -> None:
-    budget = open_budget()
-    pid = kill_with_requests_in_flight(path, 3)
-    assert snapshot(budget)["in_flight"] == 3
-    budget.forget(pid + 1)
-    assert snapshot(budget)["in_flight"] == 3
-    budget.forget(pid)
-    assert snapshot(budget)["in_flight"] == 0
+def test_what_a_killed_process_may_have_used_is_used_until_an_answer_tells_better(open_budget: Open, path: Path) -> None:
+    # Given that all which may fail is on its way when its process dies
+    budget = open_budget(Limits(max_rps=0, max_in_flight=200))
+    settle(budget, None, 200, **errors(74, 60))
+    kill_with_requests_in_flight(path, 64)
+    wait_until(lambda: settle(budget, "killmail", 200) or snapshot(budget)["in_flight"] == 0, 5.0, "what it held")
+    # Then nothing asks what is left before the next window: the reserve is for others
+    with pytest.raises(Held) as held, budget.request(route_of(None)):
+        pass
+    assert held.value.wait_s == pytest.approx(61, abs=6)
 
 
 def test_a_new_process_with_the_number_of_a_dead_one_does_not_inherit_its_requests(open_budget: Open, path: Path) -> None:

@@ -741,7 +741,7 @@ def test_the_url_of_a_source_holds_no_password_and_no_query(url: str) -> None:
 def test_a_daemon_follows_killmails_when_it_works_on_them_and_the_feed_is_not_off(
     changes: dict[str, str], follows: bool
 ) -> None:
-    assert read(**changes).follows_killmails is follows
+    assert read(ESI_CONTACT="you@example.com", **changes).follows_killmails is follows
 
 
 def test_other_peoples_servers_are_told_whom_to_reach() -> None:

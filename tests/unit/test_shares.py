@@ -282,3 +282,51 @@ def test_a_share_that_is_still_to_come_is_waited_for_and_not_for_a_window(host: 
         ticket, wait_s, _ = one.budget.admit(KILLMAIL, 0, clock.monotonic())
     assert ticket is None
     assert wait_s < 1.0
+
+
+def test_a_host_that_is_back_soon_waits_for_a_share_and_has_all_of_it_at_once(
+    host: Callable[..., Host], tmp_path: Path, database: Database, now: Any
+) -> None:
+    # Given a host that has used some errors, leaves, and is back while its old share would still hold
+    one = host("one")
+    one.tell()
+    known(one)
+    one.land(one.grant(3), 404, X_Esi_Error_Limit_Remain="97", X_Esi_Error_Limit_Reset="58")
+    one.sharing.once(leaving=True)
+    now(1.0)
+    back = Host(database, tmp_path, "one", Limits(max_rps=0, max_in_flight=500))
+    # Then nothing leaves on the old share, which is not waited for, and with the first exchange all that is left may
+    with back.budget.shared.locked():
+        assert back.budget.admit(CORPORATION, 0, clock.monotonic())[1:] == (0.25, "no share of the budget")
+    back.tell()
+    assert len(back.grant(100)) == USABLE - 3
+    back.budget.close()
+
+
+def test_a_host_that_begins_to_want_more_is_not_sent_away_for_a_window(host: Callable[..., Host], now: Any) -> None:
+    # Given a host that has used up the little that an idle one keeps, while another one wants all
+    one, busy = host("one"), host("busy")
+    for each in (one, busy) * 4:
+        now(0.1)
+        busy.grant(1)
+        each.tell()
+    known(one)
+    one.land(one.grant(100), 404, X_Esi_Error_Limit_Remain="92", X_Esi_Error_Limit_Reset="58")
+    with one.budget.shared.locked():
+        ticket, wait_s, reason = one.budget.admit(CORPORATION, 0, clock.monotonic())
+    # Then it waits for what the other gives up, and not for the next window
+    assert (ticket, reason) == (None, "error limit")
+    assert wait_s < 1.0
+    # And once it has it all and has used it, for the window
+    for each in (one, busy) * 4:
+        now(0.25)
+        each.tell()
+    more = one.grant(100)
+    assert more
+    one.land(more, 404, X_Esi_Error_Limit_Remain="50", X_Esi_Error_Limit_Reset="55")
+    for each in (one, busy) * 4:
+        one.grant(1)
+        now(0.1)
+        each.tell()
+    with one.budget.shared.locked():
+        assert one.budget.admit(CORPORATION, 0, clock.monotonic())[1] > 10.0
