@@ -8,24 +8,35 @@ from __future__ import annotations
 import os
 import signal
 
-from esid import host
+from esid import clock, host
 
 #: What ends the daemon in good order, at once, and what asks it to read its settings again.
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
 STOP_NOW, RELOAD = signal.SIGQUIT, signal.SIGHUP
+_WAITED_FOR = frozenset({*STOPPING, STOP_NOW, RELOAD})
+_LOOK_S = 0.1
 #: What every child does first: the kernel kills it when its parent dies.
 die_with_parent = host.die_with_parent
 
 
 def block() -> None:
     """Hold back the signals above until somebody waits for them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPPING, STOP_NOW, RELOAD})
+    signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
 
 
 def wait(seconds: float) -> int | None:
-    """The signal that came within `seconds` (or before), None where none did."""
-    came = signal.sigtimedwait({*STOPPING, STOP_NOW, RELOAD}, seconds)
-    return came.si_signo if came else None
+    """The signal that came within `seconds` (or before), None where none did.
+
+    Looks every tenth of a second. `signal.sigtimedwait` would do, but in a process that was stopped and continued while it
+    waited, Python's returns what happens to be in memory, as if a signal had come.
+    """
+    ends_at = clock.monotonic() + seconds
+    while not (came := _WAITED_FOR & signal.sigpending()):
+        left_s = ends_at - clock.monotonic()
+        if left_s <= 0:
+            return None
+        clock.sleep(min(left_s, _LOOK_S))
+    return signal.sigwait(came)
 
 
 def check_parent(parent: int) -> None:

@@ -283,7 +283,8 @@ class Budget:
         # Somebody on the way may come back well; a share grows when others have heard that we want more.
         if reserved and room >= 1:
             return _SOON_S
-        if self.is_divided and self.shared.state.errors_asked < HEARD and reserved + 1 <= self.errors.room(now, shared=False):
+        is_heard = not self.is_divided or self.shared.state.errors_asked >= HEARD
+        if not is_heard and reserved + 1 <= self.errors.room(now, shared=False):
             return EXCHANGE_S
         return max(0.05, self.errors.wait_s(now))
 

@@ -49,7 +49,7 @@ def wait_for_drain(daemon: Daemon, store: Store, deadline_s: float) -> None:
     wait_until(
         lambda: not open_jobs(store) and ledger.counts(store),
         deadline_s,
-        f"no open job: {ledger.counts(store)} {daemon.log[-4000:]}",
+        lambda: f"no open job: {ledger.counts(store)} {daemon.log[-4000:]}",
         every_s=0.1,
     )
 

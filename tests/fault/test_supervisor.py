@@ -39,7 +39,7 @@ def kill_workers(daemon: Daemon, esi: FakeEsi, times: int) -> None:
         wait_until(
             lambda before=before: len(daemon.children().keys() - before.keys()) == 1,
             2.0,
-            f"the replacement {number} (seed {seed}): {daemon.log[-2000:]}",
+            lambda number=number: f"the replacement {number} (seed {seed}): {daemon.log[-2000:]}",
         )
         until = time.monotonic() + dice.uniform(0.2, 1.0)
         wait_until(lambda until=until: time.monotonic() >= until, 2, "a random moment")

@@ -89,7 +89,7 @@ def wait_for_world(daemon: Daemon, store: Store, world: World, deadline_s: float
     wait_until(
         lambda: not open_jobs(store) and mirror.table(store, mirror.Character).keys() == world.characters.keys(),
         deadline_s,
-        f"the world: {ledger.counts(store)} {daemon.log[-3000:]}",
+        lambda: f"the world: {ledger.counts(store)} {daemon.log[-3000:]}",
         every_s=0.1,
     )
     mirror.assert_equal(store, world)

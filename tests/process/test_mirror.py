@@ -65,7 +65,7 @@ def wait_for_sync(daemon: Daemon, store: Store, deadline_s: float = 90.0, only: 
         chosen = [counts.get(only, {})] if only else list(counts.values())
         return any(chosen) and not any(by.get("pending", 0) + by.get("processing", 0) for by in chosen)
 
-    wait_until(is_idle, deadline_s, f"an idle daemon; its log: {daemon.log[-3000:]}", every_s=0.1)
+    wait_until(is_idle, deadline_s, lambda: f"an idle daemon; its log: {daemon.log[-3000:]}", every_s=0.1)
 
 
 def age(store: Store, seconds: float) -> None:

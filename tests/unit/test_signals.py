@@ -1,0 +1,48 @@
+"""Signals are waited for, and nothing else ends such a wait."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.waiting import wait_until
+
+WAITS = """
+import sys
+from esid.daemon import signals
+signals.block()
+print("ready", flush=True)
+for _ in range(int(sys.argv[1])):
+    print(signals.wait(0.3), flush=True)
+"""
+
+
+def waits(times: int) -> subprocess.Popen[str]:
+    """A process that waits so many times, and says what came."""
+    process = subprocess.Popen([sys.executable, "-c", WAITS, str(times)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_each_signal_is_seen_once_and_a_second_one_stays_for_later() -> None:
+    with waits(3) as process:
+        for number in (signal.SIGHUP, signal.SIGQUIT):
+            process.send_signal(number)
+        came = process.communicate(timeout=30)[0].split()
+    assert sorted(came[:2]) == ["1", "3"]
+    assert came[2] == "None"
+
+
+def test_a_process_that_stood_still_has_been_sent_nothing() -> None:
+    with waits(6) as process:
+        for _ in range(3):
+            os.kill(process.pid, signal.SIGSTOP)
+            wait_until(lambda: Path(f"/proc/{process.pid}/stat").read_text().split()[2] == "T")
+            # Longer than one wait: it ends while nothing runs
+            assert subprocess.run(["sleep", "0.4"], check=True).returncode == 0
+            process.send_signal(signal.SIGCONT)
+        assert process.communicate(timeout=30)[0].split() == ["None"] * 6
