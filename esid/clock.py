@@ -26,6 +26,18 @@ def sleep(seconds: float) -> None:
     time.sleep(max(0.0, seconds))
 
 
+def span(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
 class Stop:
     """A stop signal that every wait in a process listens to."""
 

@@ -17,7 +17,7 @@ from typing import Any
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.cron import CronTrigger
 
-from esid.settings import duration
+from esid.settings import Settings, duration
 
 #: Seconds of the day in which nobody asks ESI by schedule.
 QUIET_FROM_S, QUIET_TO_S = 11 * 3600.0, 11 * 3600.0 + 900.0
@@ -56,6 +56,12 @@ JOBS: tuple[Job, ...] = (
     Job("clean_up", "esid_schedule_clean_up", "old ticks and samples are deleted", asks_esi=False, runs_at_start=False),
 )
 BY_NAME = {job.name: job for job in JOBS}
+
+
+def schedules(settings: Settings, *, with_syncs: bool = True) -> dict[str, str]:
+    """Name of a job -> its setting. Without syncs only what mends and cleans is left."""
+    texts = {job.name: getattr(settings, job.setting) for job in JOBS if with_syncs or not job.asks_esi}
+    return texts if settings.follows_killmails else texts | {"heal": "off"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from apscheduler.triggers.cron import CronTrigger
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
@@ -90,6 +89,8 @@ def _schedule(value: str) -> str:
     try:
         duration(value)
     except ValueError:
+        from apscheduler.triggers.cron import CronTrigger  # nobody waits for it who has no crontab expression
+
         try:
             cron = CronTrigger.from_crontab(value, timezone=dt.UTC)
         except ValueError:

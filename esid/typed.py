@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 
 from esid import clock, settings
 from esid.errors import UsageError
-from esid.feeds import links
 from esid.settings import nearest
 
 
@@ -36,18 +35,6 @@ def tokens(ids: Sequence[str]) -> Iterator[str]:
             yield from (word for line in sys.stdin for word in line.split())
         else:
             yield text
-
-
-def wanted(entity: str, token: str) -> tuple[int, str | None]:
-    """(id, argument) of one word. A link to zKillboard names no hash: its argument is None and has to be asked for.
-
-    Raises:
-        UsageError: it is no id, or no killmail.
-    """
-    if entity != "killmail":
-        return id_of(token), None
-    key, hash_ = links.killmail(token)
-    return id_of(key), hash_
 
 
 def id_of(token: str) -> int:

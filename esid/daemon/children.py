@@ -13,10 +13,12 @@ import dramatiq
 from dramatiq.middleware import CurrentMessage
 
 from esid import clock, jobs, plan, schedule
-from esid.daemon import parts
+from esid.daemon import parts, sources
 from esid.daemon.beats import Beats
 from esid.daemon.life import Life
 from esid.daemon.post import Post
+from esid.esi.budget import Budget
+from esid.esi.client import Client
 from esid.feeds import r2z2
 from esid.feeds.follow import Follower
 from esid.feeds.heal import Healing
@@ -49,6 +51,17 @@ PROGRESS_TTY_S, PROGRESS_S = 5.0, 60.0
 WORKER_POOL = 12
 
 
+def _open_client(settings: Settings, budget: Budget) -> Client:
+    """The HTTP edge."""
+    return Client(
+        settings.esi_base_url,
+        budget,
+        contact=settings.esi_contact,
+        compatibility_date=settings.esi_compatibility_date,
+        threads=settings.esid_threads,
+    )
+
+
 def worker_threads(settings: Settings) -> int:
     """Threads of a worker process that work on messages.
 
@@ -66,7 +79,7 @@ def worker(settings: Settings, life: Life) -> None:
     sharing = parts.open_sharing(settings, store, budget, stop)
     if sharing:
         sharing.start()
-    client = parts.open_client(settings, budget)
+    client = _open_client(settings, budget)
     middleware = [
         CurrentMessage(),
         Hold(store, client, stop),
@@ -110,10 +123,10 @@ def scheduler(settings: Settings, life: Life, *, with_syncs: bool = True) -> Non
     budget = parts.open_budget(settings)
     publisher = parts.open_publisher(settings, store)
     requests = parts.open_requests(settings, store)
-    healing = Healing(lambda: parts.open_healer(settings, store, requests, life.stop))
+    healing = Healing(lambda: sources.open_healer(settings, store, requests, life.stop))
     lead = Leadership(store, settings.entities)
     progress_s = PROGRESS_TTY_S if sys.stderr.isatty() else PROGRESS_S
-    texts = parts.schedules(settings, with_syncs=with_syncs)
+    texts = plan.schedules(settings, with_syncs=with_syncs)
 
     def start(queues: Sequence[str]) -> schedule.Scheduler:
         """A scheduler of some queues, running."""
@@ -142,7 +155,7 @@ def scheduler(settings: Settings, life: Life, *, with_syncs: bool = True) -> Non
 def feed(settings: Settings, life: Life) -> None:
     """Follow the live feed of killmails until a stop. An error of our own ends the process, and it is replaced."""
     store = parts.open_store(settings)
-    source = parts.open_feed_source(settings, life.stop)
+    source = sources.open_feed_source(settings, life.stop)
     broken: list[BaseException] = []
 
     def follow() -> None:
@@ -174,7 +187,7 @@ def web(settings: Settings, life: Life, listener: Any) -> None:
     beats = Beats(store, life.kind, life.stop)
     beats.start()
     view = View(
-        store, publisher.broker, budget, parts.schedules(settings), parts.installation(store), settings.entities,
+        store, publisher.broker, budget, plan.schedules(settings), parts.installation(store), settings.entities,
         workers=settings.esid_processes, daemon=os.getppid(),
     )  # fmt: skip
     with serve(listener, view):

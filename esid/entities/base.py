@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from esid import clock
 from esid.errors import BadField, EsiError
-from esid.esi.client import Answer, Client
 from esid.esi.decode import id_list
 from esid.esi.routes import Route
 from esid.store.model import Done, Job, Row, Seen, Table
+
+if TYPE_CHECKING:
+    from esid.esi.client import Answer, Client
 
 #: The id of a list: ESI has one of each, and its name is the entity's.
 LIST_ID = 1

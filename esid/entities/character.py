@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peewee import BigIntegerField, DoubleField, TextField
 
@@ -25,10 +25,12 @@ from esid.entities.base import (
 )
 from esid.entities.ids import seen_alliance, seen_corporation
 from esid.errors import BadField, EsiError, EsiUnavailable, Held, NotFound, Refused, Stopping
-from esid.esi.client import Answer, Client
 from esid.esi.decode import Fields
 from esid.esi.routes import Route
 from esid.store.model import Done, EntityTable, Job, Row, UtcField
+
+if TYPE_CHECKING:
+    from esid.esi.client import Answer, Client
 
 #: Most ids of one POST, and seconds that its answer is good for (ESI's own cache; the answer itself has no Expires).
 BATCH, AFFILIATION_S = 1000, 3600.0

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peewee import BigIntegerField, BooleanField, DoubleField, TextField
 
 from esid.entities.base import Entity, done, parse_ids
 from esid.entities.ids import seen_alliance, seen_character, seen_corporation
-from esid.esi.client import Answer
 from esid.esi.decode import Fields
 from esid.esi.routes import Route
 from esid.store.model import Done, EntityTable, Job, Row, UtcField
+
+if TYPE_CHECKING:
+    from esid.esi.client import Answer
 
 
 class Corporation(EntityTable):

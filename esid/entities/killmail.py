@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peewee import BigIntegerField, BooleanField, CompositeKey, DoubleField, TextField
 
 from esid.entities.base import Entity, check_same, done
 from esid.entities.killmail_body import ATTACKER_COLUMNS, ITEM_COLUMNS, KILLMAIL_COLUMNS, Body, read
-from esid.esi.client import Answer
 from esid.esi.decode import Fields
 from esid.esi.routes import Route
 from esid.store.model import Done, EntityTable, Job, Row, Table, UtcField
+
+if TYPE_CHECKING:
+    from esid.esi.client import Answer
 
 #: What a hash looks like; ESI knows no other.
 HASH = re.compile(r"[0-9a-f]{40}", re.ASCII)

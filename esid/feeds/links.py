@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from esid.entities.killmail import HASH
 from esid.errors import EsiError, Held, SourceUnavailable, UsageError
 from esid.esi.decode import Fields, parse_json
 from esid.feeds.hashes import is_askable
-from esid.feeds.http import Source
 from esid.store import ledger
 from esid.store.connection import Store
+
+if TYPE_CHECKING:
+    from esid.feeds.http import Source
 
 _ESI = re.compile(r"(?:https?://)?[^/\s]+/(?:[a-z0-9]+/)?killmails/(\d{1,19})/([0-9a-f]{40})/?(?:[?#]\S*)?", re.ASCII | re.I)
 _ZKILLBOARD = re.compile(r"(?:https?://)?(?:www\.)?zkillboard\.com/kill/(\d{1,19})/?(?:[?#]\S*)?", re.ASCII | re.I)

@@ -10,7 +10,7 @@ import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dramatiq
 from dramatiq.middleware import CurrentMessage
@@ -20,13 +20,15 @@ from esid.clock import Stop
 from esid.entities import BY_NAME, ENTITIES
 from esid.entities.base import Edges, Entity, Failed
 from esid.errors import BadField, DatabaseUnavailable, EsidError, EsiError, EsiUnavailable, Held, QueueError, Stopping
-from esid.esi.client import Client
 from esid.esi.decode import check_id
 from esid.queue.broker import FOLLOW_UP, queue_name
 from esid.queue.publish import QUARANTINE, Publisher
 from esid.store import ledger, notes
 from esid.store.connection import Store
 from esid.store.model import Done, Job, Seen
+
+if TYPE_CHECKING:
+    from esid.esi.client import Client
 
 #: Entities whose new ids are gathered by the scheduler, for their bulk route.
 GATHERING = frozenset(entity.name for entity in ENTITIES if entity.batch)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import dramatiq
 
 from esid.entities import MIRRORED
 from esid.queue.database import DatabaseBroker
-from esid.queue.rabbitmq import RabbitBroker
 from esid.store.connection import Store
+
+if TYPE_CHECKING:
+    from esid.queue.rabbitmq import RabbitBroker
 
 #: Priorities of messages: what a person asked for, what the schedule asks for, what an answer led to.
 PERSON, SCHEDULED, FOLLOW_UP = 2, 1, 0
@@ -56,11 +58,13 @@ def open_broker(
         middleware: all of it; Dramatiq's defaults are not used.
     """
     slow = frozenset(queue_name(prefix, entity) for entity in SLOW)
-    broker = (
-        RabbitBroker(rabbitmq_url, list(middleware), store, slow)
-        if rabbitmq_url
-        else DatabaseBroker(store, list(middleware), slow)
-    )
+    broker: RabbitBroker | DatabaseBroker
+    if rabbitmq_url:
+        from esid.queue.rabbitmq import RabbitBroker  # half of what a command of people takes to start
+
+        broker = RabbitBroker(rabbitmq_url, list(middleware), store, slow)
+    else:
+        broker = DatabaseBroker(store, list(middleware), slow)
     for entity in MIRRORED:
         broker.declare_queue(queue_name(prefix, entity.queue))
     return broker

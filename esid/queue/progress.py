@@ -38,7 +38,7 @@ class Progress:
         if is_open:
             words = ", ".join(self._words(queue, counts) for queue in self._queues if counts.get(queue))
             left_s = is_open / rate if rate >= 0.1 else None
-            ends = f", about {span(left_s)} left" if left_s else ""
+            ends = f", about {clock.span(left_s)} left" if left_s else ""
             log.event(_log, "sync.progress", f"{words or 'reading lists'}; {rate:.0f} requests/s{ends}")
         elif self._was_open or not self._has_spoken:
             known = sum(counts.get(queue, {}).get("completed", 0) for queue in self._queues)
@@ -55,18 +55,6 @@ class Progress:
 
     def _sent(self) -> int:
         return int(str(snapshot(self._budget)["requests"]))
-
-
-def span(seconds: float) -> str:
-    """`45 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
 def _open(by_status: dict[str, int]) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 
 import jinja2
 
+from esid.clock import span
 from esid.errors import EsidError
-from esid.queue.progress import span
 from esid.store import samples
 from esid.web import history, plots
 from esid.web.view import View

@@ -11,8 +11,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from esid import settings
+from esid.clock import span
 from esid.plan import JOBS, Planned, is_quiet, last_due, next_due, plan, planned
-from esid.queue.progress import span
 
 QUEUES = ("alliance", "corporation", "character", "killmail")
 TEXTS = {job.name: "10m" for job in JOBS}

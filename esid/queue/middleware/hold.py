@@ -8,7 +8,7 @@ hold theirs too. What is interrupted in the middle waits in the ledger.
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dramatiq
 from dramatiq.middleware import SkipMessage
@@ -17,10 +17,12 @@ from esid import clock, log
 from esid.clock import Stop
 from esid.entities import BY_NAME
 from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError, Held, Stopping
-from esid.esi.client import Client
 from esid.queue.actors import Unfinished
 from esid.store import ledger
 from esid.store.connection import Store
+
+if TYPE_CHECKING:
+    from esid.esi.client import Client
 
 #: Seconds that a message is held unacknowledged at most: far less than RabbitMQ's consumer timeout of 30 minutes.
 LONGEST_HOLD_S = 600.0

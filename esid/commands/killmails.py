@@ -1,0 +1,82 @@
+"""`esid import`, `esid heal`: killmails from outside of ESI."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from esid import log, render, settings, typed
+from esid.clock import Stop
+from esid.commands.terminal import print_json, print_lines
+from esid.commands.waiting import Bar
+from esid.daemon import parts, sources
+from esid.errors import EsiError, Held, SourceUnavailable
+from esid.feeds import importing
+from esid.feeds.archives import HASHES, Folder
+from esid.feeds.importing import Unit
+from esid.settings import Settings
+
+
+def import_(options: argparse.Namespace, chosen: Settings) -> int:
+    """`esid import`: its exit code."""
+    first, last = (
+        typed.day(f"--{name}", text) if text else None for name, text in (("from", options.first), ("to", options.last))
+    )
+    processes = typed.count("--processes", options.processes, 64) if options.processes else os.cpu_count() or 1
+    folder = Folder(Path(options.dir)) if options.dir else None
+    days = sources.days_to_import(options.source, first, last, folder)
+    if folder is None:
+        settings.check_contact(chosen, chosen.esid_archive_url, chosen.esid_feed_url)
+    log.set_up("WARNING", chosen.esid_log_format)
+    store = parts.ready_store(chosen)
+    expected = sources.expected_killmails(chosen, options.source, days, folder)
+    bar, reports = Bar(expected), list[Any]()
+
+    def on_day(report: Any) -> None:
+        reports.append(report)
+        bar.clear()
+        if not options.json:
+            print_lines(render.day_report(report))
+
+    if options.source == HASHES:
+        sources.ask_days(chosen, store, days, folder, on_day)
+        store.close()
+    else:
+        # No connection may cross the fork into the processes that import.
+        store.close()
+        units = [Unit(options.source, day, options.again) for day in days]
+        importing.run(sources.import_parts(chosen, folder), units, processes, bar.advance, on_day)
+    if options.json:
+        print_json([report.as_dict() for report in sorted(reports, key=lambda report: report.day)])
+    elif options.source != HASHES:
+        print(render.import_summary(reports, bar.rate))
+    return int(any(report.error or report.refused for report in reports))
+
+
+def heal(options: argparse.Namespace, chosen: Settings) -> int:
+    """`esid heal`: its exit code."""
+    settings.check_contact(chosen, chosen.esid_archive_url, chosen.esid_feed_url)
+    log.set_up("WARNING", chosen.esid_log_format)
+    store = parts.ready_store(chosen)
+    bar = Bar(None)
+    healer = sources.open_healer(chosen, store, parts.open_requests(chosen, store), Stop(), progress=bar.advance)
+
+    def on_day(healed: Any) -> None:
+        bar.clear()
+        if not options.json:
+            print_lines(render.healed(healed))
+
+    try:
+        days = healer.run(typed.since(options.since).date() if options.since else None, on_day)
+    except (EsiError, Held) as error:
+        raise SourceUnavailable(f"the totals of killmails by day cannot be had: {error}; try again later") from None
+    finally:
+        healer.close()
+    if options.json:
+        print_json([day.as_dict() for day in days])
+    elif not days:
+        print("no day lacks a killmail")
+    store.close()
+    return int(any(day.missing for day in days))

@@ -1,0 +1,62 @@
+"""A command of people imports what it needs and no more: importing is nearly all of the time that it takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from esid import cli
+from esid.entities import BY_NAME, MIRRORED
+from esid.feeds.archives import HASHES, SOURCES
+from esid.queue.progress import PLURALS
+from esid.settings import ENTITY_NAMES
+
+IMPORTED = """
+import sys
+from esid import cli
+code = cli.main(sys.argv[2:])
+print(code, *sorted(set(sys.argv[1].split(",")) & set(sys.modules)), file=sys.stderr)
+"""
+LIBRARIES = (
+    "peewee",
+    "psycopg2",
+    "dramatiq",
+    "pika",
+    "requests",
+    "apscheduler.schedulers.background",
+    "jinja2",
+    "prometheus_client",
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "imported"),
+    [
+        ("version", ()),
+        ("config", ()),
+        ("dead list", ("dramatiq", "peewee", "psycopg2")),
+        ("enqueue alliance 99000006", ("dramatiq", "peewee", "psycopg2")),
+        ("status", ("dramatiq", "peewee", "psycopg2")),
+    ],
+)
+def test_a_command_imports_what_it_needs(tmp_path: Path, words: str, imported: tuple[str, ...]) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", IMPORTED, ",".join(LIBRARIES), *words.split()],
+        env={"ESID_DATA_DIR": str(tmp_path / "data"), "ESI_CONTACT": "you@example.com"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ran.stderr.splitlines()[-1].split() == ["0", *imported]
+
+
+def test_the_words_of_the_command_line_are_those_of_what_they_stand_for() -> None:
+    assert (*SOURCES, HASHES) == cli.IMPORT_SOURCES
+    assert {*cli.LIST_NAMES, *ENTITY_NAMES} == BY_NAME.keys()
+    assert tuple(entity.name for entity in MIRRORED) == ENTITY_NAMES
+    assert tuple(PLURALS[entity.name] for entity in MIRRORED if entity.name != "killmail") == cli.SYNC_NAMES
