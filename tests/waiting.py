@@ -13,7 +13,7 @@ def wait_until(
     condition: Callable[[], T],
     deadline_s: float = 10.0,
     what: str | Callable[[], str] = "the condition",
-    every_s: float = 0.02,
+    every_s: float = 0.05,
 ) -> T:
     """Call `condition` every `every_s` seconds and return its first truthy value.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from esid.plan import Planned, last_due
-from esid.store import migrate, ticks
+from esid.store import leader, migrate, ticks
 from esid.store.connection import Store
 from esid.store.leader import Leadership
 from tests.conftest import STACKS
@@ -37,11 +37,14 @@ def pg_store(postgres: PrivatePostgres) -> Iterator[Store]:
     postgres.drop_database(name)
 
 
+#: Locks of schedules; those under which budgets are divided come and go.
+OWNS = f"locktype = 'advisory' AND granted AND classid = {leader._CLASS}"
+
+
 def terminate_locks(store: Store) -> int:
-    """End the sessions that hold advisory locks."""
-    sql = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted GROUP BY pid"
+    """End the sessions that own a schedule."""
     with store.connection():
-        return len(store.rows(sql))
+        return len(store.rows(f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE {OWNS} GROUP BY pid"))
 
 
 def test_one_leads_and_another_takes_over_when_its_connection_dies(pg_store: Store) -> None:
@@ -144,6 +147,5 @@ def test_a_leader_that_loses_its_lock_stops_ticking_and_somebody_goes_on(
 
 def owners(store: Store) -> set[int]:
     """The sessions that own a schedule."""
-    sql = "SELECT DISTINCT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
     with store.connection():
-        return {pid for (pid,) in store.rows(sql)}
+        return {pid for (pid,) in store.rows(f"SELECT DISTINCT pid FROM pg_locks WHERE {OWNS}")}
