@@ -26,13 +26,7 @@ from importlib import import_module
 from esid import __version__, log, settings
 from esid.errors import EsidError
 from esid.settings import ENTITY_NAMES
-from esid.typed import Parser
-
-#: Beside those that people ask for by id, in the ledger: the lists.
-LIST_NAMES = ("alliances", "alliance_corporations", "npccorps")
-SYNC_NAMES = ("alliances", "corporations", "characters")
-#: Where killmails come from by day; the first is the default.
-IMPORT_SOURCES = ("everef", "zkillboard", "esi")
+from esid.typed import IMPORT_SOURCES, LIST_NAMES, SYNC_NAMES, Parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -42,11 +42,8 @@ def killmail_bar(done: int, expected: int | None, rate: float) -> str:
     return bar(done, known, rate).replace("/s", " killmails/s")
 
 
-def day_report(report: Report | Healed) -> Iterator[str]:
+def day_report(report: Report) -> Iterator[str]:
     """What became of one day of an import."""
-    if isinstance(report, Healed):
-        yield from healed(report)
-        return
     words = [f"{report.killmails:,} killmails", f"{report.new:,} new"]
     words += [f"{report.repaired:,} written anew"] if report.repaired else []
     words += [f"{report.refused:,} members refused"] if report.refused else []

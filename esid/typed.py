@@ -12,6 +12,12 @@ from esid import clock, settings
 from esid.errors import UsageError
 from esid.settings import nearest
 
+#: Beside those that people ask for by id, in the ledger: the lists.
+LIST_NAMES = ("alliances", "alliance_corporations", "npccorps")
+SYNC_NAMES = ("alliances", "corporations", "characters")
+#: Where killmails come from by day; the first is the default.
+IMPORT_SOURCES = ("everef", "zkillboard", "esi")
+
 
 class Parser(argparse.ArgumentParser):
     """Errors are one line, with the nearest word that would have been right; no option may be shortened."""

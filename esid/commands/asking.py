@@ -47,7 +47,7 @@ def sync(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid sync`: its exit code."""
     store = parts.ready_store(chosen)
     requests = parts.open_requests(chosen, store)
-    queues = [name for name, plural in PLURALS.items() if options.what in {plural, "all"}]
+    queues = [name for name, plural in PLURALS.items() if options.what in {plural, "all"} and plural in typed.SYNC_NAMES]
     names = [entity.name for entity in ENTITIES if entity.queue in queues]
     failed = failed_count(store, names)
     counts = {queue: requests.sync(queue, priority=PERSON) for queue in queues}

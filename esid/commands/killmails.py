@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,13 @@ def import_(options: argparse.Namespace, chosen: Settings) -> int:
     store = parts.ready_store(chosen)
     expected = sources.expected_killmails(chosen, options.source, days, folder)
     bar, reports = Bar(expected), list[Any]()
+    lines: Callable[[Any], Iterable[str]] = render.healed if options.source == HASHES else render.day_report
 
     def on_day(report: Any) -> None:
         reports.append(report)
         bar.clear()
         if not options.json:
-            print_lines(render.day_report(report))
+            print_lines(lines(report))
 
     if options.source == HASHES:
         sources.ask_days(chosen, store, days, folder, on_day)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from esid import cli
+from esid import typed
 from esid.entities import BY_NAME, MIRRORED
 from esid.feeds.archives import HASHES, SOURCES
 from esid.queue.progress import PLURALS
@@ -56,7 +56,7 @@ def test_a_command_imports_what_it_needs(tmp_path: Path, words: str, imported: t
 
 
 def test_the_words_of_the_command_line_are_those_of_what_they_stand_for() -> None:
-    assert (*SOURCES, HASHES) == cli.IMPORT_SOURCES
-    assert {*cli.LIST_NAMES, *ENTITY_NAMES} == BY_NAME.keys()
+    assert (*SOURCES, HASHES) == typed.IMPORT_SOURCES
+    assert {*typed.LIST_NAMES, *ENTITY_NAMES} == BY_NAME.keys()
     assert tuple(entity.name for entity in MIRRORED) == ENTITY_NAMES
-    assert tuple(PLURALS[entity.name] for entity in MIRRORED if entity.name != "killmail") == cli.SYNC_NAMES
+    assert tuple(PLURALS[entity.name] for entity in MIRRORED if entity.name != "killmail") == typed.SYNC_NAMES
