@@ -25,7 +25,8 @@ tries: $(VENV)/.dev servers
 run: $(VENV)/.run
 	@$(if $(CONTACT),ESI_CONTACT="$(CONTACT)") $(BIN)/esid run
 
-test: lint servers
+test: $(VENV)/.dev
+	@$(MAKE) --no-print-directory -j2 -O lint servers
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
 # Hours instead of minutes: error windows of 60 s for 5 minutes each, and three windows of the real killmail bucket.
@@ -35,7 +36,7 @@ limits: $(VENV)/.dev
 
 # What takes hours: 50 crashes at each point, 400 faults three times on both stacks, half an hour under load.
 fault: lint servers
-	$(BIN)/python -m pytest -m long -n $(TEST_JOBS) --dist worksteal -rA tests/fault
+	$(BIN)/python -m pytest -m long -n $(TEST_JOBS) --dist worksteal -rA tests
 
 # Figures of this machine, for bench/README.md; FOLDER holds day archives for the import.
 bench: $(VENV)/.dev servers
@@ -61,11 +62,11 @@ $(VENV)/bin/python:
 	  $(PYTHON) -m venv $(VENV); } || { echo "python3 -m venv failed; run: sudo apt-get install python3-venv" >&2; exit 1; }
 
 $(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
-	@echo "setting up $(VENV)"; $(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@echo "setting up $(VENV)"; $(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat -e .
 	@touch $@
 
 $(VENV)/.dev: setup.cfg pyproject.toml | $(VENV)/bin/python
-	@echo "setting up $(VENV)"; $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@echo "setting up $(VENV)"; $(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat -e '.[dev]'
 	@touch $@
 
 clean:

@@ -10,17 +10,21 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from esid.store import migrate
 from esid.store.connection import Store
+from tests import shared_servers
 from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.servers import PrivatePostgres, PrivateRabbitmq
+from tests.servers import Postgres, PrivatePostgres, PrivateRabbitmq, Rabbitmq
+from tests.shared_servers import SharedServers
 
 STACKS = ("sqlite + database queue", "postgresql + rabbitmq", "postgresql + database queue")
 _ran: Counter[str] = Counter()
+_SERVERS = pytest.StashKey[SharedServers]()
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,60 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def pytest_configure_node(node: Any) -> None:
+    """Tell each process of a parallel run (pytest-xdist) where the servers of all of them are."""
+    stash = node.config.stash
+    if _SERVERS not in stash:
+        stash[_SERVERS] = SharedServers()
+    node.workerinput["servers"] = stash[_SERVERS].address()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the servers of a parallel run."""
+    if _SERVERS in config.stash:
+        config.stash[_SERVERS].close()
+
+
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PrivatePostgres]:
-    """One private PostgreSQL for the run."""
+def postgres(request: pytest.FixtureRequest) -> Iterator[Postgres]:
+    """One PostgreSQL of our own for the run."""
+    if shared := _shared(request):
+        yield shared_servers.postgres(shared["servers"], f"test_{shared['workerid']}")
+        return
     with PrivatePostgres() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def rabbitmq() -> Iterator[PrivateRabbitmq]:
-    """One private RabbitMQ for the run."""
+def rabbitmq(request: pytest.FixtureRequest) -> Iterator[Rabbitmq]:
+    """One RabbitMQ of our own for the run."""
+    if shared := _shared(request):
+        yield shared_servers.rabbitmq(shared["servers"])
+        return
     with PrivateRabbitmq() as server:
         yield server
+
+
+def _shared(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What the first process of a parallel run has told us; {} where we are alone."""
+    return getattr(request.config, "workerinput", {})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long on both stacks takes turns in `make test`; `make fault` runs the rest."""
+    for item in items:
+        if (mark := item.get_closest_marker("quick_on")) and not _is_quick(item, *mark.args):
+            item.add_marker(pytest.mark.long)
+
+
+def _is_quick(item: Any, name: str) -> bool:
+    """Whether `make test` runs this variant: on the stack of this name, or where a parameter of it has its turn."""
+    values = item.callspec.params
+    stack = values.get("main_stack") or values.get("stack") or values["database_url"]
+    if name not in values:
+        return bool(stack == name)
+    return bool(item.callspec.indices[name] % 2 == STACKS.index(stack))
 
 
 def _runs_on(request: pytest.FixtureRequest) -> None:
@@ -80,7 +126,7 @@ def _database_url(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> 
     if kind.startswith("sqlite"):
         yield f"sqlite:///{tmp_path / 'data' / 'esid.db'}"
         return
-    server: PrivatePostgres = request.getfixturevalue("postgres")
+    server: Postgres = request.getfixturevalue("postgres")
     name = server.create_database()
     yield server.url(name)
     server.drop_database(name)

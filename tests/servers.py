@@ -55,28 +55,21 @@ class PrivateServer:
     def _end(self) -> None:
         raise NotImplementedError
 
-    def _log_tail(self) -> str:
-        if not self.log_path.exists():
-            return "(no log)"
-        return self.log_path.read_text(errors="replace")[-_LOG_TAIL:]
 
+class Postgres:
+    """A PostgreSQL that runs, with the superuser `esid` (trusted) and `secretrole` (password `s3cret-pw`, scram).
 
-class PrivatePostgres(PrivateServer):
-    """PostgreSQL with the superuser `esid` (trusted) and `secretrole` (password `s3cret-pw`, scram)."""
+    Args:
+        names: what the names of its databases begin with; others may make some, too.
+    """
 
     password_role = "secretrole"
     password = "s3cret-pw"
 
-    def __init__(self) -> None:
+    def __init__(self, port: int, log_path: Path, names: str = "test") -> None:
         self._bin = _newest("/usr/lib/postgresql/*/bin", "initdb", "postgresql")
-        super().__init__("postgres")
-        (self.port,) = free_ports(1)
-        self._data = self.directory / "data"
+        self.port, self.log_path, self._names = port, log_path, names
         self._databases = 0
-        self._as_postgres: list[str] = []
-        if os.geteuid() == 0:
-            self._as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
-            shutil.chown(self.directory, "postgres", "postgres")
 
     def url(self, dbname: str) -> str:
         """The URL of a database for the role that needs no password."""
@@ -85,6 +78,48 @@ class PrivatePostgres(PrivateServer):
     def password_url(self, dbname: str, password: str = password) -> str:
         """The URL of a database for the role that needs a password, with this one."""
         return f"postgresql://{self.password_role}:{quote(password, safe='')}@127.0.0.1:{self.port}/{dbname}"
+
+    def log_of(self, dbname: str) -> str:
+        """The log's lines about one database."""
+        lines = self.log_path.read_text(errors="replace").splitlines()
+        return "\n".join(line for line in lines if f"] {dbname} " in line)
+
+    def create_database(self) -> str:
+        """Make an empty database and return its name."""
+        self._databases += 1
+        name = f"{self._names}_{self._databases}"
+        self._client("createdb", name)
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database if it exists, cutting off whoever uses it."""
+        self._client("dropdb", "--if-exists", "--force", name)
+
+    def _client(self, program: str, *arguments: str) -> None:
+        address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "esid"]
+        self._run([str(self._bin / program), *address, *arguments])
+
+    def _run(self, command: list[str]) -> None:
+        """Run to the end; output goes to a file because a started server would keep a pipe open."""
+        with tempfile.TemporaryFile() as output:
+            done = subprocess.run(command, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            output.seek(0)
+            said = output.read().decode(errors="replace")
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed: {said}\n{_tail(self.log_path)}")
+
+
+class PrivatePostgres(PrivateServer, Postgres):
+    """A PostgreSQL of our own."""
+
+    def __init__(self) -> None:
+        PrivateServer.__init__(self, "postgres")
+        Postgres.__init__(self, free_ports(1)[0], self.log_path)
+        self._data = self.directory / "data"
+        self._as_postgres: list[str] = []
+        if os.geteuid() == 0:
+            self._as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
+            shutil.chown(self.directory, "postgres", "postgres")
 
     def start(self) -> Self:
         """Start on the data there is; the first start makes the cluster and its roles."""
@@ -102,17 +137,6 @@ class PrivatePostgres(PrivateServer):
         if (self._data / "postmaster.pid").exists():
             self._pg_ctl("stop", "-w", "-t", f"{_STOP_S:.0f}", "-m", mode)
 
-    def create_database(self) -> str:
-        """Make an empty database and return its name."""
-        self._databases += 1
-        name = f"test_{self._databases}"
-        self._client("createdb", name)
-        return name
-
-    def drop_database(self, name: str) -> None:
-        """Drop a database if it exists, cutting off whoever uses it."""
-        self._client("dropdb", "--if-exists", "--force", name)
-
     def _end(self) -> None:
         with suppress(RuntimeError):  # it died by itself and left its pid file
             self.stop("immediate")
@@ -126,28 +150,28 @@ class PrivatePostgres(PrivateServer):
         with (self._data / "postgresql.conf").open("a") as conf:
             conf.write(
                 f"port = {self.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\n"
-                "max_connections = 150\npassword_encryption = 'scram-sha-256'\n"
+                "max_connections = 500\npassword_encryption = 'scram-sha-256'\nlog_line_prefix = '%m [%p] %d '\n"
+                "fsync = off\n"  # what is killed here is processes, never the machine
             )
 
     def _pg_ctl(self, *arguments: str) -> None:
         self._run([*self._as_postgres, str(self._bin / "pg_ctl"), "-s", "-D", str(self._data), *arguments])
 
-    def _client(self, program: str, *arguments: str) -> None:
-        address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "esid"]
-        self._run([str(self._bin / program), *address, *arguments])
 
-    def _run(self, command: list[str]) -> None:
-        """Run to the end; output goes to a file because a started server would keep a pipe open."""
-        with tempfile.TemporaryFile() as output:
-            done = subprocess.run(command, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-            output.seek(0)
-            said = output.read().decode(errors="replace")
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed: {said}\n{self._log_tail()}")
+class Rabbitmq:
+    """A RabbitMQ that runs, with the user guest:guest."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    @property
+    def url(self) -> str:
+        """The URL of the virtual host "/"."""
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
 
 
-class PrivateRabbitmq(PrivateServer):
-    """A RabbitMQ node with an epmd of its own and the user guest:guest."""
+class PrivateRabbitmq(PrivateServer, Rabbitmq):
+    """A RabbitMQ node of our own, with an epmd of its own."""
 
     def __init__(self) -> None:
         pattern = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"
@@ -155,16 +179,12 @@ class PrivateRabbitmq(PrivateServer):
         self._epmd_path = shutil.which("epmd")
         if self._epmd_path is None:
             raise RuntimeError("epmd is not installed: apt install erlang-base")
-        super().__init__("rabbitmq")
-        self.port, self._dist_port, self._epmd_port = free_ports(3)
+        PrivateServer.__init__(self, "rabbitmq")
+        port, self._dist_port, self._epmd_port = free_ports(3)
+        Rabbitmq.__init__(self, port)
         self._epmd: subprocess.Popen[bytes] | None = None
         self._node: subprocess.Popen[bytes] | None = None
         self._prepare_home()
-
-    @property
-    def url(self) -> str:
-        """The URL of the virtual host "/"."""
-        return f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
 
     def start(self) -> Self:
         """Start on the data there is; takes about seven seconds."""
@@ -240,7 +260,7 @@ class PrivateRabbitmq(PrivateServer):
     def _is_ready(self) -> bool:
         """Whether the node answers a protocol header that asks for an unknown version."""
         if self._node is not None and self._node.poll() is not None:
-            raise RuntimeError(f"RabbitMQ ended while starting:\n{self._log_tail()}")
+            raise RuntimeError(f"RabbitMQ ended while starting:\n{_tail(self.log_path)}")
         return _accepts(self.port, b"AMQP\0\0\x09\x01")
 
 
@@ -249,6 +269,10 @@ def free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [each.getsockname()[1] for each in sockets]
+
+
+def _tail(log_path: Path) -> str:
+    return log_path.read_text(errors="replace")[-_LOG_TAIL:] if log_path.exists() else "(no log)"
 
 
 def _accepts(port: int, greeting: bytes = b"") -> bool:

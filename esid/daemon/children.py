@@ -36,8 +36,6 @@ from esid.settings import Settings
 from esid.store import samples
 from esid.store.leader import Leadership
 from esid.web import history
-from esid.web.server import serve
-from esid.web.view import View
 
 #: Seconds that a worker gives running work at a stop. Smaller than the supervisor's budget for all of them.
 WORKER_STOP_S = 60.0
@@ -181,6 +179,9 @@ def feed(settings: Settings, life: Life) -> None:
 
 def web(settings: Settings, life: Life, listener: Any) -> None:
     """Answer health until a stop, on the socket that the supervisor bound."""
+    from esid.web.server import serve  # no other process is to carry what the page and the metrics are made with
+    from esid.web.view import View
+
     store = parts.open_store(settings)
     publisher = parts.open_publisher(settings, store)
     budget = parts.open_budget(settings)

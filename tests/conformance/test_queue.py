@@ -22,7 +22,7 @@ from esid.store import dead_letters, messages, migrate
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from tests.conftest import Stack
-from tests.servers import PrivateRabbitmq, free_ports
+from tests.servers import PrivateRabbitmq, Rabbitmq, free_ports
 from tests.waiting import wait_until
 from tests.wire import Wire
 
@@ -400,7 +400,7 @@ def test_a_database_that_goes_away_stops_no_consumer(store: Store, monkeypatch: 
     consumer.close()
 
 
-def test_a_queue_with_other_arguments_is_named_with_the_cure(rabbitmq: PrivateRabbitmq, store: Store) -> None:
+def test_a_queue_with_other_arguments_is_named_with_the_cure(rabbitmq: Rabbitmq, store: Store) -> None:
     connection = pika.BlockingConnection(pika.URLParameters(rabbitmq.url))
     connection.channel().queue_declare("clash.alliance", durable=True)
     with pytest.raises(QueueMismatch, match=r"clash\.alliance .* delete_queue"):
@@ -418,13 +418,13 @@ def test_a_rabbitmq_that_is_away_is_said_in_one_line(store: Store) -> None:
         assert "s3cret" not in str(caught.value)
 
 
-def test_a_rabbitmq_that_refuses_us_is_not_called_away(rabbitmq: PrivateRabbitmq, store: Store) -> None:
+def test_a_rabbitmq_that_refuses_us_is_not_called_away(rabbitmq: Rabbitmq, store: Store) -> None:
     broker = open_broker(store, rabbitmq.url.replace("guest:guest", "guest:wrong"), "x")
     with pytest.raises(BrokerRefused, match="check user, password"):
         broker.check()
 
 
-def test_a_connection_that_rabbitmq_closed_while_it_was_idle_is_no_outage(rabbitmq: PrivateRabbitmq, store: Store) -> None:
+def test_a_connection_that_rabbitmq_closed_while_it_was_idle_is_no_outage(rabbitmq: Rabbitmq, store: Store) -> None:
     with Wire(rabbitmq.port) as wire:
         broker: Any = open_broker(store, rabbitmq.url.replace(str(rabbitmq.port), str(wire.port)), "idle")
         name = queue_name("idle", "alliance")

@@ -6,6 +6,7 @@ import multiprocessing
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,14 +15,14 @@ from esid.errors import DatabaseUnavailable, NotPermitted
 from esid.store import connection, ledger, migrate
 from esid.store.connection import Store
 from esid.store.model import Done, Row, Seen
-from tests.servers import PrivatePostgres
+from tests.servers import Postgres
 from tests.waiting import wait_until
 
 spawn = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture
-def pg_url(postgres: PrivatePostgres) -> Iterator[str]:
+def pg_url(postgres: Postgres) -> Iterator[str]:
     """A PostgreSQL database with the schema."""
     name = postgres.create_database()
     store = Store(postgres.url(name), pool_size=2)
@@ -91,8 +92,7 @@ def done(key: int, number: int) -> Done:
     return Done(id=key, rows=(Row(Corporation, {"id": key, "name": f"n{number}", "ticker": "T", "member_count": number}),))
 
 
-def test_batches_in_opposite_order_do_not_deadlock(pg_url: str, postgres: PrivatePostgres) -> None:
-    before = len(postgres.log_path.read_bytes())
+def test_batches_in_opposite_order_do_not_deadlock(pg_url: str, postgres: Postgres) -> None:
     keys = list(range(1, 30))
     processes = [spawn.Process(target=_finish, args=(pg_url, order, 40)) for order in (keys, keys[::-1])]
     for process in processes:
@@ -100,7 +100,7 @@ def test_batches_in_opposite_order_do_not_deadlock(pg_url: str, postgres: Privat
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
-    assert b"deadlock detected" not in postgres.log_path.read_bytes()[before:]
+    assert "deadlock detected" not in postgres.log_of(urlsplit(pg_url).path[1:])
 
 
 def _count_up(url: str, times: int) -> None:

@@ -19,7 +19,7 @@ from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
 from tests.fault.conftest import Make
-from tests.servers import PrivatePostgres
+from tests.servers import Postgres
 from tests.waiting import wait_until
 
 at_scale = pytest.mark.parametrize("main_stack", [STACKS[1]], indirect=True)
@@ -27,7 +27,7 @@ QUEUES = ("alliance", "corporation")
 
 
 @pytest.fixture
-def pg_store(postgres: PrivatePostgres) -> Iterator[Store]:
+def pg_store(postgres: Postgres) -> Iterator[Store]:
     """A PostgreSQL with the schema."""
     name = postgres.create_database()
     store = Store(postgres.url(name), pool_size=4)
@@ -37,8 +37,11 @@ def pg_store(postgres: PrivatePostgres) -> Iterator[Store]:
     postgres.drop_database(name)
 
 
-#: Locks of schedules; those under which budgets are divided come and go.
-OWNS = f"locktype = 'advisory' AND granted AND classid = {leader._CLASS}"
+#: Locks of the schedules of this database; those under which budgets are divided come and go.
+OWNS = (
+    f"locktype = 'advisory' AND granted AND classid = {leader._CLASS} "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 
 
 def terminate_locks(store: Store) -> int:

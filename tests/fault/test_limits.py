@@ -23,7 +23,7 @@ WINDOW_S = float(os.environ.get("ESID_TEST_WINDOW_S", "4"))
 WINDOWS = int(os.environ.get("ESID_TEST_WINDOWS", "2"))
 #: Percents of errors: all that are promised, or those that have found something before.
 RATES = (
-    {"404s": (100, 20, 1), "gateway errors": (100, 5)}
+    {"404s": (100, 1), "gateway errors": (100,)}
     if WINDOW_S < 60
     else dict.fromkeys(("404s", "gateway errors"), (100, 50, 20, 5, 1))
 )

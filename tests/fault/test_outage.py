@@ -52,6 +52,7 @@ def too_close(times: list[float]) -> list[tuple[float, float]]:
     return [(one, other) for one, other in pairwise(times) if other - one < PROBE_S]
 
 
+@pytest.mark.quick_on(STACKS[1])
 def test_an_outage_costs_a_probe_now_and_then_and_nothing_else(
     daemon: Daemon, esi: FakeEsi, world: World, store: Store
 ) -> None:

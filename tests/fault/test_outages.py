@@ -115,7 +115,7 @@ def test_sessions_that_are_terminated_again_and_again_cost_nothing(
     def terminate() -> None:
         with store.connection():
             store.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'esid' "
-                       "AND pid <> pg_backend_pid()")  # fmt: skip
+                       "AND datname = current_database() AND pid <> pg_backend_pid()")  # fmt: skip
 
     during(5.0, terminate, 0.5)
     finish(daemon, esi, store, wanted)

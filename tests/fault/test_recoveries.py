@@ -20,7 +20,12 @@ QUICK = "esid.daemon.child:MOST_DEATHS=100;esid.store.recoveries:WAITS_S=(0.0, 0
 # One way to die is enough at scale.
 @pytest.mark.parametrize(
     ("main_stack", "how"),
-    [(STACKS[0], "kill"), (STACKS[0], "segfault"), (STACKS[0], "exit"), (STACKS[1], "kill")],
+    [
+        pytest.param(STACKS[0], "kill", marks=pytest.mark.long),
+        (STACKS[0], "segfault"),
+        pytest.param(STACKS[0], "exit", marks=pytest.mark.long),
+        (STACKS[1], "kill"),
+    ],
     indirect=["main_stack"],
 )
 def test_an_id_that_kills_its_worker_is_dead_after_three_recoveries_and_the_rest_flows(

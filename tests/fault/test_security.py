@@ -29,7 +29,7 @@ from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
 from tests.fault.conftest import Make
 from tests.process.test_daemon_life import processes, worker
-from tests.servers import PrivatePostgres, free_ports
+from tests.servers import Postgres, free_ports
 from tests.waiting import wait_until
 
 sqlite_only = pytest.mark.parametrize("main_stack", [STACKS[0]], indirect=True)
@@ -126,7 +126,7 @@ def test_a_pickle_on_the_queue_is_a_dead_letter_and_runs_nothing(make_daemon: Ma
 
 @at_scale
 def test_no_secret_stands_anywhere_that_others_can_read(
-    make_daemon: Make, esi: FakeEsi, world: World, store: Store, postgres: PrivatePostgres
+    make_daemon: Make, esi: FakeEsi, world: World, store: Store, postgres: Postgres
 ) -> None:
     # Given a password in the database's URL
     name = urlsplit(store.url).path.lstrip("/")
@@ -141,7 +141,8 @@ def test_no_secret_stands_anywhere_that_others_can_read(
     checker.wait_for_drain(daemon, store, 60)
     # And a fault that quotes the database's own words
     with store.connection():
-        store.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'secretrole'")
+        store.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'secretrole' "
+                   "AND datname = current_database()")  # fmt: skip
 
     texts = [daemon.ok(*command.split()) for command in ("status --json", "config", "config --json", "dead list --json")]
     texts += [daemon.ok("show", "corporation", str(max(world.corporations))), get(port, "/status"), get(port, "/readyz")]

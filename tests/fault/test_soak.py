@@ -17,7 +17,7 @@ from tests.conftest import Stack
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
 from tests.fault.soak import Soak
-from tests.servers import PrivatePostgres
+from tests.servers import Postgres, PrivatePostgres
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def secret_stack(main_stack: Stack, request: pytest.FixtureRequest) -> Stack:
     """A stack whose database has a password, where it can have one."""
     if main_stack.database_url.startswith("sqlite"):
         return main_stack
-    server: PrivatePostgres = request.getfixturevalue("postgres")
+    server: Postgres = request.getfixturevalue("postgres")
     name = main_stack.database_url.rpartition("/")[2]
     return dataclasses.replace(main_stack, database_url=server.password_url(name))
 

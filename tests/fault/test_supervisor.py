@@ -59,6 +59,7 @@ def wait_for_workers(daemon: Daemon, count: int) -> None:
 
 
 @both
+@pytest.mark.quick_on(RABBITMQ)
 def test_workers_killed_again_and_again_cost_no_row(make_daemon: Make, esi: FakeEsi, world: World, store: Store) -> None:
     daemon = make_daemon(hooks=NEVER_GIVE_UP, ESID_PROCESSES="2", ESID_THREADS="4")
     wanted = checker.sent(world)

@@ -18,7 +18,7 @@ from esid.store.connection import Store
 from tests.conftest import Stack
 from tests.daemon import Daemon, Ran
 from tests.fake_esi import FakeEsi
-from tests.servers import PrivatePostgres, PrivateRabbitmq, free_ports
+from tests.servers import Postgres, PrivatePostgres, Rabbitmq, free_ports
 from tests.waiting import wait_until
 
 USAGE, DATA, UNAVAILABLE, OURS, BUSY, NOT_PERMITTED, SETTINGS = 2, 65, 69, 70, 75, 77, 78
@@ -87,7 +87,7 @@ def attempts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attempts]:
 
 
 @pytest.fixture
-def postgres_database(postgres: PrivatePostgres) -> Iterator[str]:
+def postgres_database(postgres: Postgres) -> Iterator[str]:
     """The name of an empty PostgreSQL database."""
     name = postgres.create_database()
     yield name
@@ -290,7 +290,7 @@ def test_a_postgresql_that_is_not_there_is_unavailable(esid: Daemon, command: st
 
 @pytest.mark.parametrize("command", ["run", "enqueue character 95000001"])
 def test_a_postgresql_that_refuses_says_what_to_check(
-    esid: Daemon, postgres: PrivatePostgres, postgres_database: str, command: str
+    esid: Daemon, postgres: Postgres, postgres_database: str, command: str
 ) -> None:
     for url in (
         postgres.password_url(postgres_database, password=PLANTED),
@@ -316,9 +316,7 @@ def test_a_rabbitmq_that_is_not_there_is_unavailable_within_10_s(esid: Daemon, h
 
 
 @pytest.mark.parametrize("command", ["run", "enqueue character 95000001"])
-def test_a_rabbitmq_that_refuses_says_what_to_check(
-    esid: Daemon, home: Path, rabbitmq: PrivateRabbitmq, command: str
-) -> None:
+def test_a_rabbitmq_that_refuses_says_what_to_check(esid: Daemon, home: Path, rabbitmq: Rabbitmq, command: str) -> None:
     for url in (rabbitmq.url.replace(":guest@", f":{PLANTED}@"), rabbitmq.url.replace("%2F", "nowhere")):
         directory = str(home / url[-3:])
         ran = esid.run(*command.split(), timeout_s=10, RABBITMQ_URL=url, ESID_DATA_DIR=directory, **NO_ESI)
@@ -327,7 +325,7 @@ def test_a_rabbitmq_that_refuses_says_what_to_check(
         assert PLANTED not in ran.err
 
 
-def test_a_postgresql_that_is_something_else_is_unavailable(esid: Daemon, rabbitmq: PrivateRabbitmq) -> None:
+def test_a_postgresql_that_is_something_else_is_unavailable(esid: Daemon, rabbitmq: Rabbitmq) -> None:
     url = f"postgresql://esid@127.0.0.1:{rabbitmq.port}/esid"
 
     assert_refused(esid.run("status", DATABASE_URL=url), UNAVAILABLE, url)
@@ -508,7 +506,7 @@ def test_no_password_is_printed_whichever_way_it_is_written(attempts: Attempts, 
 
 
 def test_a_daemon_and_its_commands_never_show_a_password(
-    postgres: PrivatePostgres, rabbitmq: PrivateRabbitmq, esi: FakeEsi, tmp_path: Path
+    postgres: Postgres, rabbitmq: Rabbitmq, esi: FakeEsi, tmp_path: Path
 ) -> None:
     # Given a daemon with passwords that are right, and a status server
     name = postgres.create_database()

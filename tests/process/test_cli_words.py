@@ -89,6 +89,7 @@ def work_off(daemon: Daemon, store: Store, *entities: str) -> None:
 
 
 @on_main_stacks
+@pytest.mark.quick_on(STACKS[1])
 def test_enqueue_says_what_became_of_each_id(daemon: Daemon, world: World, store: Store) -> None:
     # Given two alliances of which one is in the queue already
     first, second, *_ = map(str, world.alliances)
@@ -168,6 +169,7 @@ def test_enqueue_that_waits_ends_with_1_when_ids_have_failed(daemon: Daemon, esi
 
 
 @on_main_stacks
+@pytest.mark.quick_on(STACKS[0])
 def test_a_purge_empties_our_queues_alone_and_the_next_sync_asks_again(
     request: pytest.FixtureRequest, daemon: Daemon, stack: Stack, store: Store
 ) -> None:
@@ -267,6 +269,7 @@ def test_dead_letters_are_listed_shown_and_dropped_by_filters(daemon: Daemon, de
 
 
 @on_main_stacks
+@pytest.mark.quick_on(STACKS[1])
 def test_a_retry_of_dead_letters_has_one_effect_however_often_it_is_asked(
     daemon: Daemon, esi: FakeEsi, store: Store, dead: dict[str, int]
 ) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests import mirror
 from tests.conftest import STACKS, Stack
 from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.servers import PrivatePostgres, free_ports
+from tests.servers import Postgres, free_ports
 from tests.waiting import wait_until
 
 SQLITE, RABBITMQ = STACKS[0], STACKS[1]
@@ -109,6 +110,7 @@ def ended(daemon: Daemon, within_s: float, when: str) -> int:
 
 
 @pytest.mark.parametrize("stack", [SQLITE, RABBITMQ], indirect=True)
+@pytest.mark.quick_on(SQLITE)
 def test_however_it_is_stopped_it_ends_in_time_and_loses_nothing(
     daemon: Daemon, esi: FakeEsi, world: World, store: Store
 ) -> None:
@@ -224,6 +226,7 @@ def test_a_killed_child_is_replaced_and_the_sync_completes(daemon: Daemon, esi: 
 
 
 @pytest.mark.parametrize("stack", [SQLITE, RABBITMQ], indirect=True)
+@pytest.mark.quick_on(RABBITMQ)
 def test_children_of_a_killed_supervisor_end_and_the_next_start_works_at_once(
     daemon: Daemon, esi: FakeEsi, world: World, store: Store
 ) -> None:
@@ -325,16 +328,15 @@ def test_two_daemons_on_one_database_share_the_work(
 
 @pytest.mark.parametrize("stack", [STACKS[2]], indirect=True)
 def test_threads_that_find_the_same_ids_do_not_deadlock(
-    daemon: Daemon, world: World, store: Store, postgres: PrivatePostgres
+    daemon: Daemon, world: World, store: Store, postgres: Postgres
 ) -> None:
     # Given answers that name one another: characters, their corporations, the alliances of both
     ask_for_everything(daemon, world)
-    said_before = len(postgres.log_path.read_bytes())
 
     daemon.start("--threads", "16")
     wait_for_world(daemon, store, world)
 
-    assert b"deadlock detected" not in postgres.log_path.read_bytes()[said_before:]
+    assert "deadlock detected" not in postgres.log_of(urlsplit(store.url).path[1:])
     assert daemon.stop() == 0
 
 

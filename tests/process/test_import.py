@@ -176,6 +176,7 @@ def test_real_archives_end_equal_to_their_json(esid: Daemon, store: Store) -> No
     assert_equal(store, mails)
 
 
+@pytest.mark.quick_on("postgresql")
 def test_ten_kills_lose_nothing_and_double_nothing(esid: Daemon, store: Store, folder: Path) -> None:
     # Given our days, or (LONG_TESTS=1) the real ones
     mails, path = [one for day in our_days().values() for one in day], folder

@@ -111,6 +111,7 @@ class Playing:
 
 
 @pytest.mark.timeout(120 + 3 * SECONDS)
+@pytest.mark.quick_on(STACKS[1])
 def test_what_the_feed_published_is_in_the_tables_and_esi_was_not_asked(
     reader: Daemon, store: Store, feed: FakeFeed, esi: FakeEsi
 ) -> None:

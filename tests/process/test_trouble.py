@@ -12,11 +12,11 @@ import pytest
 from esid.entities.corporation import Corporation
 from esid.store.connection import Store
 from tests import mirror
-from tests.conftest import Stack
+from tests.conftest import STACKS, Stack
 from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.process.test_mirror import reachable, wait_for_sync
-from tests.servers import PrivatePostgres, PrivateRabbitmq
+from tests.servers import Postgres, PrivatePostgres, PrivateRabbitmq, Rabbitmq
 from tests.waiting import wait_until
 
 
@@ -42,6 +42,7 @@ def letters(daemon: Daemon) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.quick_on(STACKS[1])
 def test_gateway_errors_cost_retries_and_no_row(main_daemon: Daemon, esi: FakeEsi, world: World, main_store: Store) -> None:
     # Given that every tenth answer is a gateway's error page
     esi.faults.add("/corporations", html=502, probability=0.1)
@@ -62,6 +63,7 @@ def test_gateway_errors_cost_retries_and_no_row(main_daemon: Daemon, esi: FakeEs
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
+@pytest.mark.quick_on("fault")
 def test_an_answer_that_cannot_be_used_is_a_dead_letter_with_its_reason(
     main_daemon: Daemon, esi: FakeEsi, world: World, main_store: Store, fault: dict[str, Any], reason: str
 ) -> None:
@@ -76,6 +78,7 @@ def test_an_answer_that_cannot_be_used_is_a_dead_letter_with_its_reason(
     assert "Traceback" not in main_daemon.log
 
 
+@pytest.mark.quick_on(STACKS[1])
 def test_an_esi_that_does_not_answer_is_said_once_and_its_return_too(
     main_daemon: Daemon, esi: FakeEsi, world: World, main_store: Store
 ) -> None:
@@ -91,6 +94,7 @@ def test_an_esi_that_does_not_answer_is_said_once_and_its_return_too(
     assert letters(main_daemon) == []
 
 
+@pytest.mark.quick_on(STACKS[0])
 def test_a_flood_of_404s_meets_no_420_and_every_id_has_its_reason(main_stack: Stack, tmp_path: Path) -> None:
     # Given an error window that is short enough to see several of them
     with FakeEsi(World(), error_limit=40, error_window_s=3) as esi:
@@ -127,7 +131,7 @@ def own_stack(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
 
 
 def test_rabbitmq_is_killed_in_the_middle_of_a_sync(
-    own_stack: Callable[..., Daemon], esi: FakeEsi, world: World, postgres: PrivatePostgres
+    own_stack: Callable[..., Daemon], esi: FakeEsi, world: World, postgres: Postgres
 ) -> None:
     esi.latency_s = 0.1
     with PrivateRabbitmq() as rabbitmq:
@@ -146,7 +150,7 @@ def test_rabbitmq_is_killed_in_the_middle_of_a_sync(
 
 
 def test_postgresql_is_stopped_hard_in_the_middle_of_a_sync(
-    own_stack: Callable[..., Daemon], esi: FakeEsi, world: World, rabbitmq: PrivateRabbitmq
+    own_stack: Callable[..., Daemon], esi: FakeEsi, world: World, rabbitmq: Rabbitmq
 ) -> None:
     esi.latency_s = 0.1
     with PrivatePostgres() as postgres:
