@@ -6,8 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -43,47 +42,17 @@ def esid(home: Path) -> Daemon:
     return Daemon({}, directory=home)
 
 
-class Attempts:
-    """Every command of the tables in this file, two at a time, each in a home directory of its own."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._pool = ThreadPoolExecutor(2)
-        self._futures: dict[Any, Future[tuple[Ran, Path]]] = {}
-        for typed, _ in TYPED:
-            self._submit(typed.split(), {})
-        for id_ in NO_IDS:
-            self._submit(["enqueue", "character", id_], {})
-        for name, value, _ in WRONG:
-            self._submit(ENQUEUE, {name: value})
-        for settings in PASSWORDS.values():
-            self._submit(["config"], settings)
-            self._submit(["status"], settings)
-
-    def result(self, *arguments: str, **settings: str) -> tuple[Ran, Path]:
-        """What the command did, and its home directory."""
-        return self._futures[(arguments, tuple(settings.items()))].result(150)
-
-    def close(self) -> None:
-        """Run no more of them."""
-        self._pool.shutdown(cancel_futures=True)
-
-    def _submit(self, arguments: Sequence[str], settings: dict[str, str]) -> None:
-        home = self._directory / str(len(self._futures))
-        key = (tuple(arguments), tuple(settings.items()))
-        self._futures[key] = self._pool.submit(self._run, arguments, settings, home)
-
-    def _run(self, arguments: Sequence[str], settings: dict[str, str], home: Path) -> tuple[Ran, Path]:
-        home.mkdir()
-        return Daemon({**NO_ESI, **settings}, directory=home).run(*arguments), home
+Attempt = Callable[..., Ran]
 
 
-@pytest.fixture(scope="module")
-def attempts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attempts]:
-    """The commands that need nothing but themselves."""
-    made = Attempts(tmp_path_factory.mktemp("attempts"))
-    yield made
-    made.close()
+@pytest.fixture
+def attempt(home: Path) -> Attempt:
+    """One command that needs nothing but itself."""
+
+    def run(*arguments: str, **settings: str) -> Ran:
+        return Daemon({**NO_ESI, **settings}, directory=home).run(*arguments)
+
+    return run
 
 
 @pytest.fixture
@@ -158,16 +127,16 @@ NO_IDS = ["abc", "-5", "1e9", "0", "1.5", "٣", "../", "1; DROP TABLE x", str(2*
 
 
 @pytest.mark.parametrize(("typed", "words"), TYPED)
-def test_what_cannot_be_meant_is_one_line_that_says_so(attempts: Attempts, typed: str, words: list[str]) -> None:
-    ran, home = attempts.result(*typed.split())
+def test_what_cannot_be_meant_is_one_line_that_says_so(attempt: Attempt, home: Path, typed: str, words: list[str]) -> None:
+    ran = attempt(*typed.split())
 
     assert_refused(ran, USAGE, *words)
     assert_untouched(home)
 
 
 @pytest.mark.parametrize("typed", NO_IDS)
-def test_what_is_no_id_is_refused_before_anything_is_touched(attempts: Attempts, typed: str) -> None:
-    ran, home = attempts.result("enqueue", "character", typed)
+def test_what_is_no_id_is_refused_before_anything_is_touched(attempt: Attempt, home: Path, typed: str) -> None:
+    ran = attempt("enqueue", "character", typed)
 
     assert_refused(ran, USAGE, "is not an id", "whole number")
     assert_untouched(home)
@@ -229,8 +198,10 @@ WRONG: list[tuple[str, str, list[str]]] = [
 
 
 @pytest.mark.parametrize(("name", "value", "words"), WRONG)
-def test_a_wrong_setting_is_named_with_its_cure(attempts: Attempts, name: str, value: str, words: list[str]) -> None:
-    ran, home = attempts.result(*ENQUEUE, **{name: value})
+def test_a_wrong_setting_is_named_with_its_cure(
+    attempt: Attempt, home: Path, name: str, value: str, words: list[str]
+) -> None:
+    ran = attempt(*ENQUEUE, **{name: value})
 
     assert_refused(ran, SETTINGS, *words)
     assert_untouched(home)
@@ -499,8 +470,8 @@ PASSWORDS: dict[str, dict[str, str]] = {
 
 @pytest.mark.parametrize("command", ["config", "status"])
 @pytest.mark.parametrize("way", PASSWORDS)
-def test_no_password_is_printed_whichever_way_it_is_written(attempts: Attempts, way: str, command: str) -> None:
-    ran, _ = attempts.result(command, **PASSWORDS[way])
+def test_no_password_is_printed_whichever_way_it_is_written(attempt: Attempt, way: str, command: str) -> None:
+    ran = attempt(command, **PASSWORDS[way])
 
     assert PLANTED not in ran.out + ran.err
 

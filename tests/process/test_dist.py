@@ -17,10 +17,10 @@ from tests.daemon import ROOT
 pytestmark = pytest.mark.timeout(600)
 
 
-@pytest.fixture(scope="module")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def dist(tmp_path: Path) -> Path:
     """What `make dist` leaves, of a copy of the sources."""
-    copy = tmp_path_factory.mktemp("dist") / "esid"
+    copy = tmp_path / "copy"
     parts = ("esid", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "Makefile")
     copy.mkdir()
     for part in parts:
@@ -46,7 +46,13 @@ def run(command: list[str], home: Path) -> str:
     return done.stdout.decode()
 
 
-def test_the_single_file_runs_on_a_bare_python(dist: Path, tmp_path: Path) -> None:
+def test_the_single_file_runs_on_a_bare_python_and_the_wheel_has_all_of_the_package(dist: Path, tmp_path: Path) -> None:
+    try_single_file(dist, tmp_path)
+    try_wheel(dist, tmp_path)
+
+
+def try_single_file(dist: Path, tmp_path: Path) -> None:
+    """On a Python that has nothing else."""
     program = tmp_path / "esid"
     shutil.copy2(dist / "esid", program)
     assert os.access(program, os.X_OK)
@@ -66,7 +72,8 @@ def test_the_single_file_runs_on_a_bare_python(dist: Path, tmp_path: Path) -> No
     assert ran.stdout.decode() == "page.html\n", ran.stderr
 
 
-def test_the_wheel_has_all_of_the_package(dist: Path, tmp_path: Path) -> None:
+def try_wheel(dist: Path, tmp_path: Path) -> None:
+    """Installed into a folder of its own."""
     (wheel,) = dist.glob("*.whl")
     # Its dependencies are those of the single file; here they are taken from this environment.
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-index"]

@@ -169,6 +169,7 @@ def test_archives_end_equal_to_their_json_and_the_second_time_changes_nothing(
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real archives lie beside the project's own files")
+@pytest.mark.quick_on("postgresql")
 def test_real_archives_end_equal_to_their_json(esid: Daemon, store: Store) -> None:
     mails = real_mails()
     report = json.loads(esid.ok("import", "killmails", "--dir", str(REAL), "--json", timeout_s=170))

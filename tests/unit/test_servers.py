@@ -61,6 +61,10 @@ def processes_using(directory: Path) -> list[str]:
 def test_postgres_keeps_its_data_over_a_restart(postgres: PrivatePostgres, mode: str) -> None:
     name = postgres.create_database()
     query(postgres.url(name), "CREATE TABLE t AS SELECT 1 AS a")
+    with pytest.raises(psycopg2.ProgrammingError):
+        query(postgres.url(name), "SELECT no_such_column FROM t")
+    assert "no_such_column" in postgres.log_of(name)
+    assert postgres.log_of(name[:-1]) == ""
     postgres.stop(mode)
     with pytest.raises(psycopg2.OperationalError):
         query(postgres.url(name), "SELECT 1")
