@@ -12,7 +12,7 @@ import pytest
 
 from esid.store import ledger
 from esid.store.connection import Store
-from tests.conftest import Stack
+from tests.conftest import STACKS, Stack
 from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fake_feed import FakeFeed, Mail, Publisher, generate
@@ -114,6 +114,7 @@ def test_a_day_with_lost_and_spoiled_killmails_is_found_and_healed(
     assert f"  {DAY}                       300         300           0" in esid.ok("status")
 
 
+@pytest.mark.quick_on(STACKS[0])
 def test_the_daemon_finds_and_heals_it_by_itself(esid: Daemon, store: Store, feed: FakeFeed, esi: FakeEsi) -> None:
     spoil(store, feed)
     esid.settings["ESID_SCHEDULE_HEAL"] = "2s"
@@ -125,6 +126,7 @@ def test_the_daemon_finds_and_heals_it_by_itself(esid: Daemon, store: Store, fee
     assert esid.stop() == 0
 
 
+@pytest.mark.quick_on(STACKS[1])
 def test_what_no_archive_has_is_asked_of_esi_but_for_what_esi_cannot_know(
     esid: Daemon, store: Store, feed: FakeFeed, esi: FakeEsi
 ) -> None:
@@ -152,6 +154,7 @@ def test_what_no_archive_has_is_asked_of_esi_but_for_what_esi_cannot_know(
     assert esid.stop() == 0
 
 
+@pytest.mark.quick_on(STACKS[0])
 def test_older_days_are_healed_when_asked_for(esid: Daemon, store: Store, feed: FakeFeed) -> None:
     gone = [mail.id for mail in feed.publisher.of(OLD)[:5]]
     store.run(lambda: store.rows(f"DELETE FROM killmails WHERE id IN ({', '.join(['%s'] * 5)})", gone))
@@ -161,6 +164,7 @@ def test_older_days_are_healed_when_asked_for(esid: Daemon, store: Store, feed: 
     assert_equal(store, all_mails(feed))
 
 
+@pytest.mark.quick_on(STACKS[1])
 def test_killmails_that_zkillboard_does_not_have_hide_no_missing_one(esid: Daemon, store: Store, feed: FakeFeed) -> None:
     # Given that the numbers agree although one is lost, for one is here that zKillboard lacks
     mails = feed.publisher.of(OTHER)
@@ -177,6 +181,7 @@ def test_killmails_that_zkillboard_does_not_have_hide_no_missing_one(esid: Daemo
     assert feed.count("/history/2") == before
 
 
+@pytest.mark.quick_on(STACKS[0])
 def test_totals_that_are_away_are_said_and_cost_nothing(esid: Daemon, store: Store, feed: FakeFeed) -> None:
     spoil(store, feed)
     feed.fail("/history/totals.json", 503)
@@ -186,6 +191,7 @@ def test_totals_that_are_away_are_said_and_cost_nothing(esid: Daemon, store: Sto
     assert "HTTP 503" in ran.err
 
 
+@pytest.mark.quick_on(STACKS[1])
 def test_hashes_that_are_away_keep_no_archive_from_healing(esid: Daemon, store: Store, feed: FakeFeed) -> None:
     spoil(store, feed)
     feed.fail(f"/history/{DAY:%Y%m%d}.json", 503, times=10)

@@ -225,6 +225,7 @@ def parts(store: Store) -> list[Any]:
 
 
 @pytest.mark.parametrize("cut", [0.2, 0.5, 0.999], ids=str)
+@pytest.mark.quick_on("cut")
 def test_of_a_damaged_file_the_good_is_kept_and_the_file_is_named(
     esid: Daemon, store: Store, folder: Path, cut: float
 ) -> None:
@@ -249,6 +250,7 @@ def test_of_a_damaged_file_the_good_is_kept_and_the_file_is_named(
     assert_equal(store, days[FIRST] + days[SECOND])
 
 
+@pytest.mark.quick_on("sqlite")
 def test_members_that_are_no_killmails_are_named_and_the_others_kept(esid: Daemon, store: Store, folder: Path) -> None:
     good = our_days()[FIRST][0]
     body = good.body | {"killmail_hash": good.hash}
@@ -269,6 +271,7 @@ def test_members_that_are_no_killmails_are_named_and_the_others_kept(esid: Daemo
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not here</html>", bz2.compress(b"x" * 2000), bz2.compress(b"")], ids=len)
+@pytest.mark.quick_on("content")
 def test_a_file_that_is_no_archive_is_named(esid: Daemon, store: Store, folder: Path, content: bytes) -> None:
     path = folder / f"killmails-{FIRST}.tar.bz2"
     path.write_bytes(content)
@@ -279,6 +282,7 @@ def test_a_file_that_is_no_archive_is_named(esid: Daemon, store: Store, folder: 
     assert_equal(store, our_days()[SECOND])
 
 
+@pytest.mark.quick_on("postgresql")
 def test_archives_come_over_http_from_either_source(esid: Daemon, store: Store) -> None:
     days, publisher = our_days(), Publisher()
     for mails in days.values():

@@ -176,6 +176,7 @@ def test_of_two_daemons_one_reads_and_the_other_takes_over_within_seconds(
 
 
 @pytest.mark.parametrize("arguments", [("--no-feed",), ("--actors", "alliance")], ids=str)
+@pytest.mark.quick_on("arguments")
 def test_who_is_told_to_reads_no_feed(main_stack: Stack, reader: Daemon, feed: FakeFeed, arguments: tuple[str, ...]) -> None:
     before = len(feed.log)
     reader.settings["WORKER_TYPES"] = ""
@@ -185,6 +186,7 @@ def test_who_is_told_to_reads_no_feed(main_stack: Stack, reader: Daemon, feed: F
     assert len(feed.log) == before
 
 
+@pytest.mark.quick_on(STACKS[1])
 def test_the_status_names_the_feed_and_its_reader(main_stack: Stack, reader: Daemon, store: Store, feed: FakeFeed) -> None:
     reader.start(until="feed.reading")
     wait_until(lambda: cursors.states(store)[0]["position"], 20, lambda: reader.log)
@@ -242,6 +244,7 @@ def test_a_killmail_may_be_named_by_a_link(asking: Daemon, store: Store, feed: F
         (f"https://esi.evetech.net/killmails/1/{HASH_OF_NOBODY[1:]}", 2, "is no link to a killmail"),
     ],
 )
+@pytest.mark.quick_on("link")
 def test_a_link_that_names_no_killmail_is_refused_with_the_cure(
     asking: Daemon, feed: FakeFeed, store: Store, link: str, code: int, words: str
 ) -> None:
