@@ -27,7 +27,7 @@ run: $(VENV)/.run
 
 test: $(VENV)/.dev
 	@$(MAKE) --no-print-directory -j2 -O lint servers
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --maxschedchunk=1
 
 # Hours instead of minutes: error windows of 60 s for 5 minutes each, and three windows of the real killmail bucket.
 limits: $(VENV)/.dev
@@ -36,7 +36,7 @@ limits: $(VENV)/.dev
 
 # What takes hours: 50 crashes at each point, 400 faults three times on both stacks, half an hour under load.
 fault: lint servers
-	$(BIN)/python -m pytest -m long -n $(TEST_JOBS) --dist worksteal -rA tests
+	$(BIN)/python -m pytest -m long -n $(TEST_JOBS) --maxschedchunk=1 -rA tests
 
 # Figures of this machine, for bench/README.md; FOLDER holds day archives for the import.
 bench: $(VENV)/.dev servers

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -22,6 +23,8 @@ from tests.fake_esi import FakeEsi, World
 from tests.servers import Postgres, PrivatePostgres, PrivateRabbitmq, Rabbitmq
 from tests.shared_servers import SharedServers
 
+# What they compare is to be read when it differs. They are imported by tests alone, later than this.
+pytest.register_assert_rewrite("tests.mirror", "tests.fault.checker")
 STACKS = ("sqlite + database queue", "postgresql + rabbitmq", "postgresql + database queue")
 _ran: Counter[str] = Counter()
 _SERVERS = pytest.StashKey[SharedServers]()
@@ -96,10 +99,19 @@ def _shared(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long on both stacks takes turns in `make test`; `make fault` runs the rest."""
+    """What takes long on both stacks takes turns in `make test`; `make fault` runs the rest. The longest come first."""
     for item in items:
         if (mark := item.get_closest_marker("quick_on")) and not _is_quick(item, *mark.args):
             item.add_marker(pytest.mark.long)
+    if len(items) > 1000:
+        items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> tuple[int, int]:
+    """So that processes of a parallel run end together, and what works is mixed with what waits."""
+    kind = item.path.parent.name
+    is_long = item.path.stem in {"test_soak", "test_limits", "test_egress", "test_outage", "test_dist"}
+    return 0 if is_long else 1 if kind in {"fault", "process"} else 2, crc32(item.nodeid.encode())
 
 
 def _is_quick(item: Any, name: str) -> bool:

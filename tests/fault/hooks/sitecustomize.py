@@ -8,12 +8,14 @@ ESID_TEST_CRASH=point[:n]   SIGKILL to itself when a process passes the point fo
 ESID_TEST_PATCH=module:NAME=value;...   numbers of modules
 ESID_TEST_PAGES=file        SQLite may have as many pages as the file says, for as long as it is there
 ESID_TEST_POISON=entity:id[:how]   whoever asks ESI for this id dies (how: kill, exit, segfault, hang, spin)
+ESID_TEST_CLOCK=file        the wall clock differs from the machine's by the seconds that stand in the file
 ESID_TEST_BOOT=child        that child cannot start: ImportError
 """
 
 from __future__ import annotations
 
 import ctypes
+import datetime as dt
 import importlib
 import os
 import signal
@@ -139,6 +141,30 @@ def _patch(text: str) -> None:
         setattr(importlib.import_module(module), name, eval(value))
 
 
+def _shift_clock(path: Path) -> None:
+    from apscheduler.executors import base as executors
+    from apscheduler.schedulers import base as schedulers
+    from apscheduler.triggers import interval
+
+    from esid import clock
+
+    real = dt.datetime
+
+    class AsReal(type(real)):  # type: ignore[misc]
+        def __instancecheck__(cls, value: object) -> bool:
+            return isinstance(value, real)
+
+    class Shifted(real, metaclass=AsReal):
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:  # type: ignore[override]
+            return real.now(tz) + dt.timedelta(seconds=float(path.read_text()))
+
+    clock.now = lambda: Shifted.now(dt.UTC)
+    for module in (executors, schedulers, interval):
+        assert module.datetime is real
+        module.datetime = Shifted
+
+
 def _cannot_boot(child: str) -> None:
     from esid.daemon import children
 
@@ -158,5 +184,7 @@ if "ESID_TEST_PAGES" in _environ:
 if "ESID_TEST_POISON" in _environ:
     _entity, _key, *_how = _environ["ESID_TEST_POISON"].split(":")
     _poison(_entity, int(_key), (_how or ["kill"])[0])
+if "ESID_TEST_CLOCK" in _environ:
+    _shift_clock(Path(_environ["ESID_TEST_CLOCK"]))
 if "ESID_TEST_BOOT" in _environ:
     _cannot_boot(_environ["ESID_TEST_BOOT"])
