@@ -233,6 +233,9 @@ def _read(response: requests.Response, exchange: Exchange) -> bytes:
 
 def _check_status(status: int, headers: Mapping[str, str], body: bytes) -> None:
     """Turn everything that is neither 200 nor 304 into an error of its kind."""
+    if status != 304 and not body and not _has_length(headers):
+        # Python takes the end of a connection for the end of the headers, and what stands in them is not to be believed.
+        raise EsiUnavailable("the answer ends within its headers")
     if status == 200:
         if not body.strip():
             raise BadBody("the body is empty", status=200)
@@ -253,6 +256,11 @@ def _check_status(status: int, headers: Mapping[str, str], body: bytes) -> None:
     if status >= 500 or status < 400:
         raise EsiUnavailable(words, status=status, sample=body)
     raise Refused(words, status=status, sample=body)
+
+
+def _has_length(headers: Mapping[str, str]) -> bool:
+    """Whether the headers say where the body ends; ESI's always do."""
+    return "Content-Length" in headers or "chunked" in headers.get("Transfer-Encoding", "").lower()
 
 
 def _error_text(body: bytes) -> str:

@@ -13,7 +13,7 @@ import pytest
 from esid.store import dead_letters
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from tests.conftest import Stack
+from tests.conftest import STACKS, Stack
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
 from tests.fault.soak import Soak
@@ -77,6 +77,7 @@ def soak(stack: Stack, esi: FakeEsi, store: Store, tmp_path: Path, messages: int
         )
 
 
+@pytest.mark.quick_on(STACKS[1])
 def test_a_short_soak(secret_stack: Stack, esi: FakeEsi, store: Store, tmp_path: Path) -> None:
     soak(secret_stack, esi, store, tmp_path, messages=500, faults=20, deadline_s=120)
 
