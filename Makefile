@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SERVERS = rabbitmq-server postgresql prometheus chromium chromium-driver systemd
 # The tests mostly wait for processes and servers; more jobs than cores do not disturb their deadlines.
-TEST_JOBS ?= 6
+TEST_JOBS ?= 5
 
 # One executable file with its dependencies for a bare Python 3.11 (unpacked to ~/.shiv or $SHIV_ROOT at its first start),
 # and a wheel.

@@ -196,7 +196,11 @@ def listening(make_daemon: Make, store: Store) -> tuple[Daemon, int]:
 @sqlite_only
 def test_no_port_is_open_but_the_one_on_loopback(listening: tuple[Daemon, int]) -> None:
     daemon, port = listening
-    links = [str(link.readlink()) for pid in processes(daemon) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    links = []
+    for pid in processes(daemon):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # it was closed while we looked
+                links.append(str(link.readlink()))
     inodes = {link[8:-1] for link in links if link.startswith("socket:")}
     found = set()
     for table in ("tcp", "tcp6", "udp", "udp6"):

@@ -18,7 +18,7 @@ from esid.store import ledger
 from esid.store.connection import Store
 from esid.store.model import utc_text
 from tests import mirror
-from tests.conftest import STACKS, Stack
+from tests.conftest import Stack
 from tests.daemon import ROOT, Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.waiting import wait_until
@@ -245,8 +245,8 @@ def add_killmail(found: dict[tuple[int, str], dict[str, Any]], loaded: Any) -> N
 
 
 @pytest.fixture
-def killmail_world(main_stack: Stack) -> World:
-    """Killmails and nothing else; the many when they are at hand (all of them on PostgreSQL), ours in any case."""
+def killmail_world(each: int) -> World:
+    """Killmails and nothing else; every `each`th of the many when they are at hand, ours in any case."""
     killmails = {
         (1, "a" * 40): {
             "killmail_id": 1,
@@ -255,7 +255,7 @@ def killmail_world(main_stack: Stack) -> World:
             "attackers": [{"damage_done": 0, "final_blow": True, "security_status": 0.0}],
             "victim": {"ship_type_id": 670, "damage_taken": 0},
         },
-        **real_killmails(each=1 if main_stack.name == STACKS[1] else 8),
+        **real_killmails(each),
     }
     return World(killmails=dict(unique(killmails).items()))
 
@@ -266,8 +266,9 @@ def unique(killmails: dict[tuple[int, str], dict[str, Any]]) -> dict[tuple[int, 
     return {pair: killmails[pair] for pair in by_id.values()}
 
 
+@pytest.mark.parametrize("each", [4, pytest.param(1, marks=pytest.mark.long)])
 def test_real_killmails_end_equal_to_their_json(main_stack: Stack, killmail_world: World, tmp_path: Path) -> None:
-    # Given every killmail of a real day, asked for by id and hash
+    # Given every killmail of a real day (`make test`: a quarter of them), asked for by id and hash
     with FakeEsi(killmail_world, buckets={"killmail": (1_000_000, 900)}) as esi:
         settings = {**main_stack.environment(tmp_path / "data"), "ESI_BASE_URL": esi.base_url, "ESI_MAX_RPS": "0"}
         daemon = Daemon(settings)
@@ -303,10 +304,10 @@ def test_a_wrong_hash_is_a_dead_letter_with_that_reason(daemon: Daemon, esi: Fak
     assert esi.count() == 1
 
 
-def test_a_large_sync_costs_no_request_that_it_need_not(main_stack: Stack, tmp_path: Path) -> None:
-    # Given 600 alliances, 4,000 corporations and 8,000 characters, all of which can be found by following answers;
-    # a quarter of them on the second stack
-    thousands = 8 if main_stack.name == STACKS[0] else 2
+@pytest.mark.parametrize("thousands", [2, pytest.param(8, marks=pytest.mark.long)])
+def test_a_large_sync_costs_no_request_that_it_need_not(main_stack: Stack, tmp_path: Path, thousands: int) -> None:
+    # Given 600 alliances, 4,000 corporations and 8,000 characters (`make test`: a quarter of them), all of which can be
+    # found by following answers
     world = World.generate(alliances=75 * thousands, corporations=500 * thousands, characters=1000 * thousands, seed=7)
     esi = FakeEsi(world).start()
     daemon = Daemon({**main_stack.environment(tmp_path / "data"), "ESI_BASE_URL": esi.base_url, "ESI_MAX_RPS": "0"})
