@@ -120,6 +120,7 @@ def test_enqueue_without_a_daemon_says_that_the_ids_are_kept(esid: Daemon) -> No
 
 
 @on_main_stacks
+@pytest.mark.quick_on(STACKS[1])
 def test_ids_that_are_pending_make_no_second_message(daemon: Daemon) -> None:
     ids = numbers(98_000_000, 25)
     daemon.ok("enqueue", "corporation", *ids)

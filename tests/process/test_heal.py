@@ -96,6 +96,7 @@ def by_day(esid: Daemon) -> dict[str, dict[str, Any]]:
     return {day["day"]: day for day in json.loads(esid.ok("status", "--json"))["killmail_days"]}
 
 
+@pytest.mark.quick_on(STACKS[1])
 def test_a_day_with_lost_and_spoiled_killmails_is_found_and_healed(
     esid: Daemon, store: Store, feed: FakeFeed, esi: FakeEsi
 ) -> None:

@@ -18,7 +18,7 @@ from esid.store import ledger
 from esid.store.connection import Store
 from esid.store.model import utc_text
 from tests import mirror
-from tests.conftest import Stack
+from tests.conftest import STACKS, Stack
 from tests.daemon import ROOT, Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.waiting import wait_until
@@ -113,6 +113,7 @@ def test_a_world_ends_in_the_tables_by_itself(daemon: Daemon, esi: FakeEsi, worl
     assert daemon.stop() == 0
 
 
+@pytest.mark.quick_on(STACKS[0])
 def test_a_second_start_inside_the_cache_time_asks_nothing(daemon: Daemon, esi: FakeEsi, open_store: Store) -> None:
     daemon.start()
     wait_for_sync(daemon, open_store)
@@ -157,6 +158,7 @@ def test_after_expiry_everything_unchanged_is_a_304_or_a_bulk_post(
     assert [key for key in before if after[key] != before[key]] == [("Character", mover)]
 
 
+@pytest.mark.quick_on(STACKS[1])
 def test_affiliations_are_kept_fresh_in_bulk_alone(daemon: Daemon, esi: FakeEsi, world: World, open_store: Store) -> None:
     daemon.start()
     wait_for_sync(daemon, open_store)
@@ -176,6 +178,7 @@ def test_affiliations_are_kept_fresh_in_bulk_alone(daemon: Daemon, esi: FakeEsi,
     assert mirror.table(open_store, Character)[mover]["alliance_id"] is None
 
 
+@pytest.mark.quick_on(STACKS[1])
 def test_one_bad_id_fails_no_batch_for_long(daemon: Daemon, esi: FakeEsi, world: World, open_store: Store) -> None:
     # Given a character that has been deleted among many known by id
     world.characters[95_000_001] = dict(next(iter(world.characters.values())))
@@ -203,6 +206,7 @@ def test_one_bad_id_fails_no_batch_for_long(daemon: Daemon, esi: FakeEsi, world:
     assert [request for request in esi.requests(method="POST") if request.status != 200] == []
 
 
+@pytest.mark.quick_on(STACKS[0])
 def test_a_closed_alliance_keeps_its_row(daemon: Daemon, esi: FakeEsi, world: World, open_store: Store) -> None:
     daemon.start()
     wait_for_sync(daemon, open_store)
@@ -291,6 +295,7 @@ def test_real_killmails_end_equal_to_their_json(main_stack: Stack, killmail_worl
             store.close()
 
 
+@pytest.mark.quick_on(STACKS[2])
 def test_a_wrong_hash_is_a_dead_letter_with_that_reason(daemon: Daemon, esi: FakeEsi, open_store: Store) -> None:
     daemon.ok("enqueue", "killmail", f"12345:{'0' * 40}")
     daemon.start("--actors", "killmail")
