@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 SERVERS = rabbitmq-server postgresql prometheus chromium chromium-driver systemd
-# The tests mostly wait for processes and servers; more jobs than cores do not disturb their deadlines.
+# More than two cores have: some tests wait while others work, and all share one pair of servers.
 TEST_JOBS ?= 5
 
 # One executable file with its dependencies for a bare Python 3.11 (unpacked to ~/.shiv or $SHIV_ROOT at its first start),
@@ -34,7 +34,8 @@ limits: $(VENV)/.dev
 	ESID_TEST_WINDOW_S=60 ESID_TEST_WINDOWS=5 ESID_TEST_BUCKET=3600/900 ESID_TEST_EXAMPLES=2000 \
 	  $(BIN)/python -m pytest -n $(TEST_JOBS) --timeout=3600 tests/fault/test_limits.py tests/unit/test_budget_properties.py
 
-# What takes hours: 50 crashes at each point, 400 faults three times on both stacks, half an hour under load.
+# What takes hours: 50 crashes at each point, 400 faults three times on both stacks, half an hour under load, and what
+# `make test` runs on one stack, on the other.
 fault: lint servers
 	$(BIN)/python -m pytest -m long -n $(TEST_JOBS) --maxschedchunk=1 -rA tests
 

@@ -1,4 +1,4 @@
-"""The one place that reads a clock or sleeps.
+"""The one place that reads a clock, sleeps, or says in words how long something takes.
 
 Seconds everywhere; wall-clock times are aware and UTC. Waits use the monotonic clock, so that a step of the wall clock
 neither shortens nor lengthens them.

@@ -14,7 +14,7 @@ from esid.settings import nearest
 
 #: Beside those that people ask for by id, in the ledger: the lists.
 LIST_NAMES = ("alliances", "alliance_corporations", "npccorps")
-SYNC_NAMES = ("alliances", "corporations", "characters")
+SYNC_NAMES = tuple(f"{name}s" for name in settings.ENTITY_NAMES if name != "killmail")
 #: Where killmails come from by day; the first is the default.
 IMPORT_SOURCES = ("everef", "zkillboard", "esi")
 

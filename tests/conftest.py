@@ -23,7 +23,7 @@ from tests.fake_esi import FakeEsi, World
 from tests.servers import Postgres, PrivatePostgres, PrivateRabbitmq, Rabbitmq
 from tests.shared_servers import SharedServers
 
-# What they compare is to be read when it differs. They are imported by tests alone, later than this.
+# What they compare is to be read when it differs; only tests import them, later than this.
 pytest.register_assert_rewrite("tests.mirror", "tests.fault.checker")
 STACKS = ("sqlite + database queue", "postgresql + rabbitmq", "postgresql + database queue")
 _ran: Counter[str] = Counter()
@@ -98,12 +98,12 @@ def _shared(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long on both stacks takes turns in `make test`; `make fault` runs the rest. The longest come first."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave to `make fault` what `make test` runs on another stack. In a parallel run the longest come first."""
     for item in items:
-        if (mark := item.get_closest_marker("quick_on")) and not _is_quick(item, *mark.args):
+        if _is_left_out(item):
             item.add_marker(pytest.mark.long)
-    if len(items) > 1000:
+    if hasattr(config, "workerinput"):
         items.sort(key=_place)
 
 
@@ -114,13 +114,16 @@ def _place(item: pytest.Item) -> tuple[int, int]:
     return 0 if is_long else 1 if kind in {"fault", "process"} else 2, crc32(item.nodeid.encode())
 
 
-def _is_quick(item: Any, name: str) -> bool:
-    """Whether `make test` runs this variant: on the stack of this name, or where a parameter of it has its turn."""
-    values = item.callspec.params
-    kind = next(values[one] for one in ("main_stack", "stack", "database_url") if one in values)
-    if name not in values:
-        return bool(kind == name)
-    return bool(item.callspec.indices[name] % 2 == kind.startswith("postgresql"))
+def _is_left_out(item: Any) -> bool:
+    """Whether the marks `quick_on` and `takes_turns` (see setup.cfg) leave this variant to `make fault`."""
+    quick_on, takes_turns = item.get_closest_marker("quick_on"), item.get_closest_marker("takes_turns")
+    if not quick_on and not takes_turns:
+        return False
+    call = item.callspec
+    stack: str = next(call.params[one] for one in ("main_stack", "stack", "database_url") if one in call.params)
+    if quick_on:
+        return stack != quick_on.args[0]
+    return bool(call.indices[takes_turns.args[0]] % 2 != stack.startswith("postgresql"))
 
 
 def _runs_on(request: pytest.FixtureRequest) -> None:

@@ -218,7 +218,7 @@ def _read(response: requests.Response, exchange: Exchange) -> bytes:
 
     Raises:
         TooLarge: it goes on beyond the cap.
-        EsiUnavailable: it ends before its Content-Length.
+        EsiUnavailable: it ends too early.
     """
     parts, size = [], 0
     while chunk := response.raw.read(_CHUNK, decode_content=True):
@@ -228,14 +228,14 @@ def _read(response: requests.Response, exchange: Exchange) -> bytes:
             raise TooLarge(f"the body is larger than {LARGEST_BODY >> 20} MiB", status=response.status_code, sample=parts[0])
     if exchange.expired:
         raise EsiUnavailable(f"no whole answer within {TOTAL_S:.0f} s", status=response.status_code)
+    if not size and response.status_code != 304 and not _has_length(response.headers):
+        # Python takes the end of a connection for the end of the headers, and what stands in them is not to be believed.
+        raise EsiUnavailable("the answer ends within its headers", status=response.status_code)
     return b"".join(parts)
 
 
 def _check_status(status: int, headers: Mapping[str, str], body: bytes) -> None:
     """Turn everything that is neither 200 nor 304 into an error of its kind."""
-    if status != 304 and not body and not _has_length(headers):
-        # Python takes the end of a connection for the end of the headers, and what stands in them is not to be believed.
-        raise EsiUnavailable("the answer ends within its headers")
     if status == 200:
         if not body.strip():
             raise BadBody("the body is empty", status=200)

@@ -61,7 +61,8 @@ class Sharing:
             return self._member, row
 
         self._exchange(meet)
-        self._grow(grown, started, leaving)
+        if not leaving:
+            self._grow(grown, started)
 
     def _run(self) -> None:
         while True:
@@ -119,11 +120,10 @@ class Sharing:
             row = {"file": state.file.decode(), "at": db_now, "left": leaving, "paused_until": paused, "closed": closed}
         return {**row, "parts": parts}, grown
 
-    def _grow(self, grown: dict[str, float], started: float, leaving: bool) -> None:
+    def _grow(self, grown: dict[str, float], started: float) -> None:
         """Everybody has been told: use what has grown, unless another process has exchanged since."""
         with self._budget.shared.locked() as state:
-            if not leaving:
-                state.share_until = max(state.share_until, started + SHARE_S)
+            state.share_until = max(state.share_until, started + SHARE_S)
             if state.exchange_no == grown.pop(""):
                 for name, size in grown.items():
                     self._set(name, size)

@@ -60,7 +60,7 @@ def open_broker(
     slow = frozenset(queue_name(prefix, entity) for entity in SLOW)
     broker: RabbitBroker | DatabaseBroker
     if rabbitmq_url:
-        from esid.queue.rabbitmq import RabbitBroker  # half of what a command of people takes to start
+        from esid.queue.rabbitmq import RabbitBroker  # a library that the embedded default has no use for
 
         broker = RabbitBroker(rabbitmq_url, list(middleware), store, slow)
     else:

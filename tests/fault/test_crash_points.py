@@ -54,7 +54,7 @@ def crash_once(make_daemon: Make, esi: FakeEsi, world: World, store: Store, poin
 
 
 @pytest.mark.parametrize("point", POINTS)
-@pytest.mark.quick_on("point")
+@pytest.mark.takes_turns("point")
 def test_a_crash_at_any_point_loses_and_doubles_nothing(
     make_daemon: Make, esi: FakeEsi, world: World, store: Store, point: str
 ) -> None:

@@ -23,10 +23,12 @@ WINDOW_S = float(os.environ.get("ESID_TEST_WINDOW_S", "4"))
 WINDOWS = int(os.environ.get("ESID_TEST_WINDOWS", "2"))
 #: Percents of errors: all that are promised, or those that have found something before.
 RATES = (
-    {"404s": (100, 20), "gateway errors": (100,)}
+    {"404s": (100, 20, 1), "gateway errors": (100, 5)}
     if WINDOW_S < 60
     else dict.fromkeys(("404s", "gateway errors"), (100, 50, 20, 5, 1))
 )
+#: Of the scaled ones those that keep a processor busy.
+BUSY = {("404s", 1), ("gateway errors", 5)} if WINDOW_S < 60 else set()
 STATUSES = {"404s": (404,), "gateway errors": (502, 503, 504)}
 #: A small bucket and the seconds of its floating window.
 TOKENS, BUCKET_S = (int(part) for part in os.environ.get("ESID_TEST_BUCKET", "120/30").split("/"))
@@ -80,7 +82,14 @@ def most_errors_of_a_window(esi: FakeEsi) -> int:
     return max(windows.values(), default=0)
 
 
-@pytest.mark.parametrize(("kind", "percent"), [(kind, percent) for kind, rates in RATES.items() for percent in rates])
+@pytest.mark.parametrize(
+    ("kind", "percent"),
+    [
+        pytest.param(kind, percent, marks=[pytest.mark.long] if (kind, percent) in BUSY else [])
+        for kind, rates in RATES.items()
+        for percent in rates
+    ],
+)
 def test_no_420_and_the_reserve_untouched_at_any_rate_of_errors(
     esi: FakeEsi, tmp_path: Path, kind: str, percent: int
 ) -> None:

@@ -31,7 +31,7 @@ def test_each_budget_of_a_stop_is_smaller_than_the_next() -> None:
 
 
 @pytest.mark.parametrize("slow", [False, True], ids=["silent", "dripping"])
-@pytest.mark.quick_on("slow")
+@pytest.mark.takes_turns("slow")
 def test_a_stop_cuts_what_esi_does_not_finish_and_counts_no_attempt(
     make_daemon: Make, esi: FakeEsi, world: World, store: Store, slow: bool
 ) -> None:

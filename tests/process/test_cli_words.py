@@ -466,6 +466,6 @@ def test_status_takes_less_than_a_second_with_100_000_ids_and_knows_the_daemon(d
     # And with one that has nothing to do with it
     daemon.start("--actors", "alliance", "--no-scheduler")
     assert f"running, pid {daemon.process.pid} since 20" in daemon.ok("status")
-    # Python's start and imports are not the ledger's; what is left is 0.1 s where nothing else runs
+    # Python's start and imports are not the ledger's
     assert seconds(daemon, "status") - started_s < 1
     assert daemon.stop() == 0

@@ -154,7 +154,7 @@ def spawn(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize("to_group", [False, True], ids=["alone", "group"])
 @pytest.mark.parametrize("stack", [SQLITE, RABBITMQ], indirect=True)
-@pytest.mark.quick_on("to_group")
+@pytest.mark.takes_turns("to_group")
 def test_a_stop_while_it_starts_ends_it_in_time_too(daemon: Daemon, store: Store, tmp_path: Path, to_group: bool) -> None:
     # Given the moment at which it takes its lock: it has begun, and no child runs yet
     data = tmp_path / "data"

@@ -176,7 +176,7 @@ def test_of_two_daemons_one_reads_and_the_other_takes_over_within_seconds(
 
 
 @pytest.mark.parametrize("arguments", [("--no-feed",), ("--actors", "alliance")], ids=str)
-@pytest.mark.quick_on("arguments")
+@pytest.mark.takes_turns("arguments")
 def test_who_is_told_to_reads_no_feed(main_stack: Stack, reader: Daemon, feed: FakeFeed, arguments: tuple[str, ...]) -> None:
     before = len(feed.log)
     reader.settings["WORKER_TYPES"] = ""
@@ -244,7 +244,7 @@ def test_a_killmail_may_be_named_by_a_link(asking: Daemon, store: Store, feed: F
         (f"https://esi.evetech.net/killmails/1/{HASH_OF_NOBODY[1:]}", 2, "is no link to a killmail"),
     ],
 )
-@pytest.mark.quick_on("link")
+@pytest.mark.takes_turns("link")
 def test_a_link_that_names_no_killmail_is_refused_with_the_cure(
     asking: Daemon, feed: FakeFeed, store: Store, link: str, code: int, words: str
 ) -> None:

@@ -63,7 +63,7 @@ def test_gateway_errors_cost_retries_and_no_row(main_daemon: Daemon, esi: FakeEs
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-@pytest.mark.quick_on("fault")
+@pytest.mark.takes_turns("fault")
 def test_an_answer_that_cannot_be_used_is_a_dead_letter_with_its_reason(
     main_daemon: Daemon, esi: FakeEsi, world: World, main_store: Store, fault: dict[str, Any], reason: str
 ) -> None:

@@ -89,7 +89,7 @@ def test_a_dropped_database_is_gone_even_when_in_use(postgres: PrivatePostgres) 
 
 
 def test_rabbitmq_keeps_durable_messages_over_a_stop_and_a_crash(rabbitmq: PrivateRabbitmq) -> None:
-    # A queue that was declared just before a crash may be lost: RabbitMQ 3 writes definitions a few seconds later
+    # A queue that was declared just before a crash may be lost: RabbitMQ 3.10 writes definitions later
     with pika.BlockingConnection(pika.URLParameters(rabbitmq.url)) as connection:
         connection.channel().queue_declare("q", durable=True)
     rabbitmq.stop()
