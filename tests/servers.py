@@ -13,11 +13,12 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
+from tests.ports import free_ports
 from tests.waiting import wait_until
 
 _START_S = 60.0
@@ -262,13 +263,6 @@ class PrivateRabbitmq(PrivateServer, Rabbitmq):
         if self._node is not None and self._node.poll() is not None:
             raise RuntimeError(f"RabbitMQ ended while starting:\n{_tail(self.log_path)}")
         return _accepts(self.port, b"AMQP\0\0\x09\x01")
-
-
-def free_ports(count: int) -> list[int]:
-    """Different loopback ports that nobody listens on at this moment."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _tail(log_path: Path) -> str:

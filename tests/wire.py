@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
+from tests.ports import free_ports
+
 _CHUNK = 65_536
 
 
@@ -53,7 +55,7 @@ class Wire:
         self._lock = threading.Lock()
         self._pairs: dict[socket.socket, socket.socket] = {}
         self._listener: socket.socket | None = None
-        self.port = 0
+        (self.port,) = free_ports(1)
         self._closing = threading.Event()
 
     def __enter__(self) -> Self:
@@ -70,7 +72,6 @@ class Wire:
         if self._listener is not None:
             return
         listener = socket.create_server(("127.0.0.1", self.port), backlog=256)
-        self.port = listener.getsockname()[1]
         self._listener = listener
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 

@@ -22,7 +22,8 @@ from esid.store import dead_letters, messages, migrate
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from tests.conftest import Stack
-from tests.servers import PrivateRabbitmq, Rabbitmq, free_ports
+from tests.ports import free_ports
+from tests.servers import PrivateRabbitmq, Rabbitmq
 from tests.waiting import wait_until
 from tests.wire import Wire
 

@@ -14,6 +14,7 @@ from tests.fake_esi.limits import Limits
 from tests.fake_esi.log import Request
 from tests.fake_esi.wire import Incoming, RequestReader, deliver
 from tests.fake_esi.world import World
+from tests.ports import free_ports
 
 _BUCKETS = {"killmail": (3600, 900), "status": (600, 900)}
 _JOIN_S = 2.0
@@ -43,7 +44,7 @@ class FakeEsi:
         self.log: list[Request] = []
         self.latency_s = 0.0
         self._answering = Answering(world, self.clock, self.limits, self.faults)
-        self._port = port
+        self._port = port or free_ports(1)[0]
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._stopping = threading.Event()
@@ -52,14 +53,13 @@ class FakeEsi:
 
     @property
     def base_url(self) -> str:
-        """The address of the server, without a slash at its end; valid after the first start."""
+        """The address of the server, without a slash at its end."""
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> Self:
         """Listen and answer from now on."""
         self._stopping.clear()
         self._listener = socket.create_server(("127.0.0.1", self._port), backlog=512)
-        self._port = self._listener.getsockname()[1]
         self._acceptor = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
         self._acceptor.start()
         return self

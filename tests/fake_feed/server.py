@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 from tests.fake_feed.publisher import Publisher
+from tests.ports import free_ports
 
 #: zKillboard's rules: requests in a second, seconds after a 404.
 MOST_A_SECOND, AFTER_404_S = 15, 6.0
@@ -49,7 +50,7 @@ class FakeFeed:
         self._faults: list[list[Any]] = []
         self._after_404_s = after_404_s
         self._lock = threading.Lock()
-        self._port = 0
+        (self._port,) = free_ports(1)
         self._server: ThreadingHTTPServer | None = None
 
     @property
@@ -106,7 +107,6 @@ class FakeFeed:
                 """Say nothing."""
 
         self._server = _Server(("127.0.0.1", self._port), Handler)
-        self._port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 

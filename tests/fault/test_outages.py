@@ -19,7 +19,8 @@ from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
 from tests.fault.conftest import Make
-from tests.servers import PrivatePostgres, PrivateRabbitmq, free_ports
+from tests.ports import free_ports
+from tests.servers import PrivatePostgres, PrivateRabbitmq
 from tests.waiting import wait_until
 from tests.wire import Toxic, Wire
 

@@ -28,8 +28,9 @@ from tests.daemon import ROOT, Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
 from tests.fault.conftest import Make
+from tests.ports import free_ports
 from tests.process.test_daemon_life import processes, worker
-from tests.servers import Postgres, free_ports
+from tests.servers import Postgres
 from tests.waiting import wait_until
 
 sqlite_only = pytest.mark.parametrize("main_stack", [STACKS[0]], indirect=True)

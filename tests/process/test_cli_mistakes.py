@@ -17,7 +17,8 @@ from esid.store.connection import Store
 from tests.conftest import Stack
 from tests.daemon import Daemon, Ran
 from tests.fake_esi import FakeEsi
-from tests.servers import Postgres, PrivatePostgres, Rabbitmq, free_ports
+from tests.ports import free_ports
+from tests.servers import Postgres, PrivatePostgres, Rabbitmq
 from tests.waiting import wait_until
 
 USAGE, DATA, UNAVAILABLE, OURS, BUSY, NOT_PERMITTED, SETTINGS = 2, 65, 69, 70, 75, 77, 78

@@ -23,7 +23,8 @@ from tests import mirror
 from tests.conftest import STACKS, Stack
 from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.servers import Postgres, free_ports
+from tests.ports import free_ports
+from tests.servers import Postgres
 from tests.waiting import wait_until
 
 SQLITE, RABBITMQ = STACKS[0], STACKS[1]

@@ -18,7 +18,7 @@ from esid.store.connection import Store
 from tests.conftest import STACKS, Stack
 from tests.daemon import ROOT, Daemon
 from tests.fake_esi import FakeEsi
-from tests.servers import free_ports
+from tests.ports import free_ports
 from tests.waiting import wait_until
 
 embedded = pytest.mark.parametrize("stack", [STACKS[0]], indirect=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.daemon import ROOT, Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.servers import free_ports
+from tests.ports import free_ports
 from tests.waiting import wait_until
 
 SECONDS, EVERY_S = float(os.environ.get("ESID_TRY_S", "300")), 2.0
