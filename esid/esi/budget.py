@@ -274,7 +274,7 @@ class Budget:
 
     def _room_s(self, place: int, now: float) -> float:
         """Seconds until one more request has room in the error limit or in a bucket; 0 = now."""
-        reserved = self.places.totals("reserved")[place]
+        reserved = self.places.reserved(place)
         if place != GUARDED:
             return self.buckets.wait_s(place, now, reserved, shared=self.is_divided)
         room = self.errors.room(now, shared=self.is_divided)
@@ -314,7 +314,7 @@ class Budget:
         place = self._kind(route)
         if place == GUARDED:
             return 0.0
-        wait_s = self.buckets.wait_s(place, now, self.places.totals("reserved")[place], shared=self.is_divided)
+        wait_s = self.buckets.wait_s(place, now, self.places.reserved(place), shared=self.is_divided)
         return wait_s if wait_s > PATIENCE_S / 2 else 0.0
 
     def _count_sent(self, now: float) -> None:
@@ -354,7 +354,7 @@ class Budget:
             if held != GUARDED and (self.buckets.is_hidden(held) or (place is None and not read.error_limit(headers))):
                 self.buckets.settle(held, status, headers, now, 0)
         if place is not None:
-            self.buckets.settle(place, status, headers, now, self.places.totals("reserved")[place])
+            self.buckets.settle(place, status, headers, now, self.places.reserved(place))
         elif GUARDED in ticket.buckets or read.error_limit(headers):
             self.errors.settle(status, headers, now, ticket.leaves_at)
         if status == 420:
@@ -380,6 +380,7 @@ class Budget:
         """Nothing leaves on any route for so long and a little more; what leaves after that begins slowly. Under lock."""
         state = self.shared.state
         until = now + seconds + random.uniform(0.5, 1 + 0.05 * seconds)  # noqa: S311
+        state.exchanged_at = 0.0  # other hosts are told at once
         if until > state.paused_until:
             state.paused_until = until
             state.paused_until_wall = clock.now().timestamp() + until - now

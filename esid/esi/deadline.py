@@ -109,9 +109,31 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """An adapter whose connections can be cut off by a `Watch`."""
+    """An adapter whose connections can be cut off by a `Watch`. It is asked for one host, without proxies."""
+
+    _pool: tuple[str, Any] = ("", None)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pool manager with our connection classes."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+
+    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
+        """The pool of the request's host, looked up once."""
+        host = _host(request)
+        known, pool = self._pool
+        if known != host:
+            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            self._pool = host, pool
+        return pool
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        """What follows the host."""
+        path: str = request.url[len(_host(request)) :]
+        return path
+
+
+def _host(request: Any) -> str:
+    """Scheme and host; ours are followed by a path."""
+    url: str = request.url
+    return url[: url.index("/", len("https://"))]

@@ -56,6 +56,10 @@ class Places:
         """A number summed over all processes."""
         return sum(int(getattr(slot, name)) for slot in self._used())
 
+    def reserved(self, place: int) -> int:
+        """Requests on their way that hold room at one place, of all processes."""
+        return sum(slot.reserved[place] for slot in self._used())
+
     def totals(self, name: str) -> list[int]:
         """Numbers by bucket, summed over all processes; the last is that of the error limit."""
         lists = [getattr(slot, name)[:] for slot in self._used()]

@@ -107,9 +107,9 @@ class State(ctypes.Structure):
         ("probe_at", ctypes.c_double),
         ("status_ok", ctypes.c_int32),
         ("vip", ctypes.c_int32),
-        # Sharing with other hosts: our share holds until then; when the next exchange is due; our own past is known.
+        # Sharing with other hosts: our share holds until then; when we last exchanged; our own past is known.
         ("share_until", ctypes.c_double),
-        ("exchange_at", ctypes.c_double),
+        ("exchanged_at", ctypes.c_double),
         ("exchange_no", ctypes.c_int64),
         ("has_past", ctypes.c_int32),
         ("members", ctypes.c_int32),
@@ -179,7 +179,7 @@ class Shared:
 
 
 #: The layout of the file; another one is another file.
-_FORMAT = b"esid-budget-6 "
+_FORMAT = b"esid-budget-7 "
 
 
 def _boot() -> bytes:

@@ -17,7 +17,7 @@ from esid.errors import EsidError
 from esid.esi.budget import Budget
 from esid.esi.headers import ERROR_LIMIT, ERROR_WINDOW_S
 from esid.esi.shared import BUCKETS, GUARDED
-from esid.esi.shares import EXCHANGE_S, GONE_S, SHARE_S, Part, allot, counted
+from esid.esi.shares import EXCHANGE_S, GONE_S, IDLE_EXCHANGE_S, SHARE_S, Part, allot, counted
 
 Row = dict[str, Any]
 #: Given the database's clock and everybody's row by name, one's own name and row; see `store.egress.exchange`.
@@ -76,9 +76,10 @@ class Sharing:
     def _is_due(self) -> bool:
         now = clock.monotonic()
         with self._budget.shared.locked() as state:
-            if state.exchange_at > now:
+            is_busy = self._budget.places.total("in_flight") or sum(self._budget.places.totals("waiting"))
+            if now < state.exchanged_at + (EXCHANGE_S if is_busy and state.members != 1 else IDLE_EXCHANGE_S):
                 return False
-            state.exchange_at = now + EXCHANGE_S
+            state.exchanged_at = now
             return True
 
     def _name(self, db_now: float, rows: Mapping[str, Row]) -> None:

@@ -31,9 +31,13 @@ def exchange(store: Store, egress: str, meet: Callable[[float, Mapping[str, Any]
         else:
             store.rows("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCK, crc32(egress.encode()) - 2**31))
             now = "EXTRACT(EPOCH FROM clock_timestamp())"
-        db_now = float(store.rows(f"SELECT {now}")[0][0])
-        texts = store.rows("SELECT member, state FROM egress_members WHERE egress = %s ORDER BY member", (egress,))
-        rows = {name: json.loads(text) for name, text in texts}
+        found = store.rows(
+            f"SELECT now, member, state FROM (SELECT {now} AS now) AS clock LEFT JOIN egress_members ON egress = %s "
+            "ORDER BY member",
+            (egress,),
+        )
+        db_now = float(found[0][0])
+        rows = {name: json.loads(text) for _, name, text in found if name is not None}
         member, mine = meet(db_now, rows)
         store.insert(
             "egress_members",

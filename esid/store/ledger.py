@@ -23,6 +23,9 @@ PUBLISH_GRACE_S = 10.0
 #: Seconds that an id for a bulk route waits for company at most, if nobody gathers; far beyond any other wait.
 GATHER_S = 86_400.0
 _OPEN = "status IN ('pending', 'processing')"
+#: The same where ids are named, out of reach of every index but that of the ids: with old statistics PostgreSQL takes
+#: another one and reads all open jobs to find ten.
+OPEN_AMONG = "COALESCE(status, '') IN ('pending', 'processing')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ def take(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = F
 
     def work() -> list[tuple[Any, ...]]:
         now = utc_text(clock.now())
-        which = f"entity_type = %s AND entity_id IN ({marks(ids)}) AND {_OPEN}"
+        which = f"entity_type = %s AND entity_id IN ({marks(ids)}) AND {OPEN_AMONG}"
         alone = (
             "EXISTS (SELECT 1 FROM recoveries WHERE recoveries.entity_type = sync_jobs.entity_type "
             "AND recoveries.entity_id = sync_jobs.entity_id AND (ids_per_message < %s OR again_at > %s OR count > %s))"
@@ -98,7 +101,7 @@ def reopen(store: Store, entity: str, ids: Sequence[int]) -> None:
             part = ids[start : start + 1000]
             store.rows(
                 "UPDATE sync_jobs SET status = 'failed', error = 'its rows are missing', updated_at = %s WHERE "
-                f"entity_type = %s AND entity_id IN ({marks(part)}) AND status = 'completed'",
+                f"entity_type = %s AND entity_id IN ({marks(part)}) AND COALESCE(status, '') = 'completed'",
                 (utc_text(clock.now()), entity, *part),
             )
 
@@ -116,7 +119,7 @@ def queued(store: Store, entity: str, ids: Sequence[int], since: dt.datetime) ->
         store.run(
             lambda: store.rows(
                 f"UPDATE sync_jobs SET due_at = NULL WHERE entity_type = %s AND entity_id IN ({marks(ids)}) "
-                "AND status = 'pending' AND due_at IS NOT NULL AND updated_at <= %s",
+                "AND COALESCE(status, '') = 'pending' AND updated_at <= %s",
                 (entity, *sorted(ids), utc_text(since)),
             )
         )
@@ -152,7 +155,7 @@ def defer(store: Store, entity: str, ids: Sequence[int], wait_s: float) -> None:
         due = utc_text(now + dt.timedelta(seconds=wait_s))
         store.rows(
             f"UPDATE sync_jobs SET status = 'pending', due_at = %s, updated_at = %s WHERE entity_type = %s "
-            f"AND entity_id IN ({marks(ids)}) AND {_OPEN}",
+            f"AND entity_id IN ({marks(ids)}) AND {OPEN_AMONG}",
             (due, utc_text(now), entity, *sorted(ids)),
         )
 
@@ -166,7 +169,7 @@ def give_back(store: Store, entity: str, ids: Sequence[int]) -> None:
         store.run(
             lambda: store.rows(
                 f"UPDATE sync_jobs SET status = 'pending', updated_at = %s WHERE entity_type = %s "
-                f"AND entity_id IN ({marks(ids)}) AND status = 'processing'",
+                f"AND entity_id IN ({marks(ids)}) AND COALESCE(status, '') = 'processing'",
                 (utc_text(clock.now()), entity, *sorted(ids)),
             )
         )
@@ -192,7 +195,7 @@ def claim(store: Store, entity: str, ids: Sequence[int]) -> list[int]:
     def work() -> list[int]:
         now = clock.now()
         returned = store.rows(
-            f"UPDATE sync_jobs SET due_at = %s WHERE entity_type = %s AND entity_id IN ({marks(ids)}) AND {_OPEN} "
+            f"UPDATE sync_jobs SET due_at = %s WHERE entity_type = %s AND entity_id IN ({marks(ids)}) AND {OPEN_AMONG} "
             "AND (due_at <= %s OR due_at > %s) RETURNING entity_id",
             (_grace(now), entity, *sorted(ids), utc_text(now), _waits_for_company(now)),
         )
@@ -231,7 +234,7 @@ def touch(store: Store, entity: str, ids: Sequence[int]) -> None:
     store.run(
         lambda: store.rows(
             f"UPDATE sync_jobs SET updated_at = %s, due_at = NULL WHERE entity_type = %s "
-            f"AND entity_id IN ({marks(ids)}) AND {_OPEN}",
+            f"AND entity_id IN ({marks(ids)}) AND {OPEN_AMONG}",
             (utc_text(clock.now()), entity, *sorted(ids)),
         )
     )

@@ -27,7 +27,6 @@ QUARANTINE = 2
 SETTLE_S = 2.0
 _FORGET_UNCOUNTED_S = 600.0
 _COLUMNS = ("entity_type", "entity_id", "count", "ids_per_message", "again_at", "first_at", "last_at")
-_OPEN = "status IN ('pending', 'processing')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ def isolate(store: Store, entity: str, ids: Sequence[int]) -> None:
         again = utc_text(now + dt.timedelta(seconds=SETTLE_S))
         rows = store.rows(
             "UPDATE sync_jobs SET status = 'pending', due_at = %s, updated_at = %s WHERE entity_type = %s "
-            f"AND entity_id IN ({marks(ids)}) AND status = 'processing' RETURNING entity_id",
+            f"AND entity_id IN ({marks(ids)}) AND COALESCE(status, '') = 'processing' RETURNING entity_id",
             (again, utc_text(now), entity, *sorted(ids)),
         )
         most, stamp = _part(ids), utc_text(now)
@@ -103,7 +102,7 @@ def _book(store: Store, entity: str, ids: Sequence[int], quarantined: bool) -> B
     # Two workers may have died of one id; who books second must see what the first has made of it.
     lock = "" if store.is_sqlite else " ORDER BY entity_id FOR UPDATE"
     still_open = store.rows(
-        f"SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND entity_id IN ({marks(held)}) AND {_OPEN}{lock}",
+        f"SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND entity_id IN ({marks(held)}) AND {ledger.OPEN_AMONG}{lock}",
         (entity, *held),
     )
     before = {
