@@ -54,6 +54,18 @@ def wait_for_drain(daemon: Daemon, store: Store, deadline_s: float) -> None:
     )
 
 
+def ask_again_for_killed(daemon: Daemon, store: Store, deadline_s: float) -> int:
+    """Some innocent id may have been in hand at four deaths: it is dead with its reason, and asked for again by a person.
+
+    Returns how many there were.
+    """
+    killed = dead_letters.find(store, Filter(reason="killed_worker"))
+    if killed:
+        daemon.ok("dead", "retry", "--reason", "killed_worker")
+        wait_for_drain(daemon, store, deadline_s)
+    return len(killed)
+
+
 def check(store: Store, esi: FakeEsi, daemon: Daemon, wanted: Sent, *, dead: Iterable[tuple[str, int, str]] = ()) -> None:
     """Everything that must hold whatever happened.
 

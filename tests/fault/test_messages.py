@@ -119,6 +119,8 @@ def test_a_queue_of_200_000_costs_no_memory_and_no_patience(make_daemon: Make, e
     queue = queue_name(prefix, "corporation")
     publisher = Publisher(store, broker, prefix)
     keys = range(98_000_000, 98_200_000)
+    for start in range(0, len(keys), 5000):
+        ledger.request(store, [Seen("corporation", key) for key in keys[start : start + 5000]])
     broker.enqueue_many([publisher._message(BY_NAME["corporation"], [key], 0, False) for key in keys])
     before = time.monotonic()
     daemon.start("--no-scheduler")

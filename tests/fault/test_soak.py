@@ -51,13 +51,14 @@ def soak(stack: Stack, esi: FakeEsi, store: Store, tmp_path: Path, messages: int
     for entity, ids in wanted.items():
         for start in range(0, len(ids), at_once := max(1, messages // 500)):
             checker.enqueue(trouble.daemon, store, {entity: sorted(ids)[start : start + at_once]})
-    started = time.monotonic()
+    started, killed = time.monotonic(), 0
     try:
         # When so many faults happen to it, all of them while it is at work (8 threads, a fault each 1.5 s)
         trouble.latency_s = 8 * 1.5 * faults / messages
         trouble.run(faults, 0.5, 2.0)
         esi.latency_s = 0.0
         checker.wait_for_drain(trouble.daemon, store, deadline_s)
+        killed = checker.ask_again_for_killed(trouble.daemon, store, 60)
 
         # Then nothing is lost, doubled, impolite or told to the world
         checker.check(store, esi, trouble.daemon, wanted)
@@ -73,7 +74,8 @@ def soak(stack: Stack, esi: FakeEsi, store: Store, tmp_path: Path, messages: int
         trouble.close()
         print(
             f"seed {seed} on {stack.name}: {messages} messages, {dict(trouble.done)}, {len(esi.log)} requests "
-            f"({checker.repeated(esi).total()} asked again), {time.monotonic() - started:.0f} s"
+            f"({checker.repeated(esi).total()} asked again), {killed} ids given up and asked for again, "
+            f"{time.monotonic() - started:.0f} s"
         )
 
 

@@ -257,5 +257,6 @@ def test_killed_long(make_daemon: Make, esi: FakeEsi, store: Store) -> None:
         daemon.start()
     esi.latency_s = 0.0
     checker.wait_for_drain(daemon, store, 400)
+    checker.ask_again_for_killed(daemon, store, 60)
     checker.check(store, esi, daemon, wanted)
     assert daemon.stop() == 0
