@@ -29,10 +29,17 @@ class Breaker:
 
     def __init__(self, state: Any) -> None:
         self._state = state
+        self._known: dict[str, int] = {}
 
     def place(self, path: str) -> int:
         """The place of a route's circuit; where no room is left, that of ESI as a whole."""
-        wanted = path.encode()[:63]
+        place = self._known.get(path)
+        if place is None:
+            place = self._known[path] = self._find(path.encode()[:63])
+        return place
+
+    def _find(self, wanted: bytes) -> int:
+        """A place, once taken, is never given up."""
         for place in range(1, CIRCUITS):
             held = self._state.circuits[place].name
             if held == wanted:

@@ -6,6 +6,7 @@ import datetime as dt
 import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 #: Seconds: no answer is asked for again sooner or (but for immutable ones) trusted longer.
 FLOOR_S, CAP_S = 60.0, 86_400.0
@@ -13,8 +14,12 @@ FLOOR_S, CAP_S = 60.0, 86_400.0
 
 def http_date(text: str | None) -> dt.datetime | None:
     """An aware time from an HTTP date; None where there is none or it is none."""
-    if not text:
-        return None
+    return _http_date(text) if text else None
+
+
+@lru_cache(maxsize=256)
+def _http_date(text: str) -> dt.datetime | None:
+    """Answers of one second share most of their dates."""
     try:
         time = parsedate_to_datetime(text)
     except (OverflowError, ValueError):

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from esid.errors import BadBody, BadField
 
+#: NUL and lone surrogates, which no database keeps.
+_NOT_KEPT = re.compile("[\0\ud800-\udfff]")
 #: The first integer that no BIGINT holds.
 TOO_BIG = 2**63
 
@@ -106,7 +109,7 @@ class Fields:
         value = self._get(name, optional)
         if value is None:
             return None
-        if not isinstance(value, str) or "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+        if not isinstance(value, str) or _NOT_KEPT.search(value):
             raise BadField(self._entity, name, value)
         return value
 

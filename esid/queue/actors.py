@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import dramatiq
 from dramatiq.middleware import CurrentMessage
 
-from esid import log
+from esid import clock, log
 from esid.clock import Stop
 from esid.entities import BY_NAME, ENTITIES
 from esid.entities.base import Edges, Entity, Failed
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 #: Entities whose new ids are gathered by the scheduler, for their bulk route.
 GATHERING = frozenset(entity.name for entity in ENTITIES if entity.batch)
+#: Seconds: answers of one message that come further apart than this are written before its end, the first of them after
+#: so long, others after so long again.
+SLOW_S, FIRST_S, LATER_S = 0.15, 0.5, 2.0
 _log = log.get("work")
 
 
@@ -56,11 +59,29 @@ class Unfinished(EsidError):
 
 @dataclass
 class Harvest:
-    """What one message brought in."""
+    """What one message brought in.
+
+    Attributes:
+        written: so many of `done` are in the database, in so many `parts`, the last of them `at`.
+    """
 
     done: list[Done] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     interruption: Held | Stopping | None = None
+    written: int = 0
+    parts: int = 0
+    at: float = field(default_factory=clock.monotonic)
+
+    def is_late(self) -> bool:
+        """Whether answers come so slowly that those that there are should not wait for the rest."""
+        waited_s = clock.monotonic() - self.at
+        return waited_s > (LATER_S if self.parts else FIRST_S) and waited_s > SLOW_S * (len(self.done) - self.written)
+
+    def open(self) -> list[Done]:
+        """What is to be written now; it counts as written."""
+        part = self.done[self.written :]
+        self.written, self.parts, self.at = len(self.done), self.parts + 1, clock.monotonic()
+        return part
 
 
 class Work:
@@ -89,10 +110,9 @@ class Work:
             DatabaseUnavailable: nothing is lost, the message is to be given back.
         """
         jobs = ledger.take(self._store, entity.name, _checked(ids), quarantined=quarantined)
-        harvest = self._ask(entity, jobs)
-        new = self._finish(entity, harvest.done)
-        self._note_unknown(entity, harvest.done)
-        self._follow_up(entity, harvest.done, ledger.by_entity(new))
+        harvest = Harvest()
+        self._ask(entity, jobs, harvest)
+        self._bring_in(entity, harvest)
         if self._stop.is_set():
             # What was cut off by the stop has not failed.
             harvest.failed = [one for one in harvest.failed if not isinstance(one.error, EsiUnavailable)]
@@ -105,17 +125,24 @@ class Work:
         """Write what is still counted in memory."""
         self._unknown.flush(self._store, now=True)
 
-    def _ask(self, entity: Entity, jobs: Sequence[Job]) -> Harvest:
-        harvest = Harvest()
+    def _ask(self, entity: Entity, jobs: Sequence[Job], harvest: Harvest) -> None:
         try:
             for result in entity.sync(entity, jobs, self._edges) if jobs else ():
                 (harvest.failed if isinstance(result, Failed) else harvest.done).append(result)  # type: ignore[arg-type]
+                if harvest.is_late():
+                    self._bring_in(entity, harvest)
         except (Held, Stopping) as interruption:
             harvest.interruption = interruption
         except EsiError as error:
             ended = {one.id for one in harvest.done} | {one.job.id for one in harvest.failed}
             harvest.failed += [Failed(job, error) for job in jobs if job.id not in ended]
-        return harvest
+
+    def _bring_in(self, entity: Entity, harvest: Harvest) -> None:
+        """One transaction for what was answered since the last one, and what follows from it."""
+        done = harvest.open()
+        new = self._finish(entity, done)
+        self._note_unknown(entity, done)
+        self._follow_up(entity, done, ledger.by_entity(new))
 
     def _finish(self, entity: Entity, done: Sequence[Done]) -> list[Seen]:
         """Write what ESI has answered; while the database is away the answers are kept, not asked for again."""

@@ -8,7 +8,7 @@ from typing import Any
 import dramatiq
 
 from esid import clock
-from esid.entities.base import IDS_PER_MESSAGE, Entity
+from esid.entities.base import FEW, IDS_PER_MESSAGE, Entity
 from esid.queue.broker import Queue, queue_name
 from esid.store import ledger
 from esid.store.connection import Store
@@ -51,7 +51,9 @@ class Publisher:
             BrokerUnavailable, DatabaseUnavailable: what was not published stays pending in the ledger and is
                 published by the scheduler.
         """
-        size = entity.batch if entity.batch and in_batches and len(ids) > IDS_PER_MESSAGE else most
+        size = most
+        if entity.batch:
+            size = entity.batch if in_batches and len(ids) > FEW else min(most, FEW)
         for start in range(0, len(ids), _AT_ONCE):
             part = ids[start : start + _AT_ONCE]
             since = clock.now()

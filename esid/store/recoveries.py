@@ -19,7 +19,7 @@ from esid.store.model import Failure, utc_text, utc_time
 WAITS_S = (0.0, 30.0, 300.0)
 #: Seconds after which a death is forgotten.
 WITHIN_S = 72 * 3600.0
-#: Ids of a message made of one with more ids than this; from there on each goes alone.
+#: Ids of a message made of one with more than twice as many; from there on each goes alone.
 PART = 10
 #: Deaths from which on an id runs in quarantine.
 QUARANTINE = 2
@@ -102,7 +102,8 @@ def _book(store: Store, entity: str, ids: Sequence[int], quarantined: bool) -> B
     # Two workers may have died of one id; who books second must see what the first has made of it.
     lock = "" if store.is_sqlite else " ORDER BY entity_id FOR UPDATE"
     still_open = store.rows(
-        f"SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND entity_id IN ({marks(held)}) AND {ledger.OPEN_AMONG}{lock}",
+        f"SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND entity_id IN ({marks(held)}) "
+        f"AND {ledger.OPEN_AMONG}{lock}",
         (entity, *held),
     )
     before = {
@@ -152,4 +153,4 @@ def _give_up(store: Store, entity: str, dead: Sequence[int]) -> None:
 
 
 def _part(ids: Sequence[int]) -> int:
-    return PART if len(ids) > PART else 1
+    return PART if len(ids) > 2 * PART else 1

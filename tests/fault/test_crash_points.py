@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from esid.entities.base import IDS_PER_MESSAGE
 from esid.store import migrate
 from esid.store.connection import Store
 from tests.conftest import Stack
@@ -49,7 +50,7 @@ def crash_once(make_daemon: Make, esi: FakeEsi, world: World, store: Store, poin
     checker.check(store, esi, daemon, wanted, dead=dead)
     assert daemon.log.count("daemon.child_replaced") == 1, daemon.log
     # A crash costs what was in hand, at most; what is committed is not asked again.
-    assert checker.repeated(esi).total() <= (0 if threads == 1 else threads * 10)
+    assert checker.repeated(esi).total() <= (0 if threads == 1 else threads * IDS_PER_MESSAGE)
     assert daemon.stop() == 0
 
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from esid.entities.base import IDS_PER_MESSAGE
 from esid.store import ledger
 from esid.store.connection import Store
 from tests import mirror
@@ -326,6 +327,29 @@ def test_two_daemons_on_one_database_share_the_work(
         assert (other.stop(), daemon.stop()) == (0, 0)
     finally:
         other.end()
+
+
+@pytest.mark.parametrize("stack", [SQLITE], indirect=True)
+def test_answers_that_come_slowly_are_written_before_the_end_of_their_message(
+    daemon: Daemon, esi: FakeEsi, world: World, store: Store
+) -> None:
+    # Given one message with 20 ids, and an ESI that takes its time
+    ids = sorted(world.corporations)[:IDS_PER_MESSAGE]
+    daemon.ok("enqueue", "corporation", "-", stdin="\n".join(map(str, ids)))
+    esi.latency_s = 0.4
+    daemon.start("--actors", "corporation", "--no-scheduler")
+
+    def written() -> int:
+        with store.connection():
+            return int(store.rows("SELECT COUNT(*) FROM corporations")[0][0])
+
+    # Then the first rows are there long before the last answer
+    wait_until(lambda: written() > 0, 10, "the first rows")
+    assert esi.count("/corporations/") < IDS_PER_MESSAGE / 2
+    esi.latency_s = 0.0
+    wait_until(lambda: written() == IDS_PER_MESSAGE, 10, "all of them")
+    assert esi.count("/corporations/") == IDS_PER_MESSAGE
+    assert daemon.stop() == 0
 
 
 @pytest.mark.parametrize("stack", [STACKS[2]], indirect=True)

@@ -1,0 +1,142 @@
+"""Every statement finds its rows by an index, whatever the size of the tables; few ids are found by their key."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esid import clock, jobs
+from esid.entities import ENTITIES
+from esid.esi.budget import Budget, Limits
+from esid.queue.broker import open_broker
+from esid.queue.publish import Publisher
+from esid.queue.requests import Requests, dispatch
+from esid.store import days, dead_letters, due, ledger, notes, recoveries
+from esid.store.connection import Store
+from esid.store.dead_letters import Filter
+from esid.store.model import Done, Failure, Seen
+from esid.web.status import Sources, collect
+
+#: Tables that grow with EVE.
+LARGE = {
+    "alliances", "corporations", "characters", "killmails", "attackers", "killmail_items", "sync_jobs", "messages",
+    "dead_letters", "unbatchable",
+}  # fmt: skip
+QUEUES = ("alliance", "corporation", "character", "killmail")
+Statements = dict[str, tuple[Any, ...]]
+
+
+@pytest.fixture
+def statements(store: Store, monkeypatch: pytest.MonkeyPatch) -> Statements:
+    """Each kind of statement that was run, with parameters of one of them."""
+    found: Statements = {}
+    execute = store.database.execute_sql
+
+    def record(sql: str, parameters: Any = None, *more: Any) -> Any:
+        if re.match(r"\s*(SELECT|UPDATE|DELETE|WITH)\b", sql):
+            found[re.sub(r"(%s|\?)(, (%s|\?))+", r"\1, ...", sql)] = (sql, tuple(parameters or ()))
+        return execute(sql, parameters, *more)
+
+    monkeypatch.setattr(store.database, "execute_sql", record)
+    return found
+
+
+def plan(store: Store, sql: str, parameters: tuple[Any, ...]) -> str:
+    """How the database goes about a statement; PostgreSQL reads a whole table only if it has no other way."""
+    with store.connection():
+        if store.is_sqlite:
+            return "\n".join(
+                row[3] for row in store.database.execute_sql(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()
+            )
+        with store.database.atomic():
+            store.database.execute_sql("SET LOCAL enable_seqscan = off")
+            return "\n".join(row[0] for row in store.database.execute_sql(f"EXPLAIN {sql}", parameters).fetchall())
+
+
+def whole_tables(plan: str) -> set[str]:
+    """The tables of which a plan reads all rows from the table itself."""
+    found = re.findall(r"Seq Scan on (\w+)|SCAN (\w+)(?! USING)(?: |$)", plan, re.MULTILINE)
+    return {one or other for one, other in found} & LARGE
+
+
+def test_no_statement_reads_a_large_table(store: Store, statements: Statements, tmp_path: Path) -> None:
+    # Given everything that a daemon and its commands do with their database
+    work(store, tmp_path)
+
+    # Then each of it is served by an index
+    assert len(statements) > 60
+    unserved = {
+        words: tables
+        for words, (sql, parameters) in statements.items()
+        if (tables := whole_tables(plan(store, sql, parameters)))
+    }
+    assert unserved == {}
+
+
+def test_a_message_finds_its_ids_by_their_key_while_the_statistics_are_old(store: Store, statements: Statements) -> None:
+    # Given a backlog, of which the database knows nothing yet
+    for start in range(98_000_000, 98_020_000, 5000):
+        ledger.request(store, [Seen("corporation", key) for key in range(start, start + 5000)])
+    statements.clear()
+    ids = list(range(98_000_000, 98_000_020))
+    taken = ledger.take(store, "corporation", ids)
+    ledger.defer(store, "corporation", ids, 0.0)
+    ledger.give_back(store, "corporation", ids)
+    ledger.queued(store, "corporation", ids, clock.now())
+    ledger.finish(store, "corporation", [Done(job.id) for job in taken])
+    of_jobs = {words: given for words, given in statements.items() if "sync_jobs" in words and "IN (" in words}
+    assert len(of_jobs) >= 5
+    for sql, parameters in of_jobs.values():
+        assert re.search("sync_jobs_pkey|sqlite_autoindex_sync_jobs_1|PRIMARY KEY", plan(store, sql, parameters)), sql
+
+
+def work(store: Store, directory: Path) -> None:
+    """Pass every path to the tables once."""
+    broker = open_broker(store, "", "plans")
+    publisher = Publisher(store, broker, "plans")
+    requests = Requests(store, publisher, "plans")
+    now = clock.now()
+    failure = Failure("http_403", "HTTP 403")
+    for entity in ENTITIES:
+        ids = list(range(90_000_001, 90_000_006))
+        list(requests.enqueue(entity, [(key, "0" * 40) for key in ids]))
+        taken = ledger.take(store, entity.name, ids)
+        seen = (Seen("character", 90_000_099), Seen("corporation", 98_000_099))
+        ledger.finish(store, entity.name, [Done(taken[0].id, seen=seen, checked_at=now, expires_at=now)], {"character"})
+        ledger.retry(store, entity.name, {taken[1].id: 0.0}, {job.id: failure for job in taken[1:3]})
+        ledger.defer(store, entity.name, [taken[3].id], 0.0)
+        ledger.give_back(store, entity.name, [taken[4].id])
+        ledger.reopen(store, entity.name, [taken[0].id])
+        ledger.orphaned(store, entity.name, -1.0, 10)
+        ledger.touch(store, entity.name, [taken[4].id])
+        ledger.job(store, entity.name, taken[0].id)
+        due.due(store, entity.name)
+        recoveries.book(store, entity.name, [taken[4].id])
+        recoveries.isolate(store, entity.name, [taken[4].id])
+        notes.unbatchable(store, entity.name, ids)
+        notes.add_unbatchable(store, entity.name, ids[:1])
+        requests.sync(entity.queue)
+    requests.refresh("character")
+    dispatch(store, publisher, QUEUES)
+    for run in jobs.works(store, publisher, requests).values():
+        run()
+    for wanted in (Filter(), Filter(entity="corporation", reason="http_403", since=now)):
+        dead_letters.find(store, wanted)
+        list(dead_letters.pages(store, wanted))
+    requests.retry_dead(Filter(entity="corporation"))
+    dead_letters.drop(store, Filter(ids=(1,)))
+    ledger.counts(store)
+    ledger.open_count(store, QUEUES)
+    ledger.is_open(store, QUEUES)
+    today = now.date()
+    days.whole_ids(store, today)
+    days.count(store, today)
+    days.compared(store, [today])
+    budget = Budget(directory / "budget", Limits())
+    collect(Sources(store, broker, budget, {}, "1", QUEUES))
+    budget.close()
+    requests.purge("corporation")
+    broker.close()
