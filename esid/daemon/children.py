@@ -45,6 +45,8 @@ CUT_S = 20.0
 WORKER_STATEMENT_S = 15
 #: Seconds between progress lines on a terminal, and elsewhere.
 PROGRESS_TTY_S, PROGRESS_S = 5.0, 60.0
+#: Milliseconds that threads of a worker wait for a message before they look whether they are to stop.
+LOOK_MS = 1000
 #: Connections of a worker process to PostgreSQL: its threads share them.
 WORKER_POOL = 12
 
@@ -92,7 +94,7 @@ def worker(settings: Settings, life: Life) -> None:
     declare_actors(broker, work, settings.esid_queue_prefix)
     settle(store, life.hands, life.wait_a_second)
     queues = {queue_name(settings.esid_queue_prefix, entity) for entity in settings.entities}
-    consumer = dramatiq.Worker(broker, queues=queues, worker_threads=worker_threads(settings), worker_timeout=500)
+    consumer = dramatiq.Worker(broker, queues=queues, worker_threads=worker_threads(settings), worker_timeout=LOOK_MS)
     consumer.queue_prefetch = settings.esid_prefetch * settings.esid_threads
     if isinstance(broker, DatabaseBroker):
         broker.release_dead()

@@ -14,7 +14,7 @@ from esid import clock, host
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
 STOP_NOW, RELOAD = signal.SIGQUIT, signal.SIGHUP
 _WAITED_FOR = frozenset({*STOPPING, STOP_NOW, RELOAD})
-_LOOK_S = 0.1
+_LOOK_S = 0.2
 #: What every child does first: the kernel kills it when its parent dies.
 die_with_parent = host.die_with_parent
 
@@ -27,7 +27,7 @@ def block() -> None:
 def wait(seconds: float) -> int | None:
     """The signal that came within `seconds` (or before), None where none did.
 
-    Looks every tenth of a second. `signal.sigtimedwait` would do, but in a process that was stopped and continued while it
+    Looks five times a second. `signal.sigtimedwait` would do, but in a process that was stopped and continued while it
     waited, Python's returns what happens to be in memory, as if a signal had come.
     """
     ends_at = clock.monotonic() + seconds

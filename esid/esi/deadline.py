@@ -55,6 +55,8 @@ class Watch:
                 self._thread = threading.Thread(target=self._run, name="esi-deadline", daemon=True)
                 self._thread.start()
             self._exchanges.add(exchange)
+            if len(self._exchanges) == 1:
+                self._changed.notify()
         _current.exchange = exchange
         try:
             yield exchange
@@ -73,6 +75,8 @@ class Watch:
     def _run(self) -> None:
         while True:
             with self._changed:
+                while not self._exchanges:
+                    self._changed.wait()
                 late = [exchange for exchange in self._exchanges if exchange.ends_at <= clock.monotonic()]
                 self._exchanges.difference_update(late)
             for exchange in late:

@@ -37,6 +37,7 @@ class Sharing:
     def __init__(self, budget: Budget, exchange: Callable[[Meet], None], member: str, stop: Stop) -> None:
         self._budget, self._exchange, self._member, self._stop = budget, exchange, member, stop
         self._thread = threading.Thread(target=self._run, name="budget-sharing", daemon=True)
+        self._is_busy = True
 
     def start(self) -> None:
         """Begin; nothing leaves before the first exchange."""
@@ -66,7 +67,7 @@ class Sharing:
 
     def _run(self) -> None:
         while True:
-            is_last = self._stop.wait(EXCHANGE_S / 2)
+            is_last = self._stop.wait(EXCHANGE_S / 2 if self._is_busy else IDLE_EXCHANGE_S / 3)
             if self._is_due() or is_last:
                 with suppress(EsidError):
                     self.once(leaving=is_last)
@@ -76,8 +77,10 @@ class Sharing:
     def _is_due(self) -> bool:
         now = clock.monotonic()
         with self._budget.shared.locked() as state:
-            is_busy = self._budget.places.total("in_flight") or sum(self._budget.places.totals("waiting"))
-            if now < state.exchanged_at + (EXCHANGE_S if is_busy and state.members != 1 else IDLE_EXCHANGE_S):
+            places = self._budget.places
+            is_asking = bool(places.total("in_flight") or sum(places.totals("waiting")))
+            self._is_busy = is_asking and state.members != 1
+            if now < state.exchanged_at + (EXCHANGE_S if self._is_busy else IDLE_EXCHANGE_S):
                 return False
             state.exchanged_at = now
             return True

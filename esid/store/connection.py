@@ -28,6 +28,10 @@ T = TypeVar("T")
 
 #: Seconds: waiting for a connection of the pool, for PostgreSQL to accept, for one statement, for SQLite's writer.
 POOL_WAIT_S, CONNECT_S, STATEMENT_S, BUSY_S = 20, 5, 30, 10
+#: Rows of one INSERT: SQLite compiles each, and a connection keeps so many compiled statements, each as large as its rows.
+_ROWS, _SQLITE_ROWS, _STATEMENTS = 1000, 50, 32
+#: Kilobytes of SQLite's cache for each connection, and each thread has one; the kernel keeps the file in memory as well.
+_CACHE_KB, _IMPORT_CACHE_KB = 2_000, 16_000
 #: Query parameters of a database URL that libpq understands and that make sense here; others (Prisma's) are dropped.
 _URL_OPTIONS = {"sslmode", "sslrootcert", "sslcert", "sslkey", "application_name", "target_session_attrs"}
 #: Most parameters of one statement: SQLite's limit is 32,766.
@@ -46,15 +50,19 @@ class Store:
         url: `postgresql://user:password@host:port/name` or `sqlite:///path`.
         pool_size: most connections of this process to PostgreSQL; SQLite has one a thread.
         statement_s: seconds that PostgreSQL may take for one statement.
-        watched: a PostgreSQL that says nothing is given up (all connections of this process); without that rows can be
-            written by COPY.
+        watched: a PostgreSQL that says nothing is given up (all connections of this process). An import is not watched:
+            its rows can be written by COPY, and its one connection to SQLite has a large cache.
     """
 
     def __init__(self, url: str, pool_size: int = 8, statement_s: int = STATEMENT_S, *, watched: bool = True) -> None:
         self.url = url
         self.where = without_password(url)
         self.is_sqlite = url.startswith("sqlite:")
-        self.database: Any = _sqlite(url) if self.is_sqlite else _postgresql(url, pool_size, statement_s)
+        self.database: Any = (
+            _sqlite(url, _CACHE_KB if watched else _IMPORT_CACHE_KB)
+            if self.is_sqlite
+            else _postgresql(url, pool_size, statement_s)
+        )
         if not self.is_sqlite:
             waiting.install(statement_s + _SILENT_S if watched else None)
         # SQLite has one writer: threads of one process queue up here rather than poll the file's lock.
@@ -105,7 +113,7 @@ class Store:
     ) -> list[tuple[Any, ...]]:
         """Insert many rows in as few statements as the database takes; `tail` is ON CONFLICT and RETURNING."""
         values = list(rows)
-        at_once = min(1000, max(1, _MOST_PARAMETERS // len(columns)))
+        at_once = min(_SQLITE_ROWS if self.is_sqlite else _ROWS, max(1, _MOST_PARAMETERS // len(columns)))
         one = "(" + ", ".join(["%s"] * len(columns)) + ")"
         returned: list[tuple[Any, ...]] = []
         for start in range(0, len(values), at_once):
@@ -171,15 +179,15 @@ def sqlite_path(url: str) -> Path:
     return Path(unquote(url.removeprefix("sqlite:///"))).absolute()
 
 
-def _sqlite(url: str) -> peewee.SqliteDatabase:
+def _sqlite(url: str, cache_kb: int) -> peewee.SqliteDatabase:
     path = sqlite_path(url)
     try:
         if not path.parent.exists():
             path.parent.mkdir(parents=True, mode=0o700)
     except OSError as error:
         raise NotPermitted(f"{path.parent} cannot be made: {error.strerror}; set ESID_DATA_DIR") from None
-    pragmas = {"journal_mode": "wal", "synchronous": "normal", "cache_size": -16_000, "temp_store": "memory"}
-    return peewee.SqliteDatabase(str(path), pragmas=pragmas, timeout=BUSY_S)
+    pragmas = {"journal_mode": "wal", "synchronous": "normal", "cache_size": -cache_kb, "temp_store": "memory"}
+    return peewee.SqliteDatabase(str(path), pragmas=pragmas, timeout=BUSY_S, cached_statements=_STATEMENTS)
 
 
 def connect(store: Store) -> Any:
