@@ -42,6 +42,7 @@ fault: lint servers
 # Figures of this machine, for bench/README.md; FOLDER holds day archives for the import.
 bench: $(VENV)/.dev servers
 	$(BIN)/python -m bench.budget
+	$(BIN)/python -m bench.engine
 	$(if $(FOLDER),$(BIN)/python -m bench.killmails --dir $(FOLDER))
 
 lint: $(VENV)/.dev

@@ -14,111 +14,30 @@ Servers and stand-in are started on free ports, all on this machine. `--rounds` 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-from urllib.request import urlopen
 
 from bench import limits
 from bench.limits import Rate
 from bench.processes import cpu_s, pss, tree
+from bench.servers import IN_FLIGHT, PROCESSES, Servers, drain, standin, told
 from bench.standin import CHARACTER, CORPORATION
 from esid import clock
-from esid.store import ledger, migrate
+from esid.entities import ENTITIES
 from esid.store.connection import Store
-from tests.daemon import Daemon
-from tests.servers import PrivatePostgres, PrivateRabbitmq
 
-#: Two processes; threads for as many requests as the error limit less its reserve lets through, and fewer without latency.
-PROCESSES, IN_FLIGHT, FEW_THREADS = 2, 90, 8
+#: Threads of a process: for all requests that may be on their way, and, without latency, for as many as keep it busy.
+LATENCIES = ((0.06, IN_FLIGHT // PROCESSES), (0.0, 8))
 SECONDS = float(os.environ.get("BENCH_SECONDS", "30"))
 STACKS = ("postgresql", "sqlite")
-
-
-class Servers:
-    """What one stack runs on."""
-
-    def __init__(self, stack: str, directory: Path, exits: ExitStack) -> None:
-        self.stack, self.directory, self._fresh = stack, directory, 0
-        self.rabbitmq_url, self.pids = "", list[int]()
-        if stack == "postgresql":
-            self._postgres = exits.enter_context(PrivatePostgres())
-            rabbitmq = exits.enter_context(PrivateRabbitmq())
-            self.rabbitmq_url = rabbitmq.url
-            postmaster = int((self._postgres.directory / "data" / "postmaster.pid").read_text().split()[0])
-            store = Store(self._postgres.url("postgres"))
-            with store.connection():
-                store.database.connection().autocommit = True
-                store.rows("ALTER SYSTEM SET fsync = on")
-                store.rows("SELECT pg_reload_conf()")
-            store.close()
-            self.pids = [postmaster, *tree(rabbitmq._node.pid)]  # type: ignore[union-attr]
-
-    def database(self) -> str:
-        """The URL of a new database with the schema."""
-        self._fresh += 1
-        url = f"sqlite:///{self.directory}/{self._fresh}.db"
-        if self.stack == "postgresql":
-            url = self._postgres.url(self._postgres.create_database())
-        store = Store(url)
-        migrate.migrate(store)
-        store.close()
-        return url
-
-    def daemon(self, url: str, base_url: str, **settings: str) -> Daemon:
-        """A daemon that is not started."""
-        data = self.directory / f"data{self._fresh}"
-        return Daemon(
-            {
-                "DATABASE_URL": url, "RABBITMQ_URL": self.rabbitmq_url, "ESID_QUEUE_PREFIX": f"bench{self._fresh}",
-                "ESID_DATA_DIR": str(data), "ESI_BASE_URL": base_url, "ESI_MAX_RPS": "0",
-                "ESI_MAX_IN_FLIGHT": str(IN_FLIGHT), "ESID_PROCESSES": str(PROCESSES), **settings,
-            }
-        )  # fmt: skip
-
-    def all_pids(self) -> list[int]:
-        """The servers' processes now; those of PostgreSQL come and go."""
-        return [pid for one in self.pids for pid in tree(one)]
-
-
-@contextmanager
-def standin(**arguments: float) -> Iterator[str]:
-    """The stand-in's base URL."""
-    words = [f"--{name}={value:g}" for name, value in arguments.items()]
-    process = subprocess.Popen([sys.executable, "-m", "bench.standin", *words], stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    try:
-        yield process.stdout.readline().strip()
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-
-
-def told(base_url: str) -> dict[str, Any]:
-    """What the stand-in was asked."""
-    with urlopen(f"{base_url}/_told", timeout=10) as answer:
-        found: dict[str, Any] = json.load(answer)
-    return found
-
-
-def drain(url: str, entities: list[str], deadline_s: float = 900.0) -> float:
-    """Wait until no job of these entities is open; the time of that."""
-    store, ends_at = Store(url), time.monotonic() + deadline_s
-    while ledger.is_open(store, entities):
-        assert time.monotonic() < ends_at, ledger.counts(store)
-        time.sleep(0.1)
-    store.close()
-    return time.monotonic()
 
 
 def corporations(servers: Servers, url: str, base_url: str, count: int, threads: int, **settings: str) -> tuple[Rate, float]:
@@ -144,28 +63,32 @@ def corporations(servers: Servers, url: str, base_url: str, count: int, threads:
 
 def rates(servers: Servers, rounds: int) -> None:
     """Corporations a second, beside the three limits."""
-    for latency, threads in ((0.06, IN_FLIGHT // PROCESSES), (0.0, FEW_THREADS)):
-        found: list[dict[str, float]] = []
-        for _ in range(rounds):
+    found: dict[float, list[dict[str, float]]] = {latency: [] for latency, _ in LATENCIES}
+    for _ in range(rounds):
+        threads = LATENCIES[-1][1]
+        queue = limits.queue(servers.database(), servers.rabbitmq_url, PROCESSES, threads, SECONDS, servers.pids)
+        url = servers.database()
+        limits.known(url, "corporation", CORPORATION, 400_000)
+        write = limits.write(url, PROCESSES, SECONDS, servers.pids)
+        for latency, threads in LATENCIES:
             with standin(latency=latency) as base_url:
-                alone = [limits.http(base_url, PROCESSES, threads, SECONDS)]
-                url = servers.database()
-                alone.append(limits.queue(url, servers.rabbitmq_url, PROCESSES, threads, SECONDS, servers.pids))
-                url = servers.database()
-                limits.known(url, "corporation", CORPORATION, 400_000)
-                alone.append(limits.write(url, PROCESSES, SECONDS, servers.pids))
+                alone = [limits.http(base_url, PROCESSES, threads, SECONDS), queue, write]
                 smallest = min(one.per_s for one in alone)
                 whole, own_ms = corporations(servers, servers.database(), base_url, int(smallest * SECONDS), threads)
             share, cost = whole.per_s / smallest, whole.cpu_ms / sum(one.cpu_ms for one in alone)
             print(
-                f"{servers.stack} {1000 * latency:.0f} ms: requests {alone[0]}, queue {alone[1]}, writes {alone[2]}; "
+                f"{servers.stack} {1000 * latency:.0f} ms: requests {alone[0]}, queue {queue}, writes {write}; "
                 f"daemon {whole} ({own_ms:.2f} its own): {share:.0%} of the smallest, {cost:.2f} times the processor",
                 flush=True,
             )
-            found.append({"share": share, "cost": cost, "rate": whole.per_s, "own_ms": own_ms})
-        middle = {name: statistics.median(one[name] for one in found) for name in found[0]}
-        spread = {name: (min(one[name] for one in found), max(one[name] for one in found)) for name in found[0]}
-        print(f"{servers.stack} {1000 * latency:.0f} ms median: {middle}, spread {spread}", flush=True)
+            found[latency].append({"share": share, "cost": cost, "rate": whole.per_s, "own_ms": own_ms})
+    for latency, rows in found.items():
+        words = [
+            f"{name} {statistics.median(one[name] for one in rows):.2f} "
+            f"({min(one[name] for one in rows):.2f} to {max(one[name] for one in rows):.2f})"
+            for name in rows[0]
+        ]
+        print(f"{servers.stack} {1000 * latency:.0f} ms, median of {rounds}: {', '.join(words)}", flush=True)
 
 
 def characters(servers: Servers) -> None:
@@ -183,7 +106,7 @@ def characters(servers: Servers) -> None:
     with standin(latency=0.06) as base_url:
         daemon = servers.daemon(url, base_url, ESI_MAX_RPS="50", ESID_SCHEDULE_CHARACTERS="off")
         daemon.start("--actors", "character")
-        daemon.ok("sync", "character")
+        daemon.ok("sync", "characters")
         ended = drain(url, ["character"])
         answer = told(base_url)
         print(
@@ -225,8 +148,8 @@ def again(servers: Servers) -> None:
                 _expire(url)
             daemon.start("--actors", "alliance,corporation")
             before, started = told(base_url), time.monotonic()
-            daemon.ok("sync", "alliance")
-            daemon.ok("sync", "corporation")
+            daemon.ok("sync", "alliances")
+            daemon.ok("sync", "corporations")
             drain(url, _all_open())
             after = told(base_url)
             count = after["requests"] - before["requests"]
@@ -243,8 +166,6 @@ def _expire(url: str) -> None:
 
 
 def _all_open() -> list[str]:
-    from esid.entities import ENTITIES
-
     return [entity.name for entity in ENTITIES if entity.queue in {"alliance", "corporation"}]
 
 
@@ -315,7 +236,7 @@ def footprint(servers: Servers) -> None:
 
 def growth(servers: Servers) -> None:
     """The same rate with a ledger of 100,000 and of 1,000,000 rows, and how long `esid status` takes then."""
-    threads, count = IN_FLIGHT // PROCESSES, 30_000
+    threads, count = LATENCIES[0][1], 30_000
     with standin(latency=0.06) as base_url:
         for known in (100_000, 1_000_000):
             url = servers.database()

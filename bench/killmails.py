@@ -31,6 +31,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.processes import cpu_s, pss, tree
 from esid import clock
 from esid.entities.killmail import SHAPES
 from esid.esi.decode import parse_json
@@ -51,7 +52,7 @@ _fork = multiprocessing.get_context("fork")
 def main() -> None:
     """Measure and print."""
     arguments = _arguments()
-    with tempfile.TemporaryDirectory() as name, PrivatePostgres() as server:
+    with tempfile.TemporaryDirectory() as name, PrivatePostgres(durable=True) as server:
         folder = Path(name) / "archives"
         count = _deal_out(Path(arguments.dir), folder)
         print(f"{count:,} killmails in {DAYS} archives, {arguments.processes} processes, {os.cpu_count()} cores")
@@ -98,19 +99,7 @@ class _Cpu:
     def seconds(self) -> float:
         """So far."""
         ours = resource.getrusage(resource.RUSAGE_CHILDREN)
-        living = [self._postmaster, *_children(self._postmaster)]
-        return (
-            ours.ru_utime + ours.ru_stime + _used(self._postmaster, 13, 17) + sum(_used(pid, 13, 15) for pid in living[1:])
-        )
-
-
-def _used(pid: int, first: int, last: int) -> float:
-    """Seconds of processor of a process: its own (and, to field 17, of children that have ended)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return sum(map(int, fields[first - 2 : last - 2])) / os.sysconf("SC_CLK_TCK")
+        return ours.ru_utime + ours.ru_stime + cpu_s(tree(self._postmaster))
 
 
 def _round(url: str, folder: Folder, processes: int, count: int, cpu: _Cpu) -> dict[str, float]:
@@ -231,7 +220,7 @@ def _memory() -> Iterator[list[int]]:
 
     def watch() -> None:
         while not stop.wait(0.1):
-            peak.append(sum(map(_pss, [os.getpid(), *_children(os.getpid())])))
+            peak.append(pss(tree(os.getpid())))
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -240,18 +229,6 @@ def _memory() -> Iterator[list[int]]:
     finally:
         stop.set()
         thread.join()
-
-
-def _pss(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-
-
-def _children(pid: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
 
 
 def _deal_out(source: Path, target: Path) -> int:

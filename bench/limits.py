@@ -20,7 +20,7 @@ import psycopg2
 import requests
 
 from bench.processes import cpu_s
-from bench.standin import CHARACTER, CORPORATION
+from bench.standin import CHARACTER, CORPORATION, corporation
 from esid import clock
 from esid.entities import BY_NAME
 from esid.entities.base import IDS_PER_MESSAGE
@@ -33,7 +33,8 @@ from esid.store.connection import Store, sqlite_path
 from esid.store.model import Seen
 
 _fork = multiprocessing.get_context("fork")
-#: Messages that are published before their consumers begin: enough for the fastest of queues.
+#: Messages that are published before their consumers begin, for each second: more than they get through.
+MESSAGES_PER_S = {"rabbitmq": 8_000, "database": 15_000}
 _PREFIX, _ENTITY = "limit", "corporation"
 
 
@@ -96,11 +97,11 @@ def http(base_url: str, processes: int, threads: int, seconds: float) -> Rate:
 
 def queue(url: str, rabbitmq_url: str, processes: int, threads: int, seconds: float, servers: Sequence[int]) -> Rate:
     """An actor that does nothing, on the same broker, with as many ids in a message."""
-    store = Store(url)
+    store, most_per_s = Store(url), MESSAGES_PER_S["rabbitmq" if rabbitmq_url else "database"]
     publisher = Publisher(store, open_broker(store, rabbitmq_url, _PREFIX), _PREFIX)
     messages = [
         publisher._message(BY_NAME[_ENTITY], range(first, first + IDS_PER_MESSAGE), 0, False)
-        for first in range(CORPORATION, CORPORATION + int(seconds) * 150_000, IDS_PER_MESSAGE)
+        for first in range(CORPORATION, CORPORATION + int(seconds) * most_per_s * IDS_PER_MESSAGE, IDS_PER_MESSAGE)
     ]
     publisher.broker.enqueue_many(messages)
     publisher.broker.close()
@@ -172,8 +173,6 @@ def known(url: str, entity: str, first: int, count: int, *, asked: bool = True) 
 
 def _recorded(url: str) -> list[list[tuple[str, list[Any]]]]:
     """The transactions of one message of corporations: [statements [SQL, parameters]]."""
-    from bench.standin import _corporation
-
     store, transactions = Store(url), list[list[tuple[str, list[Any]]]]()
     execute, run_once = store.database.execute_sql, store._run_once
 
@@ -189,7 +188,7 @@ def _recorded(url: str) -> list[list[tuple[str, list[Any]]]]:
     store.database.execute_sql, store._run_once = record, begin  # type: ignore[method-assign]
     jobs = ledger.take(store, _ENTITY, range(CORPORATION, CORPORATION + IDS_PER_MESSAGE))
     now = clock.now()
-    done = [parse(job, Answer(_corporation(job.id - CORPORATION), True, "etag", now, now)) for job in jobs]
+    done = [parse(job, Answer(corporation(job.id - CORPORATION), True, "etag", now, now)) for job in jobs]
     ledger.finish(store, _ENTITY, done, {"character"})
     store.close()
     return transactions

@@ -80,7 +80,7 @@ class World:
         number = int(parts[1]) % 1_000_000
         if len(parts) == 3:
             return [CORPORATION + one for one in range(number, self.corporations, self.alliances)]
-        return {"alliances": _alliance, "corporations": _corporation, "characters": _character}[parts[0]](number)
+        return {"alliances": _alliance, "corporations": corporation, "characters": _character}[parts[0]](number)
 
 
 def _alliance(number: int) -> dict[str, object]:
@@ -91,7 +91,8 @@ def _alliance(number: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _corporation(number: int) -> dict[str, object]:
+def corporation(number: int) -> dict[str, object]:
+    """The body of one corporation."""
     return {
         "name": f"Corporation {number}", "ticker": f"C{number}", "member_count": number % 500, "ceo_id": CHARACTER + number,
         "creator_id": CHARACTER + number, "date_founded": "2015-06-01T12:00:00Z", "description": _TEXT,

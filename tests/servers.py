@@ -111,10 +111,15 @@ class Postgres:
 
 
 class PrivatePostgres(PrivateServer, Postgres):
-    """A PostgreSQL of our own."""
+    """A PostgreSQL of our own.
 
-    def __init__(self) -> None:
+    Args:
+        durable: a commit is on disk, as by default; in tests what is killed is processes, never the machine.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
         PrivateServer.__init__(self, "postgres")
+        self._fsync = "on" if durable else "off"
         Postgres.__init__(self, free_ports(1)[0], self.log_path)
         self._data = self.directory / "data"
         self._as_postgres: list[str] = []
@@ -152,7 +157,7 @@ class PrivatePostgres(PrivateServer, Postgres):
             conf.write(
                 f"port = {self.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\n"
                 "max_connections = 500\npassword_encryption = 'scram-sha-256'\nlog_line_prefix = '%m [%p] %d '\n"
-                "fsync = off\n"  # what is killed here is processes, never the machine
+                f"fsync = {self._fsync}\n"
             )
 
     def _pg_ctl(self, *arguments: str) -> None:
