@@ -122,7 +122,7 @@ def test_enqueue_without_a_daemon_says_that_the_ids_are_kept(esid: Daemon) -> No
 @on_main_stacks
 @pytest.mark.quick_on(STACKS[1])
 def test_ids_that_are_pending_make_no_second_message(daemon: Daemon) -> None:
-    ids = numbers(98_000_000, 25)
+    ids = numbers(98_000_000, 45)
     daemon.ok("enqueue", "corporation", *ids)
     before = messages(daemon)
 
@@ -176,7 +176,7 @@ def test_a_purge_empties_our_queues_alone_and_the_next_sync_asks_again(
 ) -> None:
     # Given work in two of our queues, and somebody else's message beside it
     daemon.ok("enqueue", "character", *numbers(95_000_000, 30))
-    daemon.ok("enqueue", "corporation", *numbers(98_000_000, 30))
+    daemon.ok("enqueue", "corporation", *numbers(98_000_000, 45))
     others = OtherQueue(stack, store, f"{daemon.settings['ESID_QUEUE_PREFIX']}2.character")
 
     # When one is purged, then all
@@ -184,7 +184,7 @@ def test_a_purge_empties_our_queues_alone_and_the_next_sync_asks_again(
     assert messages(daemon) == {"corporation": 3}
     assert daemon.ok("purge", "--yes").splitlines() == [
         "alliance: 0 messages deleted, 0 jobs wait for the next full sync",
-        "corporation: 3 messages deleted, 30 jobs wait for the next full sync",
+        "corporation: 3 messages deleted, 45 jobs wait for the next full sync",
         "character: 0 messages deleted, 0 jobs wait for the next full sync",
         "killmail: 0 messages deleted, 0 jobs wait for the next full sync",
     ]
@@ -193,7 +193,7 @@ def test_a_purge_empties_our_queues_alone_and_the_next_sync_asks_again(
     assert messages(daemon) == {}
     assert others.count() == 1
     assert json.loads(daemon.ok("sync", "characters", "--json")) == {"queued": {"character": 30}}
-    assert daemon.ok("sync", "corporations") == "corporations: 31 jobs queued\n"
+    assert daemon.ok("sync", "corporations") == "corporations: 46 jobs queued\n"
     assert daemon.ok("sync", "corporations") == "corporations: everything is fresh or queued\n"
 
 
@@ -451,7 +451,7 @@ def seconds(daemon: Daemon, *arguments: str) -> float:
 def test_status_takes_less_than_a_second_with_100_000_ids_and_knows_the_daemon(daemon: Daemon, store: Store) -> None:
     started_s = seconds(daemon, "status")
     fill(store, 100_000)
-    daemon.ok("enqueue", "corporation", *numbers(98_000_000, 15))
+    daemon.ok("enqueue", "corporation", *numbers(98_000_000, 25))
 
     # With no daemon
     text = daemon.ok("status")
