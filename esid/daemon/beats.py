@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from esid import clock, host
@@ -19,6 +20,8 @@ from esid.store.connection import Store
 
 #: Seconds between two beats.
 EVERY_S = 5.0
+#: Beats between two times that free memory is given back.
+_TRIM_EACH = 12
 
 
 class Beats:
@@ -56,7 +59,9 @@ class Beats:
             return
 
     def _run(self) -> None:
-        while True:
+        for number in count():
+            if number % _TRIM_EACH == 0:
+                host.give_memory_back()
             try:
                 processes.beat(self._store, self._name, self._kind, self._words())
                 self._write_counts()
