@@ -136,7 +136,8 @@ def _insert(store: Store, layout: Layout, fresh: Sequence[Whole], spoiled: set[i
             bulk.delete(store, _name(table), columns[0], [one.id for one in ordered])
             rows = [row for one in ordered for row in one.rows[place]]
         if issubclass(table, EntityTable):
-            columns, rows = (*columns, "created_at", "updated_at"), [(*row, now, now) for row in rows]
+            stamp = utc_text(now)
+            columns, rows = (*columns, "created_at", "updated_at"), [(*row, stamp, stamp) for row in rows]
         bulk.copy(store, _name(table), columns, rows)
 
 
@@ -164,10 +165,10 @@ def _book(
     columns = (
         "entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at", "changed_at", "argument",
     )  # fmt: skip
-    missing = [one for one in batch if one.id not in known]
-    rows = [(entity, one.id, "completed", 0, now, now, now, one.argument) for one in missing]
-    bulk.copy(store, "sync_jobs", columns, rows)
     stamp = utc_text(now)
+    missing = [one for one in batch if one.id not in known]
+    rows = [(entity, one.id, "completed", 0, stamp, stamp, stamp, one.argument) for one in missing]
+    bulk.copy(store, "sync_jobs", columns, rows)
     for one in batch:
         if one.id in known and (known[one.id] != ("completed", one.argument) or one.id in fresh):
             store.rows(
