@@ -190,7 +190,7 @@ class Client:
 
     def _prepared(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> requests.PreparedRequest:
         """What a session makes of it, without what a session adds and we do not want: cookies, redirects, proxies and the
-        environment. It would cost a third of all processor time of a request."""
+        environment: a fifth of the processor time of all that a corporation takes."""
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url = method, self._base_url + path
         length = {"Content-Length": str(len(body))} if body else {}

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from esid.daemon import children
+from esid.entities.base import IDS_PER_MESSAGE
 from esid.queue import rabbitmq as rabbitmq_broker
 from esid.store import connection, ledger, migrate
 from esid.store.connection import Store
@@ -100,7 +101,7 @@ def test_a_database_that_goes_and_comes_is_said_once_by_each_process(
     asked = esi.count()
     pause(2.0)
     # While it is away nothing is asked but what was begun
-    assert esi.count() - asked <= 4 * 10
+    assert esi.count() - asked <= 4 * IDS_PER_MESSAGE
     database_wire.up()
     finish(daemon, esi, store, wanted)
     away, back = lines(daemon, "database")
@@ -230,7 +231,7 @@ def test_a_full_disk_is_named_pauses_the_work_and_costs_nothing(
     wait_until(lambda: "disk full" in daemon.log, 30, lambda: daemon.log)
     asked = esi.count()
     pause(2.0)
-    assert esi.count() - asked <= 4 * 10
+    assert esi.count() - asked <= 4 * IDS_PER_MESSAGE
     assert all(ledger.job(store, "alliance", key)["retry_count"] == 0 for key in world.alliances)  # type: ignore[index]
 
     # When there is room again
