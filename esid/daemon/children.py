@@ -46,7 +46,7 @@ WORKER_STATEMENT_S = 15
 #: Seconds between progress lines on a terminal, and elsewhere.
 PROGRESS_TTY_S, PROGRESS_S = 5.0, 60.0
 #: Milliseconds that threads of a worker wait for a message before they look whether they are to stop.
-LOOK_MS = 1000
+LOOK_MS = 500
 #: Connections of a worker process to PostgreSQL: its threads share them.
 WORKER_POOL = 12
 
