@@ -96,15 +96,16 @@ class Wire:
     def _end_all(self, *, reset: bool) -> None:
         with self._lock:
             pairs = list(self._pairs)
+            if reset:
+                self._pairs.clear()
         for one in pairs:
             with suppress(OSError):
                 if reset:
                     one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    one.close()
-                else:
-                    one.shutdown(socket.SHUT_RDWR)
+                # Who waits in recv() holds the connection open beyond close(); SHUT_RD wakes it and sends nothing.
+                one.shutdown(socket.SHUT_RD if reset else socket.SHUT_RDWR)
             if reset:
-                self._forget(one)
+                one.close()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -146,9 +147,6 @@ class Wire:
             pass
         if self.toxic.slow_close_s:
             self._closing.wait(self.toxic.slow_close_s)
-        for one in (source, target):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
         self._forget(source)
 
     def _send(self, target: socket.socket, data: bytes) -> None:
@@ -165,12 +163,13 @@ class Wire:
             target.sendall(part)
 
     def _forget(self, one: socket.socket) -> None:
+        """End a pair in good order, unless the other thread has, or it was reset."""
         with self._lock:
             other = self._pairs.pop(one, None)
-            if other is not None:
-                self._pairs.pop(other, None)
+            if other is None:
+                return
+            del self._pairs[other]
         for each in (one, other):
-            if each is not None:
-                with suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
-                each.close()
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()

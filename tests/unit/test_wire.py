@@ -95,6 +95,15 @@ def test_reset_peer_resets(wire: Wire) -> None:
         assert ask(client, b"3") == b"3"
 
 
+def test_a_reset_reaches_who_waits_for_an_answer(wire: Wire) -> None:
+    # Both of the wire's threads wait for data: nothing may be left in their hands that keeps a connection open
+    with connect(wire) as client:
+        ask(client, b"1")
+        wire.reset_peers()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
 def test_a_blackhole_says_nothing_and_heals(wire: Wire) -> None:
     with connect(wire, 0.3) as client:
         wire.toxic = Toxic(timeout=True)
