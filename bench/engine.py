@@ -5,7 +5,7 @@
     enqueue     93,000 ids from a file
     again       a second full sync inside the cache time, and one after it
     pace        everything at ESI_MAX_RPS = 50 and 100
-    footprint   memory, connections, idle processor, first row, disk
+    footprint   first row, memory, connections, idle processor
     growth      the rate with 10 times the ledger
 
 Servers and stand-in are started on free ports, all on this machine. `--rounds` repeats `rates`, the median is given.
@@ -140,8 +140,8 @@ def again(servers: Servers) -> None:
     """First full sync, second one inside the cache time, third one after it: every answer is 304 then."""
     url = servers.database()
     with standin(latency=0.06, fresh=3600) as base_url:
-        daemon = servers.daemon(url, base_url, ESID_THREADS=str(IN_FLIGHT // PROCESSES), ESID_SCHEDULE_ALLIANCES="off",
-                                ESID_SCHEDULE_CORPORATIONS="off")  # fmt: skip
+        threads, off = str(LATENCIES[0][1]), {"ESID_SCHEDULE_ALLIANCES": "off", "ESID_SCHEDULE_CORPORATIONS": "off"}
+        daemon = servers.daemon(url, base_url, ESID_THREADS=threads, **off)
         took = []
         for is_expired in (False, False, True):
             if is_expired:
@@ -191,41 +191,39 @@ def pace(servers: Servers) -> None:
 
 def footprint(servers: Servers) -> None:
     """Of a daemon with its default settings (two processes on PostgreSQL + RabbitMQ)."""
+    settings = {
+        "ESID_PROCESSES": "1" if servers.stack == "sqlite" else "2", "ESI_MAX_RPS": "50", "ESI_MAX_IN_FLIGHT": "64",
+        "ESID_HTTP_LISTEN": "127.0.0.1:0",
+    }  # fmt: skip
+    _under_load(servers, settings)
+    _idle(servers, settings)
+
+
+def _under_load(servers: Servers, settings: dict[str, str]) -> None:
     url = servers.database()
-    processes = {} if servers.stack == "sqlite" else {"ESID_PROCESSES": "2"}
     with standin(latency=0.06) as base_url:
-        daemon = servers.daemon(url, base_url, ESI_MAX_RPS="50", ESI_MAX_IN_FLIGHT="64", ESID_HTTP_LISTEN="127.0.0.1:0")
-        if servers.stack == "sqlite":
-            del daemon.settings["ESID_PROCESSES"]
-        daemon.settings.update(processes)
+        daemon = servers.daemon(url, base_url, **settings)
         store, started = Store(url), time.monotonic()
         daemon.spawn()
         with store.connection():
             while not store.rows("SELECT 1 FROM alliances LIMIT 1"):
                 time.sleep(0.01)
         print(f"{servers.stack}: first row {time.monotonic() - started:.2f} s after esid run")
-        pid = daemon.process.pid  # type: ignore[union-attr]
-        while time.monotonic() - started < SECONDS:
-            time.sleep(1.0)
-        sizes = {one: pss([one]) / 1e6 for one in tree(pid)}
-        print(
-            f"{servers.stack}: {sum(sizes.values()):.0f} MB under load ({', '.join(f'{one:.0f}' for one in sizes.values())})"
-        )
-        if servers.stack != "sqlite":
+        time.sleep(SECONDS)
+        sizes = [pss([one]) / 1e6 for one in tree(daemon.process.pid)]  # type: ignore[union-attr]
+        print(f"{servers.stack}: {sum(sizes):.0f} MB under load ({', '.join(f'{one:.0f}' for one in sizes)})")
+        if not store.is_sqlite:
             with store.connection():
-                print(
-                    "connections to PostgreSQL:",
-                    store.rows("SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database()"),
-                )
+                sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database()"
+                print(f"{servers.stack}: {store.rows(sql)[0][0]} connections to PostgreSQL, one of them ours")
         daemon.stop()
         store.close()
+
+
+def _idle(servers: Servers, settings: dict[str, str]) -> None:
     with standin(latency=0.06, alliances=5, corporations=20) as base_url:
-        url = servers.database()
-        daemon = servers.daemon(url, base_url, ESI_MAX_RPS="50", ESID_HTTP_LISTEN="127.0.0.1:0", **processes)
-        if servers.stack == "sqlite":
-            del daemon.settings["ESID_PROCESSES"]
-        daemon.start()
-        time.sleep(45.0)
+        daemon = servers.daemon(servers.database(), base_url, **settings).start()
+        time.sleep(SECONDS)  # the first sync ends
         pid = daemon.process.pid  # type: ignore[union-attr]
         used, before = cpu_s(tree(pid)), time.monotonic()
         time.sleep(2 * SECONDS)

@@ -139,7 +139,7 @@ def _import(url: str, folder: Folder, days: list[Any], processes: int, done: lis
     """Seconds of the import itself."""
     started = time.perf_counter()
     units = [Unit(EVEREF, day) for day in days]
-    importing.run(Parts(lambda: Store(url, watched=False), lambda: folder), units, processes, lambda _: None, done.append)
+    importing.run(Parts(lambda: Store(url, for_import=True), lambda: folder), units, processes, lambda _: None, done.append)
     return time.perf_counter() - started
 
 
@@ -152,7 +152,7 @@ def _write_alone(url: str, bodies: list[list[Any]], processes: int) -> float:
     """Seconds to write the rows alone, from memory, each process its own."""
 
     def write(rows: list[Any]) -> None:
-        store = Store(url, watched=False)
+        store = Store(url, for_import=True)
         for start in range(0, len(rows), 500):
             part = rows[start : start + 500]
             store.run(lambda part=part: _copy(store, part))  # type: ignore[misc]
@@ -191,7 +191,7 @@ def _in_processes(work: Callable[[Any], None], units: list[Any], processes: int)
 
 
 def _empty(url: str) -> Store:
-    store = Store(url, watched=False)
+    store = Store(url, for_import=True)
     migrate.migrate(store)
     store.run(lambda: [store.rows(f"DELETE FROM {name}") for name in (*TABLES, "archive_imports")])
     if not store.is_sqlite:
@@ -206,7 +206,7 @@ def _bytes(url: str) -> float:
     if url.startswith("sqlite"):
         path = Path(url.removeprefix("sqlite:///"))
         return float(sum(one.stat().st_size for one in path.parent.glob(f"{path.name}*") if not one.name.endswith("_limit")))
-    store = Store(url, watched=False)
+    store = Store(url, for_import=True)
     with store.connection():
         sizes = [store.rows("SELECT pg_total_relation_size(%s)", (name,))[0][0] for name in TABLES]
     store.close()

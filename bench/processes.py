@@ -1,9 +1,10 @@
-"""What processes use: seconds of processor, bytes of memory, connections."""
+"""What processes use: seconds of processor, bytes of memory."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -13,18 +14,15 @@ def tree(pid: int) -> list[int]:
     """A process and all below it."""
     found = [pid]
     for one in found:
-        found += children(one)
+        found += _children(one)
     return found
 
 
-def children(pid: int) -> list[int]:
-    """The processes that a process has started and that live."""
+def _children(pid: int) -> list[int]:
     found: list[int] = []
-    try:
+    with suppress(OSError):  # it has ended
         for task in Path(f"/proc/{pid}/task").iterdir():
             found += map(int, (task / "children").read_text(encoding="ascii").split())
-    except OSError:
-        return found
     return found
 
 

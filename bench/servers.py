@@ -27,7 +27,7 @@ class Servers:
     """What one stack runs on."""
 
     def __init__(self, stack: str, directory: Path, exits: ExitStack) -> None:
-        self.stack, self.directory, self._fresh = stack, directory, 0
+        self.stack, self.directory, self._exits, self._fresh = stack, directory, exits, 0
         self.rabbitmq_url, self.pids = "", list[int]()
         if stack == "postgresql":
             self._postgres = exits.enter_context(PrivatePostgres(durable=True))
@@ -48,15 +48,17 @@ class Servers:
         return url
 
     def daemon(self, url: str, base_url: str, **settings: str) -> Daemon:
-        """A daemon that is not started."""
+        """A daemon that is not started; it is ended with the servers at the latest."""
         data = self.directory / f"data{self._fresh}"
-        return Daemon(
+        daemon = Daemon(
             {
                 "DATABASE_URL": url, "RABBITMQ_URL": self.rabbitmq_url, "ESID_QUEUE_PREFIX": f"bench{self._fresh}",
                 "ESID_DATA_DIR": str(data), "ESI_BASE_URL": base_url, "ESI_MAX_RPS": "0",
                 "ESI_MAX_IN_FLIGHT": str(IN_FLIGHT), "ESID_PROCESSES": str(PROCESSES), **settings,
             }
         )  # fmt: skip
+        self._exits.callback(daemon.end)
+        return daemon
 
     def all_pids(self) -> list[int]:
         """The servers' processes now; those of PostgreSQL come and go."""

@@ -45,7 +45,7 @@ def keep_memory_steady() -> None:
     """Have threads share two arenas. Call before any thread is started; children inherit it.
 
     By default glibc gives each thread one of its own, in which the largest answer that it ever had in hand stays for
-    good: a worker with 16 threads grew for an hour. Elsewhere (musl) there is nothing to set.
+    good. Elsewhere (musl) there is nothing to set.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from itertools import count
 from typing import Any
 
 from esid import clock, host
@@ -20,8 +19,6 @@ from esid.store.connection import Store
 
 #: Seconds between two beats.
 EVERY_S = 5.0
-#: Beats between two times that free memory is given back.
-_TRIM_EACH = 12
 
 
 class Beats:
@@ -59,9 +56,7 @@ class Beats:
             return
 
     def _run(self) -> None:
-        for number in count():
-            if number % _TRIM_EACH == 0:
-                host.give_memory_back()
+        while True:
             try:
                 processes.beat(self._store, self._name, self._kind, self._words())
                 self._write_counts()

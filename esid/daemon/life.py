@@ -1,10 +1,13 @@
-"""A child's own part in staying alive: it says that it lives, notices that its parent is gone, and waits for a stop."""
+"""A child's own part in staying alive: it says that it lives, notices that its parent is gone, keeps small, and waits for a
+stop.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 
+from esid import clock, host
 from esid.clock import Stop
 from esid.daemon import signals
 from esid.daemon.board import Cell
@@ -12,6 +15,9 @@ from esid.errors import EsidError
 from esid.queue.hands import Hands
 from esid.store import notes
 from esid.store.connection import Store
+
+#: Seconds between two times that memory which is free goes back to the kernel.
+_TRIM_S = 60.0
 
 
 class Life:
@@ -44,12 +50,16 @@ class Life:
             every_second: what else is to be done each second; it takes less than a few seconds.
         """
         self._cell.boot()
+        trimmed_at = clock.monotonic()
         while not self.stop.is_set() and signals.wait(1.0) not in signals.STOPPING:
             signals.check_parent(self._parent)
             self._cell.beat(moved_at() if moved_at else None)
             self._note_restarts(store)
             if every_second:
                 every_second()
+            if clock.monotonic() - trimmed_at >= _TRIM_S:
+                host.give_memory_back()
+                trimmed_at = clock.monotonic()
         self.stop.set()
 
     def _note_restarts(self, store: Store) -> None:

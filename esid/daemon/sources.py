@@ -57,7 +57,7 @@ def open_zkillboard(settings: Settings) -> Source:
 
 def import_parts(settings: Settings, folder: Folder | None) -> importing.Parts:
     """How each process of an import makes its own connections."""
-    return importing.Parts(lambda: Store(settings.database, watched=False), lambda: folder or open_archives(settings))
+    return importing.Parts(lambda: Store(settings.database, for_import=True), lambda: folder or open_archives(settings))
 
 
 def days_to_import(source: str, first: dt.date | None, last: dt.date | None, folder: Folder | None) -> list[dt.date]:

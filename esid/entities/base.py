@@ -41,8 +41,8 @@ Result = Done | Failed
 
 #: Ids of a message that are asked one by one: enough to spare queue and database.
 IDS_PER_MESSAGE = 20
-#: The same of an entity with a bulk route: of a message with more ids that one is asked first.
-FEW = 10
+#: Ids of a message above which an entity's bulk route, where it has one, is asked first.
+BULK_ABOVE = 10
 
 
 def sync_each(entity: Entity, jobs: Sequence[Job], edges: Edges) -> Iterator[Result]:

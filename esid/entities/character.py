@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from peewee import BigIntegerField, DoubleField, TextField
 
 from esid import clock
-from esid.entities.base import FEW, Edges, Entity, Failed, Result, done, is_due, sync_each
+from esid.entities.base import BULK_ABOVE, Edges, Entity, Failed, Result, done, is_due, sync_each
 from esid.entities.ids import seen_alliance, seen_corporation
 from esid.errors import BadField, EsiError, EsiUnavailable, Held, NotFound, Refused, Stopping
 from esid.esi.decode import Fields
@@ -74,7 +74,7 @@ def parse(job: Job, answer: Answer) -> Done:
 def sync(entity: Entity, jobs: Sequence[Job], edges: Edges) -> Iterator[Result]:
     """A few ids are asked one by one where they are due, many in bulk first (the details follow in small messages)."""
     due = [job for job in jobs if is_due(job)]
-    if len(jobs) > FEW:
+    if len(jobs) > BULK_ABOVE:
         yield from _in_bulk(jobs, edges)
     else:
         yield from sync_each(entity, due, edges)

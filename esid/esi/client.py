@@ -189,8 +189,8 @@ class Client:
             raise EsiUnavailable(_network_words(error, exchange, self._host), status=outcome.status) from error
 
     def _prepared(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> requests.PreparedRequest:
-        """What a session makes of it, without what a session adds and we do not want: cookies, redirects, proxies and the
-        environment: a fifth of the processor time of all that a corporation takes."""
+        """What a session would make of it. A session also looks for cookies, redirects, proxies and the environment, which
+        are not wanted here and took a fifth of the processor time of a corporation."""
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url = method, self._base_url + path
         length = {"Content-Length": str(len(body))} if body else {}

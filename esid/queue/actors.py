@@ -62,25 +62,25 @@ class Harvest:
     """What one message brought in.
 
     Attributes:
-        written: so many of `done` are in the database, in so many `parts`, the last of them `at`.
+        written: so many of `done` are in the database.
+        at: when that was so last, or the message was begun, on the monotonic clock.
     """
 
     done: list[Done] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     interruption: Held | Stopping | None = None
     written: int = 0
-    parts: int = 0
     at: float = field(default_factory=clock.monotonic)
 
     def is_late(self) -> bool:
         """Whether answers come so slowly that those that there are should not wait for the rest."""
         waited_s = clock.monotonic() - self.at
-        return waited_s > (LATER_S if self.parts else FIRST_S) and waited_s > SLOW_S * (len(self.done) - self.written)
+        return waited_s > (LATER_S if self.written else FIRST_S) and waited_s > SLOW_S * (len(self.done) - self.written)
 
-    def open(self) -> list[Done]:
-        """What is to be written now; it counts as written."""
+    def hand_over(self) -> list[Done]:
+        """What is not written yet; it counts as written from now on."""
         part = self.done[self.written :]
-        self.written, self.parts, self.at = len(self.done), self.parts + 1, clock.monotonic()
+        self.written, self.at = len(self.done), clock.monotonic()
         return part
 
 
@@ -139,7 +139,7 @@ class Work:
 
     def _bring_in(self, entity: Entity, harvest: Harvest) -> None:
         """One transaction for what was answered since the last one, and what follows from it."""
-        done = harvest.open()
+        done = harvest.hand_over()
         new = self._finish(entity, done)
         self._note_unknown(entity, done)
         self._follow_up(entity, done, ledger.by_entity(new))

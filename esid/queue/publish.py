@@ -8,7 +8,7 @@ from typing import Any
 import dramatiq
 
 from esid import clock
-from esid.entities.base import FEW, IDS_PER_MESSAGE, Entity
+from esid.entities.base import BULK_ABOVE, IDS_PER_MESSAGE, Entity
 from esid.queue.broker import Queue, queue_name
 from esid.store import ledger
 from esid.store.connection import Store
@@ -53,7 +53,7 @@ class Publisher:
         """
         size = most
         if entity.batch:
-            size = entity.batch if in_batches and len(ids) > FEW else min(most, FEW)
+            size = entity.batch if in_batches and len(ids) > BULK_ABOVE else min(most, BULK_ABOVE)
         for start in range(0, len(ids), _AT_ONCE):
             part = ids[start : start + _AT_ONCE]
             since = clock.now()

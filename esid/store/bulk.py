@@ -25,7 +25,7 @@ _AT_ONCE = 1000
 
 
 def copy(store: Store, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert rows that are not there yet, by COPY in a process whose store is not watched (`Store`), as imports have it.
+    """Insert rows that are not there yet, by COPY where the store of this process is one for imports.
 
     Texts must be free of tabs, line breaks and backslashes, and not the word None: hashes and names of states are.
 

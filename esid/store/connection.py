@@ -50,21 +50,21 @@ class Store:
         url: `postgresql://user:password@host:port/name` or `sqlite:///path`.
         pool_size: most connections of this process to PostgreSQL; SQLite has one a thread.
         statement_s: seconds that PostgreSQL may take for one statement.
-        watched: a PostgreSQL that says nothing is given up (all connections of this process). An import is not watched:
-            its rows can be written by COPY, and its one connection to SQLite has a large cache.
+        for_import: rows can be written by COPY; therefore a PostgreSQL that says nothing is not given up, as it is
+            otherwise (all connections of this process). SQLite's connections have a large cache.
     """
 
-    def __init__(self, url: str, pool_size: int = 8, statement_s: int = STATEMENT_S, *, watched: bool = True) -> None:
+    def __init__(self, url: str, pool_size: int = 8, statement_s: int = STATEMENT_S, *, for_import: bool = False) -> None:
         self.url = url
         self.where = without_password(url)
         self.is_sqlite = url.startswith("sqlite:")
         self.database: Any = (
-            _sqlite(url, _CACHE_KB if watched else _IMPORT_CACHE_KB)
+            _sqlite(url, _IMPORT_CACHE_KB if for_import else _CACHE_KB)
             if self.is_sqlite
             else _postgresql(url, pool_size, statement_s)
         )
         if not self.is_sqlite:
-            waiting.install(statement_s + _SILENT_S if watched else None)
+            waiting.install(None if for_import else statement_s + _SILENT_S)
         # SQLite has one writer: threads of one process queue up here rather than poll the file's lock.
         self._writer = threading.RLock()
         model.database.initialize(self.database)

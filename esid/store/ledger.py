@@ -22,10 +22,8 @@ from esid.store.upsert import upsert
 PUBLISH_GRACE_S = 10.0
 #: Seconds that an id for a bulk route waits for company at most, if nobody gathers; far beyond any other wait.
 GATHER_S = 86_400.0
-_OPEN = "status IN ('pending', 'processing')"
-#: The same where ids are named, out of reach of every index but that of the ids: with old statistics PostgreSQL takes
-#: another one and reads all open jobs to find ten.
-OPEN_AMONG = "COALESCE(status, '') IN ('pending', 'processing')"
+OPEN = ("pending", "processing")
+_OPEN = f"status IN {OPEN}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +33,16 @@ class Accepted:
     queued: tuple[int, ...]
     pending: tuple[int, ...]
     fresh: tuple[int, ...]
+
+
+def among(ids: Sequence[int], *states: str) -> str:
+    """SQL for "one of these ids of an entity, in one of these states"; its parameters are the entity and the ids.
+
+    The status is out of reach of every index: with old statistics both databases take one that has it, and read all open
+    jobs to find the few.
+    """
+    listed = ", ".join(f"'{state}'" for state in states)
+    return f"entity_type = %s AND entity_id IN ({marks(ids)}) AND COALESCE(status, '') IN ({listed})"
 
 
 def take(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = False) -> list[Job]:
@@ -49,7 +57,7 @@ def take(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = F
 
     def work() -> list[tuple[Any, ...]]:
         now = utc_text(clock.now())
-        which = f"entity_type = %s AND entity_id IN ({marks(ids)}) AND {OPEN_AMONG}"
+        which = among(ids, *OPEN)
         alone = (
             "EXISTS (SELECT 1 FROM recoveries WHERE recoveries.entity_type = sync_jobs.entity_type "
             "AND recoveries.entity_id = sync_jobs.entity_id AND (ids_per_message < %s OR again_at > %s OR count > %s))"
@@ -101,7 +109,7 @@ def reopen(store: Store, entity: str, ids: Sequence[int]) -> None:
             part = ids[start : start + 1000]
             store.rows(
                 "UPDATE sync_jobs SET status = 'failed', error = 'its rows are missing', updated_at = %s WHERE "
-                f"entity_type = %s AND entity_id IN ({marks(part)}) AND COALESCE(status, '') = 'completed'",
+                f"{among(part, 'completed')}",
                 (utc_text(clock.now()), entity, *part),
             )
 
@@ -118,8 +126,7 @@ def queued(store: Store, entity: str, ids: Sequence[int], since: dt.datetime) ->
     if ids:
         store.run(
             lambda: store.rows(
-                f"UPDATE sync_jobs SET due_at = NULL WHERE entity_type = %s AND entity_id IN ({marks(ids)}) "
-                "AND COALESCE(status, '') = 'pending' AND updated_at <= %s",
+                f"UPDATE sync_jobs SET due_at = NULL WHERE {among(ids, 'pending')} AND updated_at <= %s",
                 (entity, *sorted(ids), utc_text(since)),
             )
         )
@@ -154,8 +161,7 @@ def defer(store: Store, entity: str, ids: Sequence[int], wait_s: float) -> None:
         now = clock.now()
         due = utc_text(now + dt.timedelta(seconds=wait_s))
         store.rows(
-            f"UPDATE sync_jobs SET status = 'pending', due_at = %s, updated_at = %s WHERE entity_type = %s "
-            f"AND entity_id IN ({marks(ids)}) AND {OPEN_AMONG}",
+            f"UPDATE sync_jobs SET status = 'pending', due_at = %s, updated_at = %s WHERE {among(ids, *OPEN)}",
             (due, utc_text(now), entity, *sorted(ids)),
         )
 
@@ -168,8 +174,7 @@ def give_back(store: Store, entity: str, ids: Sequence[int]) -> None:
     if ids:
         store.run(
             lambda: store.rows(
-                f"UPDATE sync_jobs SET status = 'pending', updated_at = %s WHERE entity_type = %s "
-                f"AND entity_id IN ({marks(ids)}) AND COALESCE(status, '') = 'processing'",
+                f"UPDATE sync_jobs SET status = 'pending', updated_at = %s WHERE {among(ids, 'processing')}",
                 (utc_text(clock.now()), entity, *sorted(ids)),
             )
         )
@@ -195,7 +200,7 @@ def claim(store: Store, entity: str, ids: Sequence[int]) -> list[int]:
     def work() -> list[int]:
         now = clock.now()
         returned = store.rows(
-            f"UPDATE sync_jobs SET due_at = %s WHERE entity_type = %s AND entity_id IN ({marks(ids)}) AND {OPEN_AMONG} "
+            f"UPDATE sync_jobs SET due_at = %s WHERE {among(ids, *OPEN)} "
             "AND (due_at <= %s OR due_at > %s) RETURNING entity_id",
             (_grace(now), entity, *sorted(ids), utc_text(now), _waits_for_company(now)),
         )
@@ -233,8 +238,7 @@ def touch(store: Store, entity: str, ids: Sequence[int]) -> None:
     """Mark open ids as published just now (by the sweep)."""
     store.run(
         lambda: store.rows(
-            f"UPDATE sync_jobs SET updated_at = %s, due_at = NULL WHERE entity_type = %s "
-            f"AND entity_id IN ({marks(ids)}) AND {OPEN_AMONG}",
+            f"UPDATE sync_jobs SET updated_at = %s, due_at = NULL WHERE {among(ids, *OPEN)}",
             (utc_text(clock.now()), entity, *sorted(ids)),
         )
     )

@@ -19,7 +19,7 @@ from esid.store.model import Failure, utc_text, utc_time
 WAITS_S = (0.0, 30.0, 300.0)
 #: Seconds after which a death is forgotten.
 WITHIN_S = 72 * 3600.0
-#: Ids of a message made of one with more than twice as many; from there on each goes alone.
+#: Ids of a message made of one for a bulk route. An ordinary one, of twice as many at most, is taken apart at once.
 PART = 10
 #: Deaths from which on an id runs in quarantine.
 QUARANTINE = 2
@@ -56,8 +56,8 @@ def isolate(store: Store, entity: str, ids: Sequence[int]) -> None:
         now = clock.now()
         again = utc_text(now + dt.timedelta(seconds=SETTLE_S))
         rows = store.rows(
-            "UPDATE sync_jobs SET status = 'pending', due_at = %s, updated_at = %s WHERE entity_type = %s "
-            f"AND entity_id IN ({marks(ids)}) AND COALESCE(status, '') = 'processing' RETURNING entity_id",
+            "UPDATE sync_jobs SET status = 'pending', due_at = %s, updated_at = %s WHERE "
+            f"{ledger.among(ids, 'processing')} RETURNING entity_id",
             (again, utc_text(now), entity, *sorted(ids)),
         )
         most, stamp = _part(ids), utc_text(now)
@@ -102,9 +102,7 @@ def _book(store: Store, entity: str, ids: Sequence[int], quarantined: bool) -> B
     # Two workers may have died of one id; who books second must see what the first has made of it.
     lock = "" if store.is_sqlite else " ORDER BY entity_id FOR UPDATE"
     still_open = store.rows(
-        f"SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND entity_id IN ({marks(held)}) "
-        f"AND {ledger.OPEN_AMONG}{lock}",
-        (entity, *held),
+        f"SELECT entity_id FROM sync_jobs WHERE {ledger.among(held, *ledger.OPEN)}{lock}", (entity, *held)
     )
     before = {
         key: (count, first)

@@ -43,7 +43,7 @@ def imported(store: Store, folder: Folder, deaths: Path, times: int) -> tuple[di
     reports: list[Report] = []
     told: list[int] = []
     units = [Unit(EVEREF, day) for day in DAYS]
-    run(Parts(lambda: Store(store.url, watched=False), archives), units, 2, told.append, reports.append)
+    run(Parts(lambda: Store(store.url, for_import=True), archives), units, 2, told.append, reports.append)
     return {one.day: one for one in reports}, sum(told)
 
 
@@ -75,4 +75,4 @@ def test_a_day_over_which_children_die_is_named_and_the_others_go_on(store: Stor
 def test_a_database_that_is_away_ends_the_import_with_its_words(folder: Folder) -> None:
     url = "postgresql://esid@127.0.0.1:1/esid"
     with pytest.raises(DatabaseUnavailable, match="cannot be reached"):
-        run(Parts(lambda: Store(url, watched=False), lambda: folder), [Unit(EVEREF, day) for day in DAYS], 2, print, print)
+        run(Parts(lambda: Store(url, for_import=True), lambda: folder), [Unit(EVEREF, day) for day in DAYS], 2, print, print)

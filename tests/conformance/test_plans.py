@@ -11,13 +11,16 @@ import pytest
 from esid import clock, jobs
 from esid.entities import ENTITIES
 from esid.esi.budget import Budget, Limits
+from esid.feeds.day import LAYOUT
+from esid.queue.actors import GATHERING
 from esid.queue.broker import open_broker
 from esid.queue.publish import Publisher
 from esid.queue.requests import Requests, dispatch
-from esid.store import days, dead_letters, due, ledger, notes, recoveries
+from esid.store import days, dead_letters, due, ledger, notes, recoveries, show, wholes
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Done, Failure, Seen
+from esid.store.wholes import Whole
 from esid.web.status import Sources, collect
 
 #: Tables that grow with EVE.
@@ -131,6 +134,9 @@ def work(store: Store, directory: Path) -> None:
     ledger.counts(store)
     ledger.open_count(store, QUEUES)
     ledger.is_open(store, QUEUES)
+    wholes.write(store, LAYOUT, [Whole(1, "0" * 40, ([], [], []))], [], GATHERING, lambda: None)
+    for entity in ENTITIES:
+        show.rows_of(store, entity.tables, 1)
     today = now.date()
     days.whole_ids(store, today)
     days.count(store, today)

@@ -26,10 +26,10 @@ from tests.fake_feed import Mail, generate
 DAY = dt.date(2026, 11, 24)
 
 
-@pytest.fixture(params=[True, False], ids=["watched", "by COPY"])
+@pytest.fixture(params=[False, True], ids=["live", "by COPY"])
 def store(request: pytest.FixtureRequest, database_url: str) -> Iterator[Store]:
     """A database with its schema, as the feed has it and as imports do."""
-    opened = Store(database_url, pool_size=8, watched=request.param)
+    opened = Store(database_url, pool_size=8, for_import=request.param)
     migrate.migrate(opened)
     yield opened
     opened.close()
