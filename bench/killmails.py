@@ -34,6 +34,7 @@ from typing import Any
 from bench.processes import cpu_s, pss, tree
 from esid import clock
 from esid.entities.killmail import SHAPES
+from esid.entities.killmail_shape import of_text
 from esid.esi.decode import parse_json
 from esid.feeds import importing, readers
 from esid.feeds.archives import EVEREF, Folder
@@ -132,7 +133,7 @@ def _round(url: str, folder: Folder, processes: int, count: int, cpu: _Cpu) -> d
 def _parse(folder: Folder, day: Any) -> None:
     with folder.open(EVEREF, day) as archive, bz2.BZ2File(archive.file) as stream:
         for _, content in members(stream):
-            parse_json(content)
+            of_text(content) or parse_json(content)
 
 
 def _import(url: str, folder: Folder, days: list[Any], processes: int, done: list[Any]) -> float:

@@ -1,21 +1,23 @@
 """Reads the body of a killmail, from wherever it came, into rows. ESI's answers, feeds and archives pass through here.
 
-Most rows are read without `Fields`: where every value has exactly the type and range that the field must have, nothing
-else can be said about it. Whatever is not so is read again with `Fields`, which names what is wrong, so both ways accept
-the same bodies and give the same rows. Facts: CCP's schema at 2026-08-18; attackers may lack every id, victims may lack
-position and items, items nest.
+Most fit the shape of a well-formed one (`killmail_shape`). Whatever does not is read again with `Fields`, which names what
+is wrong, so both ways accept the same bodies and give the same rows. Facts: CCP's schema at 2026-08-18; attackers may
+lack every id, victims may lack position and items, items nest.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain, product
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
+from msgspec.structs import astuple
+
 from esid.entities.ids import seen_alliance, seen_character, seen_corporation
-from esid.esi.decode import TOO_BIG, Fields
+from esid.entities.killmail_shape import Killmail, of_value
+from esid.esi.decode import Fields
 from esid.store.model import Seen
 
 #: The columns of each table in the order of its tuples; the key comes first.
@@ -32,10 +34,6 @@ ITEM_COLUMNS = (
     "killmail_id", "seq", "parent_seq", "item_type_id", "flag", "quantity_dropped", "quantity_destroyed", "singleton",
 )  # fmt: skip
 
-_MAYBE = (int, type(None))
-_KILLMAIL_TYPES = frozenset((int, *maybe, int, int, float, float, float) for maybe in product(_MAYBE, repeat=6))
-_ATTACKER_TYPES = frozenset((int, int, *ids, int, bool, float) for ids in product(_MAYBE, repeat=6))
-_ITEM_TYPES = frozenset((int, int, type(None), int, int, *amounts, int) for amounts in product(_MAYBE, repeat=2))
 _KNOWN = frozenset(
     {"attackers", "killmail_id", "killmail_time", "moon_id", "solar_system_id", "victim", "war_id"}
     # What archives and feeds add to the body.
@@ -57,7 +55,7 @@ class Body:
     killmail: Values
     attackers: list[Values]
     items: list[Values]
-    unknown: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
 
     @property
     def id(self) -> int:
@@ -90,17 +88,42 @@ def read(key: int, hash_: str, value: Any) -> Body:
     Raises:
         BadField: naming killmail, field and value.
     """
-    fields = Fields(f"killmail {key}", value)
+    shape = of_value(value)
+    body = of_shape(key, hash_, shape) if shape else None
+    if body is None:
+        body = _field_by_field(key, hash_, Fields(f"killmail {key}", value))
+    if not _KNOWN.issuperset(value):
+        body = replace(body, unknown=tuple(Fields("", value).unknown(_KNOWN)))
+    return body
+
+
+def of_shape(key: int, hash_: str, shape: Killmail) -> Body | None:
+    """The rows of one that has the shape; None where its time has to be looked at more closely."""
+    if (time := _utc(shape.killmail_time)) is None:
+        return None
+    victim = shape.victim
+    return Body(
+        (
+            key, hash_, time, shape.solar_system_id, shape.moon_id, shape.war_id, *astuple(victim)[:6],
+            *astuple(victim.position), len(shape.attackers),
+        ),
+        [(key, seq, *astuple(one)) for seq, one in enumerate(shape.attackers)],
+        [(key, seq, *astuple(one)) for seq, one in enumerate(victim.items or ())],
+    )  # fmt: skip
+
+
+def _utc(text: str) -> dt.datetime | None:
+    try:
+        return dt.datetime.fromisoformat(text) if text[-1:] == "Z" else None
+    except ValueError:
+        return None
+
+
+def _field_by_field(key: int, hash_: str, fields: Fields) -> Body:
     victim = fields.object("victim")
-    attackers = _plain_attackers(key, value.get("attackers"))
-    if attackers is None:
-        attackers = [_attacker(key, seq, one) for seq, one in enumerate(fields.objects("attackers"))]
-    killmail = _plain_killmail(value, victim.value) or _killmail(fields, victim)
-    items = _plain_items(key, victim.value.get("items"))
-    if items is None:
-        items = list(_items(key, victim))
-    unknown = () if _KNOWN.issuperset(value) else tuple(fields.unknown(_KNOWN))
-    return Body((key, hash_, *killmail, len(attackers)), attackers, items, unknown)
+    attackers = [_attacker(key, seq, one) for seq, one in enumerate(fields.objects("attackers"))]
+    killmail = _killmail(fields, victim)
+    return Body((key, hash_, *killmail, len(attackers)), attackers, list(_items(key, victim)))
 
 
 def _killmail(fields: Fields, victim: Fields) -> Values:
@@ -119,82 +142,6 @@ def _killmail(fields: Fields, victim: Fields) -> Values:
         victim.integer("damage_taken"),
         *(position.number(axis) if position else None for axis in "xyz"),
     )
-
-
-def _plain_killmail(value: dict[str, Any], victim: dict[str, Any]) -> Values | None:
-    """The same, where every value is as it must be and the time is in UTC; None where `Fields` has to look."""
-    get, of_victim = value.get, victim.get
-    try:
-        position, text = victim["position"], value["killmail_time"]
-        ids = (
-            value["solar_system_id"], get("moon_id"), get("war_id"), of_victim("character_id"), of_victim("corporation_id"),
-            of_victim("alliance_id"), of_victim("faction_id"), victim["ship_type_id"],
-        )  # fmt: skip
-        rest = victim["damage_taken"], position["x"], position["y"], position["z"]
-        if type(text) is not str or text[-1:] != "Z" or tuple(map(type, (*ids, *rest))) not in _KILLMAIL_TYPES:
-            return None
-        time = dt.datetime.fromisoformat(text)
-    except (KeyError, TypeError, ValueError):
-        return None
-    numbers = rest[1:]
-    is_plain = _are_ids(set(ids)) and _fit(rest[:1]) and min(numbers) > -1e300 and max(numbers) < 1e300
-    return (time, *ids, *rest) if is_plain else None
-
-
-def _plain_attackers(key: int, found: Any) -> list[Values] | None:
-    """The rows, where every value is as it must be; None where `Fields` has to look."""
-    if type(found) is not list or not found:
-        return None
-    try:
-        rows = [
-            (
-                key, seq, (get := one.get)("character_id"), get("corporation_id"), get("alliance_id"), get("faction_id"),
-                get("ship_type_id"), get("weapon_type_id"), one["damage_done"], one["final_blow"],
-                float(status) if type(status := one["security_status"]) is int else status,
-            )
-            for seq, one in enumerate(found)
-        ]  # fmt: skip
-        if not _ATTACKER_TYPES.issuperset([tuple(map(type, row)) for row in rows]):
-            return None
-    except (AttributeError, KeyError, TypeError, OverflowError):
-        return None
-    columns = list(zip(*rows, strict=True))
-    ids = set(chain.from_iterable(columns[2:8]))
-    is_plain = _are_ids(ids) and _fit(columns[8]) and min(columns[10]) > -1e300 and max(columns[10]) < 1e300
-    return rows if is_plain else None
-
-
-def _plain_items(key: int, found: Any) -> list[Values] | None:
-    """The rows, where every value is as it must be and no item lies in another; None where `Fields` has to look."""
-    if type(found) is not list:
-        return None
-    if not found:
-        return []
-    try:
-        rows = [
-            (
-                key, seq, one.get("items"), one["item_type_id"], one["flag"], one.get("quantity_dropped"),
-                one.get("quantity_destroyed"), one["singleton"],
-            )
-            for seq, one in enumerate(found)
-        ]  # fmt: skip
-        if not _ITEM_TYPES.issuperset([tuple(map(type, row)) for row in rows]):
-            return None
-    except (AttributeError, KeyError, TypeError):
-        return None
-    columns = list(zip(*rows, strict=True))
-    numbers = set(chain.from_iterable(columns[4:]))
-    numbers.discard(None)
-    return rows if _are_ids(set(columns[3])) and _fit(numbers) else None
-
-
-def _are_ids(values: set[Any]) -> bool:
-    values.discard(None)
-    return not values or (min(values) > 0 and max(values) < TOO_BIG)
-
-
-def _fit(values: Any) -> bool:
-    return bool(min(values) >= -TOO_BIG and max(values) < TOO_BIG)
 
 
 def _attacker(key: int, seq: int, fields: Fields) -> Values:

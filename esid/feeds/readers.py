@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from esid.entities.killmail_body import Body, read
+from esid.entities.killmail_body import Body, of_shape, read
+from esid.entities.killmail_shape import of_text
 from esid.errors import BadBody, BadField
 from esid.esi.decode import Fields, check_id, parse_json
 from esid.feeds.hashes import check_hash
@@ -71,10 +72,13 @@ def hashes_of(body: bytes) -> dict[int, str]:
 
 def _everef(name: str, content: bytes) -> Body | Refused:
     try:
+        if shape := of_text(content):
+            key = shape.killmail_id
+            if body := of_shape(key, check_hash(key, shape.killmail_hash), shape):
+                return body
         value = parse_json(content)
-        fields = Fields("killmail", value)
-        key = fields.id("killmail_id")
-        return read(key, check_hash(key, fields.text("killmail_hash")), value)
+        key = Fields("killmail", value).id("killmail_id")
+        return read(key, check_hash(key, value.get("killmail_hash")), value)
     except (BadBody, BadField) as error:
         return Refused(name, str(error))
 

@@ -79,9 +79,9 @@ def write(
     ordered = sorted(batch, key=lambda one: one.id)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            return store.run(lambda: _write(store, layout, ordered, seen, gathering, also))
+            return store.run(lambda: _write(store, layout, ordered, seen, gathering, also, is_first=attempt == 1))  # noqa: B023
         except StoreError as error:
-            # Somebody else has just written one of them; now it is seen.
+            # Somebody else has just written one of them, which is seen now, or a lost thing has left rows behind.
             if attempt == _ATTEMPTS or not isinstance(error.__cause__, peewee.IntegrityError):
                 raise
             clock.sleep(random.uniform(0, _WAIT_S))  # noqa: S311
@@ -95,6 +95,8 @@ def _write(
     seen: Sequence[Seen],
     gathering: Collection[str],
     also: Callable[[], None],
+    *,
+    is_first: bool,
 ) -> Written:
     now = clock.now()
     bulk.prefer_indexes(store)
@@ -103,7 +105,7 @@ def _write(
     there, spoiled = _compare(store, layout, batch)
     new = [one for one in batch if one.id not in there]
     fresh = [*new, *(one for one in batch if one.id in spoiled)]
-    _insert(store, layout, fresh, spoiled, now)
+    _insert(store, layout, fresh, spoiled, now, only_old=is_first)
     _book(store, layout.entity, batch, known, {one.id for one in fresh}, now)
     ledger.discover(store, seen, now, gathering)
     also()
@@ -124,16 +126,23 @@ def _compare(store: Store, layout: Layout, batch: Sequence[Whole]) -> tuple[set[
     return {one.id for one in here}, spoiled
 
 
-def _insert(store: Store, layout: Layout, fresh: Sequence[Whole], spoiled: set[int], now: dt.datetime) -> None:
-    """Rows of new things, and of spoiled ones in the place of theirs; rows that a lost thing left behind go too."""
+def _insert(
+    store: Store, layout: Layout, fresh: Sequence[Whole], spoiled: set[int], now: dt.datetime, *, only_old: bool
+) -> None:
+    """Rows of new things, and of spoiled ones in the place of theirs.
+
+    Args:
+        only_old: rows of new things are not looked for. Where a lost thing has left some behind they are in the way.
+    """
     ordered = sorted(fresh, key=lambda one: one.id)
+    to_clear = [one.id for one in ordered if not only_old or one.id in spoiled]
     for place, (table, columns) in enumerate(layout.tables):
         if place == layout.own:
             old = [row for one in ordered if one.id in spoiled for row in one.rows[place]]
             upsert(store, [Row(table, dict(zip(columns, row, strict=True))) for row in old], now)
             rows: list[Any] = [row for one in ordered if one.id not in spoiled for row in one.rows[place]]
         else:
-            bulk.delete(store, _name(table), columns[0], [one.id for one in ordered])
+            bulk.delete(store, _name(table), columns[0], to_clear)
             rows = [row for one in ordered for row in one.rows[place]]
         if issubclass(table, EntityTable):
             stamp = utc_text(now)

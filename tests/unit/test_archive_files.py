@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from esid.entities import killmail_body
 from esid.entities.killmail_body import Body
 from esid.errors import BadField, DamagedArchive, NotFound, NotPermitted, SourceUnavailable, UsageError
 from esid.feeds import json_stream, readers
@@ -197,3 +198,39 @@ def test_what_names_no_killmail_is_refused(token: str) -> None:
 
 def test_the_errors_of_sources_have_the_codes_of_the_table() -> None:
     assert (SourceUnavailable.exit_code, DamagedArchive.exit_code) == (69, 65)
+
+
+def by_field(name: str, content: bytes) -> Body | Refused:
+    """A member of an archive read field by field alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "of_text", lambda _: None)
+        patch.setattr(killmail_body, "of_value", lambda _: None)
+        return readers._everef(name, content)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        (b'"flag":', b'"flag":1.0,"x":'),
+        (b"Z", b"+02:00"),
+        (b"Z", b""),
+        (b'"victim":', b'"\xff":0,"victim":'),
+        (b'"victim":', b'"\xc3\xa9":0,"victim":'),
+        (b'"victim":', b'"\\ud800":0,"victim":'),
+        (b'"victim":', b'"x":NaN,"victim":'),
+        (b'"victim":', b'"x":' + b"[" * 100_000 + b"]" * 100_000 + b',"victim":'),
+        (b'"victim":', b'"x":' + b"9" * 5000 + b',"victim":'),
+        (b'"solar_system_id":', b'"solar_system_id":-'),
+        (b'"solar_system_id":', b'"solar_system_id":0'),
+        (b'"killmail_hash":"', b'"killmail_hash":"\\u0000'),
+        (b'"security_status":', b'"security_status":1e400,"y":'),
+        (b"}", b"}}"),
+        (b"{", b"\xef\xbb\xbf{"),
+    ],
+    ids=str,
+)
+def test_a_changed_member_is_refused_or_read_the_same_both_ways(edit: tuple[bytes, bytes]) -> None:
+    for name, plain in members(io.BytesIO(tar())):
+        assert isinstance(readers._everef(name, plain), Body)
+        content = json.dumps(json.loads(plain), separators=(",", ":")).encode().replace(*edit, 1)
+        assert readers._everef(name, content) == by_field(name, content)
