@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError
 
 from esid import __version__, clock
@@ -194,7 +193,7 @@ class Client:
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url = method, self._base_url + path
         length = {"Content-Length": str(len(body))} if body else {}
-        prepared.headers = CaseInsensitiveDict({**self._headers, **headers, **length})
+        prepared.headers = {**self._headers, **headers, **length}  # type: ignore[assignment]
         prepared.body = body
         return prepared
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -130,6 +131,12 @@ class DeadlineAdapter(HTTPAdapter):
             pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
             self._pool = host, pool
         return pool
+
+    def build_response(self, req: Any, resp: Any) -> requests.Response:
+        """What is read here: status, headers (urllib3's own) and the raw body; no cookies, no guess of an encoding."""
+        response = requests.Response()
+        response.status_code, response.headers, response.raw, response.request = resp.status, resp.headers, resp, req
+        return response
 
     def request_url(self, request: Any, proxies: Any) -> str:
         """What follows the host."""

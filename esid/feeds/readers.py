@@ -8,6 +8,7 @@ files hold ESI's body by id, the hashes stand in a file of their own.
 from __future__ import annotations
 
 import bz2
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -20,6 +21,9 @@ from esid.feeds.hashes import check_hash
 from esid.feeds.json_stream import pairs
 from esid.feeds.tar import members
 
+#: Bytes that are decompressed at a time.
+_READ_BYTES = 256 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
@@ -27,6 +31,23 @@ class Refused:
 
     name: str
     why: str
+
+
+class _Unpacked(io.RawIOBase):
+    """What a file unpacks to. Each read ends with what there is, so that nothing good is lost to the damage behind it."""
+
+    def __init__(self, file: bz2.BZ2File) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a part of the buffer."""
+        data = self._file.read1(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def everef(file: BinaryIO, skip: int = 0) -> Iterator[Body | Refused]:
@@ -38,7 +59,7 @@ def everef(file: BinaryIO, skip: int = 0) -> Iterator[Body | Refused]:
     Raises:
         DamagedArchive: it ends too early, or is none.
     """
-    with bz2.BZ2File(file) as stream:
+    with bz2.BZ2File(file) as unpacked, io.BufferedReader(_Unpacked(unpacked), _READ_BYTES) as stream:
         for place, (name, content) in enumerate(members(stream)):
             if place >= skip:
                 yield _everef(name, content)

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from peewee import __exception_wrapper__ as _translating  # type: ignore[attr-defined]
 
 from esid.store import waiting
@@ -18,16 +19,13 @@ from esid.store.connection import Store, marks
 from esid.store.model import utc_text
 
 Values = Sequence[Any]
-#: The word for NULL in the text that COPY reads; no column here can hold it as a value (see `copy`).
-_NULL = "None"
+_lines = msgspec.json.Encoder()
 #: Ids of one IN list.
 _AT_ONCE = 1000
 
 
 def copy(store: Store, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
     """Insert rows that are not there yet, by COPY where the store of this process is one for imports.
-
-    Texts must be free of tabs, line breaks and backslashes, and not the word None: hashes and names of states are.
 
     Raises:
         peewee.IntegrityError: one is there; nothing of the transaction must be committed.
@@ -43,11 +41,10 @@ def copy(store: Store, table: str, columns: Sequence[str], rows: Sequence[tuple[
         elif waiting.is_installed():
             store.insert(table, columns, rows)
         else:
-            # One format for all rows takes half the time of joining the values of each.
-            line = "\t".join(["%s"] * len(columns))
-            text = "\n".join([line % row for row in rows])
-            sql = f"COPY {table} ({names}) FROM STDIN WITH (FORMAT text, NULL '{_NULL}')"
-            cursor.copy_expert(sql, io.BytesIO(text.encode()))
+            # A line of JSON is a line of CSV once it has lost its brackets; JSON's texts hold no line break.
+            text = _lines.encode_lines(rows).removeprefix(b"[").replace(b"]\n[", b"\n").removesuffix(b"]\n")
+            sql = f"COPY {table} ({names}) FROM STDIN WITH (FORMAT csv, NULL 'null', ESCAPE '\\')"
+            cursor.copy_expert(sql, io.BytesIO(text))
 
 
 def prefer_indexes(store: Store) -> None:

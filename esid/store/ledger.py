@@ -343,11 +343,11 @@ def discover(store: Store, seen: Iterable[Seen], now: dt.datetime, gathering: Co
             del by_key[entity, state[1]]
     if not by_key:
         return []
-    stamp = utc_text(now)
+    stamp, soon, gathered_at = utc_text(now), _grace(now), _grace(now, GATHER_S)
     values = [
         (
             one.entity, one.id, "pending" if one.asked else "completed", 0, stamp, stamp, one.argument,
-            _grace(now, GATHER_S if one.entity in gathering else PUBLISH_GRACE_S) if one.asked else None,
+            (gathered_at if one.entity in gathering else soon) if one.asked else None,
         )
         for _, one in sorted(by_key.items())
     ]  # fmt: skip

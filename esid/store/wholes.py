@@ -102,7 +102,8 @@ def _write(
     bulk.prefer_indexes(store)
     ids = [one.id for one in batch]
     known = _known_jobs(store, layout.entity, ids)
-    there, spoiled = _compare(store, layout, batch)
+    # What the ledger does not know is new: where it is there all the same, it is in the way, and looked at more closely.
+    there, spoiled = _compare(store, layout, [one for one in batch if one.id in known or not is_first])
     new = [one for one in batch if one.id not in there]
     fresh = [*new, *(one for one in batch if one.id in spoiled)]
     _insert(store, layout, fresh, spoiled, now, only_old=is_first)
