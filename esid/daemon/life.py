@@ -4,6 +4,7 @@ stop.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 
@@ -50,6 +51,8 @@ class Life:
             every_second: what else is to be done each second; it takes less than a few seconds.
         """
         self._cell.boot()
+        # What a child is made of is no garbage, and need not be looked through for it.
+        gc.freeze()
         trimmed_at = clock.monotonic()
         while not self.stop.is_set() and signals.wait(1.0) not in signals.STOPPING:
             signals.check_parent(self._parent)

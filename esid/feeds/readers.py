@@ -10,6 +10,7 @@ from __future__ import annotations
 import bz2
 import io
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -50,6 +51,13 @@ class _Unpacked(io.RawIOBase):
         return len(data)
 
 
+@contextmanager
+def unpacked(file: BinaryIO) -> Iterator[BinaryIO]:
+    """What a bz2 file unpacks to, read in large pieces."""
+    with bz2.BZ2File(file) as unpacking, io.BufferedReader(_Unpacked(unpacking), _READ_BYTES) as stream:
+        yield stream
+
+
 def everef(file: BinaryIO, skip: int = 0) -> Iterator[Body | Refused]:
     """The killmails of an EVE Ref archive.
 
@@ -59,7 +67,7 @@ def everef(file: BinaryIO, skip: int = 0) -> Iterator[Body | Refused]:
     Raises:
         DamagedArchive: it ends too early, or is none.
     """
-    with bz2.BZ2File(file) as unpacked, io.BufferedReader(_Unpacked(unpacked), _READ_BYTES) as stream:
+    with unpacked(file) as stream:
         for place, (name, content) in enumerate(members(stream)):
             if place >= skip:
                 yield _everef(name, content)

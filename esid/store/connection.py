@@ -35,7 +35,7 @@ _ROWS, _SQLITE_ROWS, _STATEMENTS = 1000, 50, 32
 #: From so many rows on PostgreSQL reads them from JSON in two thirds of the time that it needs to parse VALUES.
 _FEW = 100
 #: Kilobytes of SQLite's cache for each connection, and each thread has one; the kernel keeps the file in memory as well.
-_CACHE_KB, _IMPORT_CACHE_KB = 2_000, 16_000
+_CACHE_KB, _IMPORT_CACHE_KB = 500, 16_000
 #: Query parameters of a database URL that libpq understands and that make sense here; others (Prisma's) are dropped.
 _URL_OPTIONS = {"sslmode", "sslrootcert", "sslcert", "sslkey", "application_name", "target_session_attrs"}
 #: Seconds beyond a statement's own limit after which a silent server is taken for gone.
