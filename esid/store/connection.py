@@ -31,11 +31,11 @@ T = TypeVar("T")
 #: Seconds: waiting for a connection of the pool, for PostgreSQL to accept, for one statement, for SQLite's writer.
 POOL_WAIT_S, CONNECT_S, STATEMENT_S, BUSY_S = 20, 5, 30, 10
 #: Rows of one INSERT: SQLite compiles each, and a connection keeps so many compiled statements, each as large as its rows.
-_ROWS, _SQLITE_ROWS, _STATEMENTS = 1000, 50, 32
+_ROWS, _SQLITE_ROWS, _STATEMENTS = 1000, 50, 8
 #: From so many rows on PostgreSQL reads them from JSON in two thirds of the time that it needs to parse VALUES.
 _FEW = 100
 #: Kilobytes of SQLite's cache for each connection, and each thread has one; the kernel keeps the file in memory as well.
-_CACHE_KB, _IMPORT_CACHE_KB = 500, 16_000
+_CACHE_KB, _IMPORT_CACHE_KB = 2_000, 16_000
 #: Query parameters of a database URL that libpq understands and that make sense here; others (Prisma's) are dropped.
 _URL_OPTIONS = {"sslmode", "sslrootcert", "sslcert", "sslkey", "application_name", "target_session_attrs"}
 #: Seconds beyond a statement's own limit after which a silent server is taken for gone.

@@ -38,8 +38,8 @@ def slope_per_hour(times: list[float], values: list[float]) -> float:
 def test_memory_descriptors_and_threads_stay_as_they_are(
     make_daemon: Make, esi: FakeEsi, world: World, store: Store
 ) -> None:
-    esi.world.__dict__.update(World.generate(alliances=20, corporations=200, characters=400).__dict__)
-    daemon = make_daemon(ESID_PROCESSES="2", ESID_THREADS="8", ESI_MAX_RPS="100")
+    esi.world.__dict__.update(World.generate(alliances=20, corporations=1500, characters=400).__dict__)
+    daemon = make_daemon(ESID_PROCESSES="2", ESID_THREADS="8", ESI_MAX_RPS="300")
     wanted = checker.sent(esi.world)
     daemon.start()
     pids = {pid: name for name, pid in daemon.children().items()} | {daemon.process.pid: "supervisor"}  # type: ignore[union-attr]
