@@ -33,10 +33,13 @@ def due(
     def work() -> list[int]:
         now = clock.now()
         condition, parameters = is_due(now if expired else None, looked_before, patience)
+        # What somebody else is making pending at this moment is passed over: waiting for it would end with an empty hand,
+        # as if nothing more were due.
+        locking = "" if store.is_sqlite else " FOR UPDATE SKIP LOCKED"
         returned = store.rows(
             "UPDATE sync_jobs SET status = 'pending', retry_count = 0, error = NULL, due_at = %s, updated_at = %s "
             "WHERE entity_type = %s AND entity_id IN (SELECT entity_id FROM sync_jobs WHERE entity_type = %s "
-            f"AND status IN ('completed', 'failed') AND ({condition}) ORDER BY entity_id LIMIT %s) "
+            f"AND status IN ('completed', 'failed') AND ({condition}) ORDER BY entity_id LIMIT %s{locking}) "
             "AND status IN ('completed', 'failed') RETURNING entity_id",
             (utc_text(now + dt.timedelta(seconds=PUBLISH_GRACE_S)), utc_text(now), entity, entity, *parameters, limit),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 
 import pytest
 
@@ -352,3 +353,22 @@ def test_dead_letters_are_read_in_pages_however_many(store: Store) -> None:
     found = list(dead_letters.pages(store, Filter(entity="corporation"), size=10))
     assert [len(page) for page in found] == [10, 10, 5]
     assert sorted(one.entity_id or 0 for page in found for one in page) == list(range(1, 26))
+
+
+def test_two_that_look_for_what_is_due_at_one_moment_divide_it(store: Store) -> None:
+    ask(store, 1, 2, 3, 4)
+    finish(store, 1, 2, 3, 4, expires_in=-HOUR)
+    found: list[int] = []
+    other = threading.Thread(target=lambda: found.extend(due.due(store, "corporation", limit=2)))
+
+    def first() -> list[int]:
+        mine = due.due(store, "corporation", limit=2)
+        other.start()
+        if not store.is_sqlite:
+            # SQLite has one writer: there the other waits for the end of this transaction.
+            other.join(5)
+        return mine
+
+    assert store.run(first) == [1, 2]
+    other.join()
+    assert found == [3, 4]
