@@ -37,11 +37,12 @@ def due(
         # as if nothing more were due.
         locking = "" if store.is_sqlite else " FOR UPDATE SKIP LOCKED"
         returned = store.rows(
+            "WITH wanted AS MATERIALIZED (SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND status IN "
+            f"('completed', 'failed') AND ({condition}) ORDER BY entity_id LIMIT %s{locking}) "
             "UPDATE sync_jobs SET status = 'pending', retry_count = 0, error = NULL, due_at = %s, updated_at = %s "
-            "WHERE entity_type = %s AND entity_id IN (SELECT entity_id FROM sync_jobs WHERE entity_type = %s "
-            f"AND status IN ('completed', 'failed') AND ({condition}) ORDER BY entity_id LIMIT %s{locking}) "
+            "WHERE entity_type = %s AND entity_id IN (SELECT entity_id FROM wanted) "
             "AND status IN ('completed', 'failed') RETURNING entity_id",
-            (utc_text(now + dt.timedelta(seconds=PUBLISH_GRACE_S)), utc_text(now), entity, entity, *parameters, limit),
+            (entity, *parameters, limit, utc_text(now + dt.timedelta(seconds=PUBLISH_GRACE_S)), utc_text(now), entity),
         )
         return sorted(key for (key,) in returned)
 
