@@ -38,13 +38,13 @@ def copy(store: Store, table: str, columns: Sequence[str], rows: Sequence[tuple[
         if store.is_sqlite:
             plain = rows if not _has_times(rows[0]) else [_texts(row) for row in rows]
             cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})", plain)
-        elif waiting.is_installed():
+        elif waiting.is_installed() or b"\\" in (text := _lines.encode_lines(rows)):
+            # COPY would block for ever where a server says nothing; and JSON escapes what it must in another way than CSV.
             store.insert(table, columns, rows)
         else:
             # A line of JSON is a line of CSV once it has lost its brackets; JSON's texts hold no line break.
-            text = _lines.encode_lines(rows).removeprefix(b"[").replace(b"]\n[", b"\n").removesuffix(b"]\n")
-            sql = f"COPY {table} ({names}) FROM STDIN WITH (FORMAT csv, NULL 'null', ESCAPE '\\')"
-            cursor.copy_expert(sql, io.BytesIO(text))
+            lines = text.removeprefix(b"[").replace(b"]\n[", b"\n").removesuffix(b"]\n")
+            cursor.copy_expert(f"COPY {table} ({names}) FROM STDIN WITH (FORMAT csv, NULL 'null')", io.BytesIO(lines))
 
 
 def prefer_indexes(store: Store) -> None:

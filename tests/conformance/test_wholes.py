@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from esid.queue.actors import GATHERING
 from esid.store import bulk, dead_letters, ledger, migrate, wholes
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from esid.store.model import Done, Failure, Seen
+from esid.store.model import Done, Failure, Seen, utc_text
 from esid.store.wholes import Whole, Written
 from tests import mirror
 from tests.fake_feed import Mail, generate
@@ -226,14 +227,60 @@ def test_live_flow_gets_in_between_batches(store: Store) -> None:
 
 def test_copy_writes_what_the_database_gives_back(store: Store) -> None:
     now = clock.now()
-    rows = [
-        ("killmail", key, "completed", 0, now, now, argument) for key, argument in ((1, None), (2, "CCP VERIFIED"), (3, "é"))
+    texts = [
+        None,
+        "CCP VERIFIED",
+        "é",
+        "null",
+        "None",
+        "",
+        "a,b",
+        "a],[b",
+        'say "x"',
+        "a\\b",
+        "a\tb",
+        "a\nb",
+        "]\n[",
+        "\\N",
+        "\\.",
     ]
+    rows = [("killmail", key, "completed", 0, now, now, text) for key, text in enumerate(texts, 1)]
     columns = ("entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at", "argument")
     store.run(lambda: bulk.copy(store, "sync_jobs", columns, rows))
     with store.connection():
         found = store.rows(f"SELECT {', '.join(columns)} FROM sync_jobs ORDER BY entity_id")
     assert found == [bulk.as_stored(store, row) for row in rows]
+
+
+def test_many_rows_are_written_as_few_are(store: Store) -> None:
+    now = utc_text(clock.now())
+    texts = [None, "é", "null", "", 'say "x"', "a\\b", "a\nb", "\U0001f680"]
+    columns = ("id", "hash", "killmail_time", "solar_system_id", "victim_ship_type_id", "victim_damage_taken", "npc",
+               "victim_position_x", "attacker_count", "created_at", "updated_at")  # fmt: skip
+    numbers = [None, 0.1, -1.7e17, 1e-300, 5e-324, 123456789.123456789, 2.0**53 + 2, 1 / 3]
+
+    def rows(first: int, count: int) -> list[tuple[Any, ...]]:
+        return [
+            (first + place, texts[place % 8] or "-", now, 2**63 - 1, 1, -(2**63), [None, True, False][place % 3],
+             numbers[place % 8], 0, now, now)
+            for place in range(count)
+        ]  # fmt: skip
+
+    def stored(first: int, count: int) -> list[tuple[Any, ...]]:
+        names = ", ".join(columns[1:])
+        return store.rows(f"SELECT {names} FROM killmails WHERE id >= %s AND id < %s ORDER BY id", (first, first + count))
+
+    tail = "ON CONFLICT (id) DO NOTHING RETURNING id"
+    # Enough for the way that PostgreSQL reads many rows, and so few that it is not taken.
+    many = store.run(lambda: store.insert("killmails", columns, rows(1, 240), tail))
+    parts = [rows(first, 24) for first in range(1001, 1241, 24)]
+    few = [store.run(partial(store.insert, "killmails", columns, part, tail)) for part in parts]
+    assert sorted(many) == [(key,) for key in range(1, 241)]
+    assert sorted(row for part in few for row in part) == [(key,) for key in range(1001, 1241)]
+    with store.connection():
+        assert stored(1, 240) == stored(1001, 240)
+        assert [row[6] for row in stored(1, 8)] == numbers
+    assert store.run(lambda: store.insert("killmails", columns, rows(1, 241), tail)) == [(241,)]
 
 
 def test_copy_onto_a_row_that_is_there_writes_nothing(store: Store) -> None:
