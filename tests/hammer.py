@@ -48,7 +48,7 @@ def main() -> None:
     stop = Stop()
     limits = Limits(options.rps, options.in_flight, options.error_reserve, options.bucket_reserve)
     budget = Budget(Path(options.path), limits, stop)
-    client = Client(options.base_url, budget, threads=options.threads)
+    client = Client(options.base_url, budget)
     found: Counter[str] = Counter()
     ids = count(options.first)
     most = options.most or sys.maxsize

@@ -58,7 +58,6 @@ def _open_client(settings: Settings, budget: Budget) -> Client:
         budget,
         contact=settings.esi_contact,
         compatibility_date=settings.esi_compatibility_date,
-        threads=settings.esid_threads,
     )
 
 

@@ -14,16 +14,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from urllib3.exceptions import HTTPError
 
 from esid import __version__, clock
 from esid.errors import BadBody, EsiError, EsiUnavailable, Held, NotFound, Refused, Stopping, TooLarge
 from esid.esi import cache
 from esid.esi.budget import Budget, Outcome
-from esid.esi.deadline import DeadlineAdapter, Exchange, Watch
+from esid.esi.deadline import Exchange, Watch
 from esid.esi.decode import parse_json
 from esid.esi.headers import error_reset_s, retry_after_s
 from esid.esi.routes import STATUS, Route
+from esid.esi.transport import Transport
 
 #: Seconds: to connect, between two reads, for a whole exchange.
 CONNECT_S, READ_S, TOTAL_S = 5.0, 10.0, 30.0
@@ -61,7 +61,6 @@ class Client:
         base_url: scheme and host.
         contact: mail or URL for the User-Agent; "" only against a local ESI.
         compatibility_date: sent with each request; answers of another date are other answers.
-        threads: connections that are kept open.
         adapter: another transport, for tests.
     """
 
@@ -72,14 +71,13 @@ class Client:
         *,
         contact: str = "",
         compatibility_date: str = "2026-08-18",
-        threads: int = 16,
         adapter: requests.adapters.BaseAdapter | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._host = urlsplit(base_url).netloc.rpartition("@")[2]
         self._budget = budget
         self._watch = Watch()
-        self._adapter = adapter or DeadlineAdapter(pool_connections=1, pool_maxsize=threads, max_retries=0)
+        self._adapter = adapter or Transport(self._base_url)
         self.end_within = self._watch.end_within
         self._headers = {
             "User-Agent": user_agent(contact),
@@ -184,7 +182,7 @@ class Client:
             with self._adapter.send(prepared, stream=True, timeout=(CONNECT_S, READ_S)) as response:
                 outcome.headers, outcome.status = response.headers, response.status_code
                 return response.status_code, response.headers, _read(response, exchange)
-        except (requests.RequestException, HTTPError, OSError) as error:
+        except (requests.RequestException, OSError) as error:
             raise EsiUnavailable(_network_words(error, exchange, self._host), status=outcome.status) from error
 
     def _prepared(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> requests.PreparedRequest:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -85,7 +84,8 @@ class Watch:
             clock.sleep(0.25)
 
 
-def _adopt(connection: HTTPConnection) -> None:
+def adopt(connection: Any) -> None:
+    """The calling thread's exchange goes over this connection of `http.client` or urllib3, which is open."""
     exchange = getattr(_current, "exchange", None)
     if exchange is not None:
         exchange.sock = connection.sock
@@ -95,13 +95,13 @@ def _adopt(connection: HTTPConnection) -> None:
 
 class _Connection(HTTPConnection):
     def getresponse(self) -> Any:
-        _adopt(self)
+        adopt(self)
         return super().getresponse()
 
 
 class _SecureConnection(HTTPSConnection):
     def getresponse(self) -> Any:
-        _adopt(self)
+        adopt(self)
         return super().getresponse()
 
 
@@ -114,37 +114,9 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """An adapter whose connections can be cut off by a `Watch`. It is asked for one host, without proxies."""
-
-    _pool: tuple[str, Any] = ("", None)
+    """An adapter whose connections can be cut off by a `Watch`."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pool manager with our connection classes."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
-
-    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
-        """The pool of the request's host, looked up once."""
-        host = _host(request)
-        known, pool = self._pool
-        if known != host:
-            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
-            self._pool = host, pool
-        return pool
-
-    def build_response(self, req: Any, resp: Any) -> requests.Response:
-        """What is read here: status, headers (urllib3's own) and the raw body; no cookies, no guess of an encoding."""
-        response = requests.Response()
-        response.status_code, response.headers, response.raw, response.request = resp.status, resp.headers, resp, req
-        return response
-
-    def request_url(self, request: Any, proxies: Any) -> str:
-        """What follows the host."""
-        path: str = request.url[len(_host(request)) :]
-        return path
-
-
-def _host(request: Any) -> str:
-    """Scheme and host; ours are followed by a path."""
-    url: str = request.url
-    return url[: url.index("/", len("https://"))]

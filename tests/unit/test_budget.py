@@ -165,7 +165,7 @@ def test_the_reserve_is_left_alone(esi: FakeEsi, open_budget: Open, reserve: int
 def test_slow_answers_do_not_let_more_requests_out_than_may_fail(esi: FakeEsi, open_budget: Open) -> None:
     begin_window(esi)
     esi.latency_s = 0.2
-    client = Client(esi.base_url, open_budget(Limits(max_rps=0, error_reserve=80)), threads=32)
+    client = Client(esi.base_url, open_budget(Limits(max_rps=0, error_reserve=80)))
 
     def ask() -> None:
         with pytest.raises((NotFound, Held)):
