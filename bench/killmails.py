@@ -132,7 +132,7 @@ def _round(url: str, folder: Folder, processes: int, count: int, cpu: _Cpu) -> d
 
 
 def _parse(folder: Folder, day: Any) -> None:
-    with folder.open(EVEREF, day) as archive, readers.unpacked(archive.file) as stream:
+    with folder.open(EVEREF, day) as archive, bz2.BZ2File(archive.file) as stream:
         for _, content in members(stream):
             json.loads(content)
 
