@@ -10,6 +10,7 @@ import http.client
 import select
 import ssl
 import threading
+import weakref
 import zlib
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -37,6 +38,9 @@ class Transport(BaseAdapter):
         self._host = urlsplit(base_url)
         self._tls = ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH) if self._host.scheme == "https" else None
         self._kept = threading.local()
+        # Closed before anything that hangs together with them is thrown away, in whatever order that happens.
+        self._all: list[http.client.HTTPConnection] = []
+        weakref.finalize(self, _close, self._all)
 
     def send(
         self,
@@ -74,15 +78,15 @@ class Transport(BaseAdapter):
         return response
 
     def close(self) -> None:
-        """Close this thread's connection; those of others go with them."""
-        if connection := getattr(self._kept, "connection", None):
-            connection.close()
+        """Close the connections of all threads."""
+        _close(self._all)
 
     def _connection(self, timeout: Any) -> http.client.HTTPConnection:
         """This thread's own. One that the other side has closed, or says something unasked on, is opened anew."""
         connection: Any = getattr(self._kept, "connection", None)
         if connection is None:
             connection = self._kept.connection = _opened(self._host, self._tls, *timeout)
+            self._all.append(connection)
         elif connection.sock is not None and _is_readable(connection.sock):
             connection.close()
         return connection  # type: ignore[no-any-return]
@@ -159,10 +163,6 @@ class _Patient:
         super().connect()  # type: ignore[misc]
         self.sock.settimeout(self.read_s)
 
-    def __del__(self) -> None:
-        # The thread that kept it has ended, or its transport is gone.
-        self.close()  # type: ignore[attr-defined]
-
 
 class _Connection(_Patient, http.client.HTTPConnection):
     pass
@@ -170,6 +170,11 @@ class _Connection(_Patient, http.client.HTTPConnection):
 
 class _SecureConnection(_Patient, http.client.HTTPSConnection):
     pass
+
+
+def _close(connections: list[http.client.HTTPConnection]) -> None:
+    for connection in connections:
+        connection.close()
 
 
 def _headers(answer: http.client.HTTPResponse) -> CaseInsensitiveDict[str]:
