@@ -6,6 +6,7 @@ A missing server is a failure, never a skip.
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.servers import Postgres, PrivatePostgres, PrivateRabbitmq, Rabbitmq
 from tests.shared_servers import SharedServers
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so would everything that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What they compare is to be read when it differs; only tests import them, later than this.
 pytest.register_assert_rewrite("tests.mirror", "tests.fault.checker")
