@@ -20,10 +20,12 @@ import pytest
 import esid
 from esid.errors import BadBody, EsiError, EsiUnavailable, Held, NotFound, Refused, TooLarge
 from esid.esi import client as edge
+from esid.esi import transport
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Answer, Client
 from esid.esi.routes import Route
 from tests.fake_esi import FakeEsi, World
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 ALLIANCE = Route("/alliances/{id}")
@@ -171,6 +173,16 @@ def test_one_connection_serves_many_requests(ask: Ask, esi: FakeEsi) -> None:
     for _ in range(5):
         ask()
     assert len(esi._connections) == 1
+
+
+def test_a_connection_that_the_other_side_has_closed_is_opened_anew(budget: Budget) -> None:
+    with Raw(OK + b"Content-Length: 2\r\n\r\n[]") as server:
+        client = Client(server.base_url, budget)
+        for number in (1, 2, 3):
+            client.get(ALLIANCE, id=number)
+            kept = client._adapter._kept.connection.sock  # type: ignore[attr-defined]
+            wait_until(lambda kept=kept: transport._is_readable(kept), 5, "the end of the connection")
+    assert len(server.requests) == 3
 
 
 def test_proxies_from_the_environment_are_not_used(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
