@@ -114,7 +114,7 @@ def _round(url: str, folder: Folder, processes: int, count: int, cpu: _Cpu) -> d
 
     measured("parse", lambda: _in_processes(lambda day: _parse(folder, day), days, processes))
     bodies = [_bodies(folder, day) for day in days]
-    gc.freeze()
+    gc.freeze()  # nobody's time is to go into looking for garbage among them
     limit_url = url + "_limit" if url.startswith("sqlite") else url
     _empty(limit_url).close()
     measured("write", lambda: _write_alone(limit_url, bodies, processes))
@@ -132,7 +132,7 @@ def _round(url: str, folder: Folder, processes: int, count: int, cpu: _Cpu) -> d
 
 
 def _parse(folder: Folder, day: Any) -> None:
-    with folder.open(EVEREF, day) as archive, bz2.BZ2File(archive.file) as stream:
+    with folder.open(EVEREF, day) as archive, readers.unpacked(archive.file) as stream:
         for _, content in members(stream):
             json.loads(content)
 
@@ -244,10 +244,10 @@ def _deal_out(source: Path, target: Path) -> int:
         with found.open(EVEREF, day) as archive, bz2.BZ2File(archive.file) as stream:
             for name, content in members(stream):
                 killmail = json.loads(content)
-                for time_ in range(TIMES):
-                    again = killmail | {"killmail_id": killmail["killmail_id"] + time_ * 1_000_000_000}
+                for turn in range(TIMES):
+                    again = killmail | {"killmail_id": killmail["killmail_id"] + turn * 1_000_000_000}
                     text = json.dumps(again, separators=(",", ":")).encode()
-                    info = tarfile.TarInfo(f"{time_}/{name}")
+                    info = tarfile.TarInfo(f"{turn}/{name}")
                     info.size = len(text)
                     opened[count % DAYS].addfile(info, io.BytesIO(text))
                     count += 1

@@ -89,9 +89,7 @@ def read(key: int, hash_: str, value: Any) -> Body:
         BadField: naming killmail, field and value.
     """
     shape = of_value(value)
-    body = of_shape(key, hash_, shape) if shape else None
-    if body is None:
-        body = _field_by_field(key, hash_, Fields(f"killmail {key}", value))
+    body = (shape and of_shape(key, hash_, shape)) or _field_by_field(key, hash_, Fields(f"killmail {key}", value))
     if not _KNOWN.issuperset(value):
         body = replace(body, unknown=tuple(Fields("", value).unknown(_KNOWN)))
     return body

@@ -19,13 +19,16 @@ _Number = Annotated[float, Meta(gt=-1e300, lt=1e300)]
 _UNFIT = (msgspec.MsgspecError, RecursionError, OverflowError, UnicodeError)
 
 
-class Attacker(Struct, kw_only=True, gc=False):
-    """The fields stand in the order of the columns."""
-
+class _Somebody(Struct, kw_only=True, gc=False, omit_defaults=True):
     character_id: _Id | None = None
     corporation_id: _Id | None = None
     alliance_id: _Id | None = None
     faction_id: _Id | None = None
+
+
+class Attacker(_Somebody, kw_only=True, gc=False, omit_defaults=True):
+    """The fields stand in the order of the columns."""
+
     ship_type_id: _Id | None = None
     weapon_type_id: _Id | None = None
     damage_done: _Integer
@@ -33,7 +36,7 @@ class Attacker(Struct, kw_only=True, gc=False):
     security_status: _Number
 
 
-class Item(Struct, kw_only=True, gc=False):
+class Item(Struct, kw_only=True, gc=False, omit_defaults=True):
     """The fields stand in the order of the columns, `items` in the place of the container's number."""
 
     items: None = None
@@ -52,20 +55,16 @@ class Position(Struct, gc=False):
     z: _Number
 
 
-class Victim(Struct, kw_only=True, gc=False):
-    """Who lost what."""
+class Victim(_Somebody, kw_only=True, gc=False, omit_defaults=True):
+    """The first six fields stand in the order of the columns."""
 
-    character_id: _Id | None = None
-    corporation_id: _Id | None = None
-    alliance_id: _Id | None = None
-    faction_id: _Id | None = None
     ship_type_id: _Id
     damage_taken: _Integer
     position: Position
     items: list[Item] | None = None
 
 
-class Killmail(Struct, kw_only=True, gc=False):
+class Killmail(Struct, kw_only=True, gc=False, omit_defaults=True):
     """ESI's body. `killmail_id` is for the caller to compare."""
 
     killmail_time: str
@@ -76,7 +75,7 @@ class Killmail(Struct, kw_only=True, gc=False):
     attackers: list[Attacker]
 
 
-class Archived(Killmail, kw_only=True, gc=False, forbid_unknown_fields=True):
+class Archived(Killmail, kw_only=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """ESI's body as EVE Ref keeps it, and no field more."""
 
     killmail_id: _Id
@@ -84,7 +83,7 @@ class Archived(Killmail, kw_only=True, gc=False, forbid_unknown_fields=True):
     http_last_modified: Any = None
 
 
-_archived = msgspec.json.Decoder(Archived)
+_archived, _json = msgspec.json.Decoder(Archived), msgspec.json.Encoder()
 
 
 def of_value(value: Any) -> Killmail | None:
@@ -96,12 +95,13 @@ def of_value(value: Any) -> Killmail | None:
 
 
 def of_text(text: bytes) -> Archived | None:
-    """The shape of JSON text. None: parse it and read it field by field.
-
-    Of a key that stands twice the last value counts, as with most readers of JSON; `parse_json` refuses it.
-    """
+    """The shape of JSON text, where nothing in it was passed over. None: parse it and read it field by field."""
+    # msgspec takes the last of two values of one key, and does not look at the encoding of what it passes over. In a text
+    # without escapes each key, and each sign of a text, is one colon or none: as many as in the shape, or there is more.
+    if not text.isascii() or b"\\" in text:
+        return None
     try:
-        # msgspec does not look at the encoding of what it passes over.
-        return _archived.decode(text) if text.isascii() else None
+        shape = _archived.decode(text)
+        return shape if text.count(b":") == _json.encode(shape).count(b":") else None
     except _UNFIT:
         return None

@@ -19,7 +19,7 @@ from esid.store.connection import Store, marks
 from esid.store.model import utc_text
 
 Values = Sequence[Any]
-_lines = msgspec.json.Encoder()
+_json = msgspec.json.Encoder()
 #: Ids of one IN list.
 _AT_ONCE = 1000
 
@@ -38,7 +38,7 @@ def copy(store: Store, table: str, columns: Sequence[str], rows: Sequence[tuple[
         if store.is_sqlite:
             plain = rows if not _has_times(rows[0]) else [_texts(row) for row in rows]
             cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})", plain)
-        elif waiting.is_installed() or b"\\" in (text := _lines.encode_lines(rows)):
+        elif waiting.is_installed() or b"\\" in (text := _json.encode_lines(rows)):
             # COPY would block for ever where a server says nothing; and JSON escapes what it must in another way than CSV.
             store.insert(table, columns, rows)
         else:

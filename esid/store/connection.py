@@ -32,8 +32,8 @@ T = TypeVar("T")
 POOL_WAIT_S, CONNECT_S, STATEMENT_S, BUSY_S = 20, 5, 30, 10
 #: Rows of one INSERT: SQLite compiles each, and a connection keeps so many compiled statements, each as large as its rows.
 _ROWS, _SQLITE_ROWS, _STATEMENTS = 1000, 50, 8
-#: From so many rows on PostgreSQL reads them from JSON in two thirds of the time that it needs to parse VALUES.
-_FEW = 100
+#: Rows up to which PostgreSQL gets them as VALUES. More of them it reads from JSON in two thirds of the time.
+_MOST_AS_VALUES = 100
 #: Kilobytes of SQLite's cache for each connection, and each thread has one; the kernel keeps the file in memory as well.
 _CACHE_KB, _IMPORT_CACHE_KB = 2_000, 16_000
 #: Query parameters of a database URL that libpq understands and that make sense here; others (Prisma's) are dropped.
@@ -118,7 +118,7 @@ class Store:
         at_once = _SQLITE_ROWS if self.is_sqlite else _ROWS
         for start in range(0, len(values), at_once):
             part = values[start : start + at_once]
-            if self.is_sqlite or len(part) <= _FEW:
+            if self.is_sqlite or len(part) <= _MOST_AS_VALUES:
                 one = f"({marks(columns)})"
                 sql = f"INSERT INTO {table} ({names}) VALUES {', '.join([one] * len(part))} {tail}"
                 returned += self.rows(sql, [value for row in part for value in row])

@@ -34,14 +34,14 @@ def due(
         now = clock.now()
         condition, parameters = is_due(now if expired else None, looked_before, patience)
         # What somebody else is making pending at this moment is passed over: waiting for it would end with an empty hand,
-        # as if nothing more were due.
+        # as if nothing more were due. Not materialized, the locking part would be read as often as PostgreSQL likes, for
+        # more rows than the limit.
         locking = "" if store.is_sqlite else " FOR UPDATE SKIP LOCKED"
         returned = store.rows(
             "WITH wanted AS MATERIALIZED (SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND status IN "
             f"('completed', 'failed') AND ({condition}) ORDER BY entity_id LIMIT %s{locking}) "
             "UPDATE sync_jobs SET status = 'pending', retry_count = 0, error = NULL, due_at = %s, updated_at = %s "
-            "WHERE entity_type = %s AND entity_id IN (SELECT entity_id FROM wanted) "
-            "AND status IN ('completed', 'failed') RETURNING entity_id",
+            "WHERE entity_type = %s AND entity_id IN (SELECT entity_id FROM wanted) RETURNING entity_id",
             (entity, *parameters, limit, utc_text(now + dt.timedelta(seconds=PUBLISH_GRACE_S)), utc_text(now), entity),
         )
         return sorted(key for (key,) in returned)

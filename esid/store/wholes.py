@@ -11,6 +11,7 @@ import datetime as dt
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import peewee
@@ -79,9 +80,10 @@ def write(
     ordered = sorted(batch, key=lambda one: one.id)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            return store.run(lambda: _write(store, layout, ordered, seen, gathering, also, is_first=attempt == 1))  # noqa: B023
+            work = partial(_write, store, layout, ordered, seen, gathering, also, is_first=attempt == 1)
+            return store.run(work)
         except StoreError as error:
-            # Somebody else has just written one of them, which is seen now, or a lost thing has left rows behind.
+            # Somebody else has just written one of them, or the ledger has lost it; now it is seen.
             if attempt == _ATTEMPTS or not isinstance(error.__cause__, peewee.IntegrityError):
                 raise
             clock.sleep(random.uniform(0, _WAIT_S))  # noqa: S311
@@ -106,7 +108,7 @@ def _write(
     there, spoiled = _compare(store, layout, [one for one in batch if one.id in known or not is_first])
     new = [one for one in batch if one.id not in there]
     fresh = [*new, *(one for one in batch if one.id in spoiled)]
-    _insert(store, layout, fresh, spoiled, now, only_old=is_first)
+    _insert(store, layout, fresh, spoiled, now)
     _book(store, layout.entity, batch, known, {one.id for one in fresh}, now)
     ledger.discover(store, seen, now, gathering)
     also()
@@ -127,23 +129,16 @@ def _compare(store: Store, layout: Layout, batch: Sequence[Whole]) -> tuple[set[
     return {one.id for one in here}, spoiled
 
 
-def _insert(
-    store: Store, layout: Layout, fresh: Sequence[Whole], spoiled: set[int], now: dt.datetime, *, only_old: bool
-) -> None:
-    """Rows of new things, and of spoiled ones in the place of theirs.
-
-    Args:
-        only_old: rows of new things are not looked for. Where a lost thing has left some behind they are in the way.
-    """
+def _insert(store: Store, layout: Layout, fresh: Sequence[Whole], spoiled: set[int], now: dt.datetime) -> None:
+    """Rows of new things, and of spoiled ones in the place of theirs; rows that a lost thing left behind go too."""
     ordered = sorted(fresh, key=lambda one: one.id)
-    to_clear = [one.id for one in ordered if not only_old or one.id in spoiled]
     for place, (table, columns) in enumerate(layout.tables):
         if place == layout.own:
             old = [row for one in ordered if one.id in spoiled for row in one.rows[place]]
             upsert(store, [Row(table, dict(zip(columns, row, strict=True))) for row in old], now)
             rows: list[Any] = [row for one in ordered if one.id not in spoiled for row in one.rows[place]]
         else:
-            bulk.delete(store, _name(table), columns[0], to_clear)
+            bulk.delete(store, _name(table), columns[0], [one.id for one in ordered])
             rows = [row for one in ordered for row in one.rows[place]]
         if issubclass(table, EntityTable):
             stamp = utc_text(now)

@@ -225,25 +225,16 @@ def test_live_flow_gets_in_between_batches(store: Store) -> None:
     assert len(mirror.table(store, Killmail)) == len(mails) + len(live)
 
 
-def test_copy_writes_what_the_database_gives_back(store: Store) -> None:
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [None, "CCP VERIFIED", "é", "null", "None", "", "a,b", "a],[b", "'", "[", "]"],
+        ["a", 'say "x"', "a\\b", "a\tb", "a\nb", "]\n[", "\\N", "\\."],
+    ],
+    ids=["as they are", "to be escaped"],
+)
+def test_copy_writes_what_the_database_gives_back(store: Store, texts: list[str | None]) -> None:
     now = clock.now()
-    texts = [
-        None,
-        "CCP VERIFIED",
-        "é",
-        "null",
-        "None",
-        "",
-        "a,b",
-        "a],[b",
-        'say "x"',
-        "a\\b",
-        "a\tb",
-        "a\nb",
-        "]\n[",
-        "\\N",
-        "\\.",
-    ]
     rows = [("killmail", key, "completed", 0, now, now, text) for key, text in enumerate(texts, 1)]
     columns = ("entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at", "argument")
     store.run(lambda: bulk.copy(store, "sync_jobs", columns, rows))
