@@ -7,6 +7,7 @@ monotonic clock. The supervisor says how often a child has been replaced.
 from __future__ import annotations
 
 import mmap
+import uuid
 
 from esid import clock
 from esid.queue import hands
@@ -24,6 +25,8 @@ class Cell:
     """
 
     def __init__(self, threads: int) -> None:
+        #: The child's for ever, whichever process it is: no cell of any daemon has the same.
+        self.name = uuid.uuid4().hex
         self._map = mmap.mmap(-1, 8 * _WIDTH + hands.size(threads))
         whole = memoryview(self._map)
         self._numbers = whole[: 8 * _WIDTH].cast("d")
@@ -47,8 +50,9 @@ class Cell:
 
     @property
     def unnoted(self) -> int:
-        """Restarts that are not in the database yet."""
-        return int(self._numbers[_RESTARTS] - self._numbers[_NOTED])
+        """All restarts so far, as long as that number is not in the database; else 0."""
+        count = self._numbers[_RESTARTS]
+        return int(count) if count != self._numbers[_NOTED] else 0
 
     def start(self, *, again: bool) -> None:
         """A new process is about to be started."""
@@ -66,5 +70,5 @@ class Cell:
         self._numbers[_MOVED_AT] = self._numbers[_BEAT_AT] if moved_at is None else moved_at
 
     def note(self, count: int) -> None:
-        """So many restarts more are in the database."""
-        self._numbers[_NOTED] += count
+        """The database knows of so many restarts."""
+        self._numbers[_NOTED] = count

@@ -66,10 +66,13 @@ class Life:
         self.stop.set()
 
     def _note_restarts(self, store: Store) -> None:
-        """Count in the database how often this child was replaced, as soon as that can be written."""
+        """Write to the database how often this child was replaced, as soon as that can be written.
+
+        The total and not what came since: who is killed before it is noted here leaves it to the next one to say again.
+        """
         if count := self._cell.unnoted:
             try:
-                notes.add_restarts(store, self.kind, count)
+                notes.note_restarts(store, self.kind, self._cell.name, count)
                 self._cell.note(count)
             except EsidError:
                 return

@@ -31,19 +31,27 @@ def set_memo(store: Store, name: str, value: str) -> None:
     store.run(lambda: store.insert("memos", ("name", "value"), [(name, value)], tail))
 
 
-def add_restarts(store: Store, kind: str, count: int) -> None:
-    """Children of this kind (worker, scheduler, web) died and were replaced so many times more."""
+def note_restarts(store: Store, kind: str, child: str, count: int) -> None:
+    """A child (worker, scheduler, web) died and was replaced so many times in all; to say it twice is to say it once.
+
+    Args:
+        child: a name that no other child ever had.
+    """
     tail = (
-        "ON CONFLICT (name) DO UPDATE SET value = CAST(CAST(memos.value AS BIGINT) + CAST(excluded.value AS BIGINT) AS TEXT)"
+        "ON CONFLICT (name) DO UPDATE SET value = excluded.value "
+        "WHERE CAST(memos.value AS BIGINT) < CAST(excluded.value AS BIGINT)"
     )
-    store.run(lambda: store.insert("memos", ("name", "value"), [(f"{_RESTARTS}{kind}", str(count))], tail))
+    store.run(lambda: store.insert("memos", ("name", "value"), [(f"{_RESTARTS}{kind}.{child}", str(count))], tail))
 
 
 def restarts(store: Store) -> dict[str, int]:
     """Kind of child -> how often one died and was replaced, in all daemons since the database was made."""
     with store.connection():
         rows = store.rows("SELECT name, value FROM memos WHERE name LIKE %s ORDER BY name", (f"{_RESTARTS}%",))
-    return {name.removeprefix(_RESTARTS): int(value) for name, value in rows}
+    counts: Counter[str] = Counter()
+    for name, value in rows:
+        counts[name.removeprefix(_RESTARTS).partition(".")[0]] += int(value)
+    return dict(counts)
 
 
 def installation(store: Store) -> str:

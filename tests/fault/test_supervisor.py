@@ -74,7 +74,9 @@ def test_workers_killed_again_and_again_cost_no_row(make_daemon: Make, esi: Fake
     checker.wait_for_drain(daemon, store, 90)
     checker.check(store, esi, daemon, wanted)
     # And the deaths are counted where `esid status` finds them
-    wait_until(lambda: notes.restarts(store) == {"worker": 4}, 10, f"4 restarts, not {notes.restarts(store)}")
+    wait_until(
+        lambda: notes.restarts(store) == {"worker": 4}, 10, lambda: f"4 restarts, not {notes.restarts(store)}: {daemon.log}"
+    )
     assert json.loads(daemon.ok("status", "--json"))["restarts"] == {"worker": 4}
     assert "restarts    4 x worker" in daemon.ok("status")
     assert daemon.stop() == 0
