@@ -3,9 +3,10 @@
     python -m bench.killmails --dir FOLDER [--processes 2] [--rounds 3] [--database sqlite|postgresql]
 
 FOLDER holds archives of EVE Ref. Their killmails are dealt out to days of equal size, so that every process has as much
-to do. Limits: decompressing and parsing the same archives and doing nothing else; writing the same rows with the
-database's fastest statement (COPY, executemany) into the same tables with the same indexes, and doing nothing else. A
-PostgreSQL of its own is started on a free port, as for the tests.
+to do. Limits: decompressing and parsing the same archives and doing nothing else; writing the same rows, the ledger's
+among them, with the database's fastest statement (COPY, executemany) into the same tables with the same indexes, and doing
+nothing else. Both are measured before the import and after it, and the mean counts: the speed of many a machine changes
+within minutes. A PostgreSQL of its own is started on a free port, as for the tests.
 
 On a machine that does other things meanwhile a rate by the clock says little, so the processor time of all processes,
 the server's among them, is counted too: `cores / seconds of processor a killmail` is the rate that a machine of two
@@ -28,7 +29,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +41,17 @@ from esid.feeds import importing, readers
 from esid.feeds.archives import EVEREF, Folder
 from esid.feeds.importing import Parts, Unit
 from esid.feeds.tar import members
-from esid.store import bulk, migrate
+from esid.store import bulk, migrate, wholes
 from esid.store.connection import Store
+from esid.store.model import utc_text
 from tests.servers import PrivatePostgres
 
 #: Killmails on zKillboard in the facts that this project is built on; days of equal size that are made, and times that each
 #: killmail is in them, under an id of its own, so that a run lasts and a day is as large as a real one.
 ALL, DAYS, TIMES = 94_259_891, 8, 4
 TABLES = ("killmails", "attackers", "killmail_items", "sync_jobs")
+#: Seconds between two looks at the memory; one takes milliseconds of a core.
+_SAMPLE_S = 0.5
 _fork = multiprocessing.get_context("fork")
 
 
@@ -60,9 +65,8 @@ def main() -> None:
         for kind in arguments.database.split(","):
             rounds = []
             for number in range(arguments.rounds):
-                path = Path(name) / f"{number}.db"
-                url = f"sqlite:///{path}" if kind == "sqlite" else server.url(server.create_database())
-                rounds.append(_round(url, Folder(folder), arguments.processes, count, _Cpu(server)))
+                new = partial(_database, kind, Path(name), server)
+                rounds.append(_round(new, Folder(folder), arguments.processes, count, _Cpu(server)))
                 print(f"{kind} {number + 1}: {_words(rounds[-1])}")
             middle = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
             print(f"{kind} median: {_words(middle)}")
@@ -86,7 +90,7 @@ def _words(one: dict[str, float]) -> str:
         parse, write, whole = (one[name + suffix] for name in ("parse", "write", "import"))
         parts.append(
             f"by {how}: parse alone {parse:,.0f}/s, write alone {write:,.0f}/s, import {whole:,.0f}/s = "
-            f"{whole / min(parse, write):.0%} of the slower"
+            f"{one['share' + suffix]:.0%} of the slower"
         )
     return "; ".join([*parts, f"{one['memory']:.0f} MB", f"{one['bytes']:,.0f} bytes a killmail", f"load {one['load']:.1f}"])
 
@@ -103,32 +107,68 @@ class _Cpu:
         return ours.ru_utime + ours.ru_stime + cpu_s(tree(self._postmaster))
 
 
-def _round(url: str, folder: Folder, processes: int, count: int, cpu: _Cpu) -> dict[str, float]:
+@contextmanager
+def _database(kind: str, folder: Path, server: PrivatePostgres) -> Iterator[str]:
+    """The address of a new database, with its tables; it is gone again afterwards."""
+    path = folder / "mirror.db"
+    name = "" if kind == "sqlite" else server.create_database()
+    url = server.url(name) if name else f"sqlite:///{path}"
+    store = Store(url, for_import=True)
+    migrate.migrate(store)
+    store.close()
+    try:
+        yield url
+    finally:
+        if name:
+            server.drop_database(name)
+        for one in folder.glob(f"{path.name}*"):
+            one.unlink()
+
+
+def _round(
+    new: Callable[[], AbstractContextManager[str]], folder: Folder, processes: int, count: int, cpu: _Cpu
+) -> dict[str, float]:
     days = folder.days(EVEREF)
-    found: dict[str, float] = {}
+    limits = partial(_limits, new, folder, days, processes, cpu)
+    done: list[Any] = []
+    before = _apart(limits)
+    with new() as url:
+        with _memory() as peak:
+            spent = _measured("import", lambda: _import(url, folder, days, processes, done), cpu)
+        bytes_ = _bytes(url) / count
+    assert sum(one.new for one in done) == count, done
+    after = _apart(limits)
+    spent |= {name: (before[name] + after[name]) / 2 for name in before}
+    found = {name: count / seconds for name, seconds in spent.items()}
+    for suffix in ("", "_cpu"):
+        found[f"share{suffix}"] = found[f"import{suffix}"] / min(found[f"parse{suffix}"], found[f"write{suffix}"])
+    return found | {"memory": max(peak) / 1e6, "bytes": bytes_, "load": os.getloadavg()[0]}
 
-    def measured(name: str, work: Callable[[], float]) -> None:
-        before = cpu.seconds()
-        found[name] = count / work()
-        found[f"{name}_cpu"] = (os.cpu_count() or 1) * count / (cpu.seconds() - before)
 
-    measured("parse", lambda: _in_processes(lambda day: _parse(folder, day), days, processes))
+def _limits(
+    new: Callable[[], AbstractContextManager[str]], folder: Folder, days: list[Any], processes: int, cpu: _Cpu
+) -> dict[str, float]:
+    parse = _measured("parse", lambda: _in_processes(lambda day: _parse(folder, day), days, processes), cpu)
     bodies = [_bodies(folder, day) for day in days]
     gc.freeze()  # nobody's time is to go into looking for garbage among them
-    limit_url = url + "_limit" if url.startswith("sqlite") else url
-    _empty(limit_url).close()
-    measured("write", lambda: _write_alone(limit_url, bodies, processes))
-    bodies.clear()
-    _empty(url).close()
-    done: list[Any] = []
-    with _memory() as peak:
-        measured("import", lambda: _import(url, folder, days, processes, done))
-    assert sum(one.new for one in done) == count, done
-    return found | {
-        "memory": max(peak) / 1e6,
-        "bytes": _bytes(url) / count,
-        "load": os.getloadavg()[0],
-    }
+    with new() as url:
+        return parse | _measured("write", lambda: _write_alone(url, bodies, processes), cpu)
+
+
+def _measured(name: str, work: Callable[[], float], cpu: _Cpu) -> dict[str, float]:
+    """Seconds by the clock, and of all cores by processor."""
+    before = cpu.seconds()
+    return {name: work(), f"{name}_cpu": (cpu.seconds() - before) / (os.cpu_count() or 1)}
+
+
+def _apart(work: Callable[[], Any]) -> Any:
+    """What `work` returns in a process of its own, whose memory goes with it."""
+    mine, theirs = _fork.Pipe(duplex=False)
+    process = _fork.Process(target=lambda: theirs.send(work()))
+    process.start()
+    found = mine.recv()
+    process.join()
+    return found
 
 
 def _parse(folder: Folder, day: Any) -> None:
@@ -165,6 +205,7 @@ def _write_alone(url: str, bodies: list[list[Any]], processes: int) -> float:
 
 def _copy(store: Store, bodies: list[Any]) -> None:
     now = clock.now()
+    stamp = utc_text(now)
     for table, columns in SHAPES:
         name = table._meta.table_name
         if name == "killmails":
@@ -173,6 +214,9 @@ def _copy(store: Store, bodies: list[Any]) -> None:
         else:
             of_each = [one.attackers if name == "attackers" else one.items for one in bodies]
             bulk.copy(store, name, columns, [row for rows in of_each for row in rows])
+    bulk.copy(
+        store, "sync_jobs", wholes.JOB_COLUMNS, [wholes.job("killmail", one.id, one.killmail[1], stamp) for one in bodies]
+    )
 
 
 def _in_processes(work: Callable[[Any], None], units: list[Any], processes: int) -> float:
@@ -192,22 +236,11 @@ def _in_processes(work: Callable[[Any], None], units: list[Any], processes: int)
     return time.perf_counter() - started
 
 
-def _empty(url: str) -> Store:
-    store = Store(url, for_import=True)
-    migrate.migrate(store)
-    store.run(lambda: [store.rows(f"DELETE FROM {name}") for name in (*TABLES, "archive_imports")])
-    if not store.is_sqlite:
-        with store.connection():
-            for name in (*TABLES, "archive_imports"):
-                store.rows(f"TRUNCATE {name}")
-    return store
-
-
 def _bytes(url: str) -> float:
     """Bytes on disk of what an import writes, indexes included."""
     if url.startswith("sqlite"):
         path = Path(url.removeprefix("sqlite:///"))
-        return float(sum(one.stat().st_size for one in path.parent.glob(f"{path.name}*") if not one.name.endswith("_limit")))
+        return float(sum(one.stat().st_size for one in path.parent.glob(f"{path.name}*")))
     store = Store(url, for_import=True)
     with store.connection():
         sizes = [store.rows("SELECT pg_total_relation_size(%s)", (name,))[0][0] for name in TABLES]
@@ -221,7 +254,7 @@ def _memory() -> Iterator[list[int]]:
     peak, stop = [0], threading.Event()
 
     def watch() -> None:
-        while not stop.wait(0.1):
+        while not stop.wait(_SAMPLE_S):
             peak.append(pss(tree(os.getpid())))
 
     thread = threading.Thread(target=watch)

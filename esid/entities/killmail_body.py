@@ -62,15 +62,13 @@ class Body:
         """The killmail's id."""
         return int(self.killmail[0])
 
-    def people(self) -> tuple[set[Any], set[Any], set[Any]]:
-        """Characters, corporations and alliances on it; None is among them where somebody has none."""
-        people = [self.killmail[6:9], *(row[2:5] for row in self.attackers)]
-        characters, corporations, alliances = map(set, zip(*people, strict=True))
-        return characters, corporations, alliances
+    def people(self) -> list[Values]:
+        """Character, corporation and alliance of everybody on it, None where somebody has none."""
+        return [self.killmail[6:9], *(row[2:5] for row in self.attackers)]
 
     def seen(self) -> list[Seen]:
         """The same as ids that stood in an answer."""
-        characters, corporations, alliances = self.people()
+        characters, corporations, alliances = map(set, zip(*self.people(), strict=True))
         return [
             *chain.from_iterable(map(seen_character, characters)),
             *chain.from_iterable(map(seen_corporation, corporations)),

@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Protocol
 
 from esid import clock
@@ -30,7 +31,7 @@ from esid.store.wholes import Layout, Whole
 
 LAYOUT = Layout("killmail", SHAPES, own=1)
 #: Killmails and rows of a batch: on SQLite, which has one writer, few enough that it is held for about a tenth of a second.
-SQLITE_BATCH, POSTGRESQL_BATCH, LARGEST_BATCH_ROWS = 250, 500, 20_000
+SQLITE_BATCH, POSTGRESQL_BATCH, LARGEST_BATCH_ROWS = 250, 1000, 40_000
 #: Part of the time that a batch held SQLite's writer for which it is then left to others.
 REST = 0.25
 #: Ids that are remembered as known, so that the ledger is not asked about the same people again and again.
@@ -201,11 +202,8 @@ class DayImport:
 
 
 def _people(bodies: list[Body]) -> list[set[Any]]:
-    found: list[set[Any]] = [set(), set(), set()]
-    for body in bodies:
-        for all_, one in zip(found, body.people(), strict=True):
-            all_ |= one
-    return found
+    """Characters, corporations and alliances on these killmails; None is among them where somebody has none."""
+    return list(map(set, zip(*chain.from_iterable(body.people() for body in bodies), strict=True))) or [set(), set(), set()]
 
 
 def _seen(people: list[set[Any]]) -> list[Seen]:

@@ -1,7 +1,8 @@
 """Imports many days over many processes: the parent hands out days and hears what became of them, the children work.
 
-A child that dies (out of memory, killed) is replaced and its day begun again where it stopped, once; then the day is
-named and the others go on. Children die with their parent; what they had committed stands.
+A child imports day after day, as it knows more and more of the people in them. One that dies (out of memory, killed) is
+replaced and its day begun again where it stopped, once; then the day is named and the others go on. Children die with
+their parent; what they had committed stands.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ from esid.feeds.archives import Folder, Online
 from esid.feeds.day import DayImport, Report
 from esid.store.connection import Store
 
-#: Times that a day is begun before a child that dies over it is taken for its fault.
-ATTEMPTS = 2
 _LOOK_S = 0.5
 #: Objects that a child makes between two looks for garbage: some batches.
 _ROWS_BETWEEN = 100_000
@@ -52,6 +51,8 @@ class Parts:
 
 @dataclass
 class _Child:
+    """A process, the pipe to it, and what it has to do."""
+
     process: Any
     pipe: Connection
     unit: Unit
@@ -73,15 +74,13 @@ def run(
     Raises:
         StoreError: the database is away or refuses; every child has ended, what was committed stands.
     """
-    waiting = deque((unit, 1) for unit in units)
+    waiting = deque(units)
     children: dict[Connection, _Child] = {}
-    attempts: dict[Unit, int] = {}
+    died: set[Unit] = set()
     try:
         while waiting or children:
             while waiting and len(children) < processes:
-                unit, attempts_so_far = waiting.popleft()
-                attempts[unit] = attempts_so_far
-                child = _start(parts, unit)
+                child = _start(parts, waiting.popleft())
                 children[child.pipe] = child
             for pipe in wait(list(children), _LOOK_S):
                 child = children[pipe]  # type: ignore[index]
@@ -89,62 +88,85 @@ def run(
                 if isinstance(told, int):
                     on_progress(told)
                     continue
-                del children[child.pipe]
-                _reap(child)
-                if isinstance(told, StoreError):
+                if isinstance(told, EsidError):
                     raise told
                 if isinstance(told, Report):
                     on_day(told)
-                elif attempts[child.unit] < ATTEMPTS:
-                    waiting.appendleft((child.unit, attempts[child.unit] + 1))
-                else:
-                    words = f"the process that imported it died {ATTEMPTS} times (out of memory?)"
+                elif child.unit in died:
+                    words = "the process that imported it died twice (out of memory?)"
                     on_day(Report(child.unit.day, child.unit.source, error=words))
+                else:
+                    died.add(child.unit)
+                    waiting.appendleft(child.unit)
+                if told and waiting:
+                    _hand(child, waiting.popleft())
+                else:
+                    _end(children.pop(child.pipe))
             on_progress(0)
     finally:
         for child in children.values():
             child.process.kill()
-            _reap(child)
+            _end(child)
 
 
 def _start(parts: Parts, unit: Unit) -> _Child:
-    mine, theirs = _fork.Pipe(duplex=False)
-    process = _fork.Process(target=_child_main, args=(parts, unit, theirs, os.getpid()), daemon=True)
+    mine, theirs = _fork.Pipe()
+    process = _fork.Process(target=_child_main, args=(parts, theirs, os.getpid()), daemon=True)
     process.start()
     theirs.close()
-    return _Child(process, mine, unit)
+    child = _Child(process, mine, unit)
+    _hand(child, unit)
+    return child
 
 
-def _receive(child: _Child) -> int | Report | StoreError | None:
+def _hand(child: _Child, unit: Unit) -> None:
+    """Give a child its next day; one that has died meanwhile is found by what it says next."""
+    child.unit = unit
+    with suppress(OSError):
+        child.pipe.send(unit)
+
+
+def _receive(child: _Child) -> int | Report | EsidError | None:
     """What a child says; None where it has died."""
     try:
-        told: int | Report | StoreError = child.pipe.recv()
+        told: int | Report | EsidError = child.pipe.recv()
     except (EOFError, OSError):
         return None
     return told
 
 
-def _reap(child: _Child) -> None:
+def _end(child: _Child) -> None:
+    """Let a child go that has nothing to do, or is dead."""
+    with suppress(OSError):
+        child.pipe.send(None)
     child.process.join()
     child.process.close()
     child.pipe.close()
 
 
-def _child_main(parts: Parts, unit: Unit, pipe: Connection, parent: int) -> None:
-    """One day; the terminal's Ctrl-C is for the parent, who ends the children."""
+def _child_main(parts: Parts, pipe: Connection, parent: int) -> None:
+    """Day after day; the terminal's Ctrl-C is for the parent, who ends the children."""
     host.die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Rows are no cycles: looking for those among them would take as long as making them.
     gc.freeze()
     gc.set_threshold(_ROWS_BETWEEN)
-    told: Report | StoreError
-    try:
-        store, archives = parts.store(), parts.archives()
-        told = DayImport(store, archives, Stop(), pipe.send).run(unit.source, unit.day, again=unit.again)
-        store.close()
-    except StoreError as error:
-        told = error
-    except EsidError as error:
-        told = Report(unit.day, unit.source, error=str(error))
     with suppress(BrokenPipeError):
-        pipe.send(told)
+        try:
+            store = parts.store()
+            days = DayImport(store, parts.archives(), Stop(), pipe.send)
+            while unit := pipe.recv():
+                pipe.send(_import(days, unit))
+            store.close()
+        except EsidError as error:
+            pipe.send(error)
+
+
+def _import(days: DayImport, unit: Unit) -> Report:
+    """Raises StoreError."""
+    try:
+        return days.run(unit.source, unit.day, again=unit.again)
+    except StoreError:
+        raise
+    except EsidError as error:
+        return Report(unit.day, unit.source, error=str(error))

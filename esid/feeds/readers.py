@@ -22,8 +22,8 @@ from esid.feeds.hashes import check_hash
 from esid.feeds.json_stream import pairs
 from esid.feeds.tar import members
 
-#: Bytes that are decompressed at a time.
-_READ_BYTES = 256 * 1024
+#: Bytes that are decompressed at a time: a whole block of bzip2, whose tables then stay in the processor's cache.
+_READ_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

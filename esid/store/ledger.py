@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from esid import clock
-from esid.store import dead_letters
+from esid.store import dead_letters, lookup
 from esid.store.connection import Store, marks
 from esid.store.model import Done, Failure, Job, Row, Seen, utc_text, utc_time
 from esid.store.upsert import upsert
@@ -277,10 +277,8 @@ def _finish(store: Store, entity: str, done: Sequence[Done], gathering: Collecti
     now = clock.now()
     known = {
         key: (utc_time(checked), utc_time(expires), created)
-        for key, checked, expires, created in store.rows(
-            "SELECT entity_id, checked_at, expires_at, created_at FROM sync_jobs WHERE entity_type = %s AND entity_id IN "
-            f"({marks(done)}) ORDER BY entity_id{'' if store.is_sqlite else ' FOR UPDATE'}",
-            (entity, *(one.id for one in done)),
+        for key, checked, expires, created in lookup.jobs(
+            store, entity, [one.id for one in done], "entity_id, checked_at, expires_at, created_at", for_update=True
         )
     }
     rows = [row for one in done for row in one.rows if not _is_older(row, one, known.get(one.id))]
@@ -363,7 +361,7 @@ def _request(store: Store, seen: Sequence[Seen], looked_before: dt.datetime | No
     by_id = {one.id: one for one in seen}
     entity = seen[0].entity
     late, again, pending, fresh = set[int](), set[int](), set[int](), set[int]()
-    for status, key, expires, argument, due_at, checked in _states(store, entity, sorted(set(by_id) - new)):
+    for status, key, expires, argument, due_at, checked in _states(store, entity, set(by_id) - new):
         wanted = by_id[key].argument
         other = wanted is not None and wanted != argument and status != "completed"
         if status in {"pending", "processing"} and not other:
@@ -388,16 +386,8 @@ def _request(store: Store, seen: Sequence[Seen], looked_before: dt.datetime | No
     return Accepted(tuple(sorted(new | late | again)), tuple(sorted(pending)), tuple(sorted(fresh)))
 
 
-def _states(store: Store, entity: str, ids: Sequence[int]) -> list[tuple[Any, ...]]:
-    found: list[tuple[Any, ...]] = []
-    for start in range(0, len(ids), 1000):
-        part = ids[start : start + 1000]
-        found += store.rows(
-            "SELECT status, entity_id, expires_at, argument, due_at, checked_at FROM sync_jobs "
-            f"WHERE entity_type = %s AND entity_id IN ({marks(part)}) ORDER BY entity_id",
-            (entity, *part),
-        )
-    return found
+def _states(store: Store, entity: str, ids: Collection[int]) -> list[tuple[Any, ...]]:
+    return lookup.jobs(store, entity, ids, "status, entity_id, expires_at, argument, due_at, checked_at")
 
 
 def _is_known(checked: Any, argument: str | None) -> bool:

@@ -18,13 +18,15 @@ import peewee
 
 from esid import clock
 from esid.errors import StoreError
-from esid.store import bulk, ledger
+from esid.store import bulk, ledger, lookup
 from esid.store.connection import Store, marks
 from esid.store.model import EntityTable, Row, Seen, Table, utc_text
 from esid.store.upsert import upsert
 
 #: Times that a batch is tried when somebody else writes the same thing at the same moment, and seconds between (at most).
 _ATTEMPTS, _WAIT_S = 20, 0.1
+#: Columns of the ledger's row of a thing that came whole.
+JOB_COLUMNS = ("entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at", "changed_at", "argument")
 Values = tuple[Any, ...]
 
 
@@ -104,11 +106,13 @@ def _write(
     bulk.prefer_indexes(store)
     ids = [one.id for one in batch]
     known = _known_jobs(store, layout.entity, ids)
-    # What the ledger does not know is new: where it is there all the same, it is in the way, and looked at more closely.
-    there, spoiled = _compare(store, layout, [one for one in batch if one.id in known or not is_first])
+    # What the ledger does not know is new. Where rows of it are there all the same, they are in the way of the new ones,
+    # which are numbered like them, and the second attempt looks at all more closely.
+    suspects = [one for one in batch if one.id in known or not is_first]
+    there, spoiled = _compare(store, layout, suspects)
     new = [one for one in batch if one.id not in there]
     fresh = [*new, *(one for one in batch if one.id in spoiled)]
-    _insert(store, layout, fresh, spoiled, now)
+    _insert(store, layout, fresh, spoiled, {one.id for one in suspects}, now)
     _book(store, layout.entity, batch, known, {one.id for one in fresh}, now)
     ledger.discover(store, seen, now, gathering)
     also()
@@ -129,8 +133,14 @@ def _compare(store: Store, layout: Layout, batch: Sequence[Whole]) -> tuple[set[
     return {one.id for one in here}, spoiled
 
 
-def _insert(store: Store, layout: Layout, fresh: Sequence[Whole], spoiled: set[int], now: dt.datetime) -> None:
-    """Rows of new things, and of spoiled ones in the place of theirs; rows that a lost thing left behind go too."""
+def _insert(
+    store: Store, layout: Layout, fresh: Sequence[Whole], spoiled: set[int], suspects: set[int], now: dt.datetime
+) -> None:
+    """Rows of new things, and of spoiled ones in the place of theirs; rows that a lost thing left behind go too.
+
+    Args:
+        suspects: ids that may have rows.
+    """
     ordered = sorted(fresh, key=lambda one: one.id)
     for place, (table, columns) in enumerate(layout.tables):
         if place == layout.own:
@@ -138,7 +148,7 @@ def _insert(store: Store, layout: Layout, fresh: Sequence[Whole], spoiled: set[i
             upsert(store, [Row(table, dict(zip(columns, row, strict=True))) for row in old], now)
             rows: list[Any] = [row for one in ordered if one.id not in spoiled for row in one.rows[place]]
         else:
-            bulk.delete(store, _name(table), columns[0], [one.id for one in ordered])
+            bulk.delete(store, _name(table), columns[0], [one.id for one in ordered if one.id in suspects])
             rows = [row for one in ordered for row in one.rows[place]]
         if issubclass(table, EntityTable):
             stamp = utc_text(now)
@@ -148,14 +158,13 @@ def _insert(store: Store, layout: Layout, fresh: Sequence[Whole], spoiled: set[i
 
 def _known_jobs(store: Store, entity: str, ids: Sequence[int]) -> dict[int, tuple[str, str | None]]:
     """The ledger's rows of these ids, locked: id -> (status, argument)."""
-    if not ids:
-        return {}
-    rows = store.rows(
-        "SELECT entity_id, status, argument FROM sync_jobs WHERE entity_type = %s AND entity_id IN "
-        f"({marks(ids)}) ORDER BY entity_id{'' if store.is_sqlite else ' FOR UPDATE'}",
-        (entity, *ids),
-    )
+    rows = lookup.jobs(store, entity, ids, "entity_id, status, argument", for_update=True)
     return {key: (status, argument) for key, status, argument in rows}
+
+
+def job(entity: str, key: int, argument: str, stamp: str | None) -> Values:
+    """The ledger's row of a thing that came whole, in the order of `JOB_COLUMNS`."""
+    return (entity, key, "completed", 0, stamp, stamp, stamp, argument)
 
 
 def _book(
@@ -167,13 +176,10 @@ def _book(
     now: dt.datetime,
 ) -> None:
     """The ledger: all of the batch is done, and is never asked for again."""
-    columns = (
-        "entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at", "changed_at", "argument",
-    )  # fmt: skip
     stamp = utc_text(now)
-    missing = [one for one in batch if one.id not in known]
-    rows = [(entity, one.id, "completed", 0, stamp, stamp, stamp, one.argument) for one in missing]
-    bulk.copy(store, "sync_jobs", columns, rows)
+    bulk.copy(
+        store, "sync_jobs", JOB_COLUMNS, [job(entity, one.id, one.argument, stamp) for one in batch if one.id not in known]
+    )
     for one in batch:
         if one.id in known and (known[one.id] != ("completed", one.argument) or one.id in fresh):
             store.rows(

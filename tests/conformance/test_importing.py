@@ -69,7 +69,7 @@ def test_a_child_that_dies_is_replaced(store: Store, folder: Folder, deaths: Pat
 
 def test_a_day_over_which_children_die_is_named_and_the_others_go_on(store: Store, folder: Folder, deaths: Path) -> None:
     found, _ = imported(store, folder, deaths, 6)
-    assert ["died 2 times" in str(found[day].error) for day in DAYS] == [True] * 3
+    assert ["died twice" in str(found[day].error) for day in DAYS] == [True] * 3
 
 
 def test_a_database_that_is_away_ends_the_import_with_its_words(folder: Folder) -> None:

@@ -6,6 +6,7 @@ import datetime as dt
 import threading
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -96,7 +97,7 @@ def test_the_ledger_has_a_row_for_each_that_is_never_due(store: Store, mails: li
 def test_whoever_is_on_them_becomes_known_characters_in_company(store: Store, mails: list[Mail]) -> None:
     write(store, mails)
     counts = ledger.counts(store)
-    characters, corporations, _ = ({one for body in bodies(mails) for one in body.people()[place]} for place in range(3))
+    characters, corporations, _ = map(set, zip(*chain.from_iterable(body.people() for body in bodies(mails)), strict=True))
     assert counts["character"]["pending"] == len(characters - {None})
     assert counts["corporation"]["pending"] == len(corporations - {None})
     assert len(ledger.gathered(store, "character", 1000)[0]) == len(characters - {None})
@@ -128,9 +129,12 @@ def test_what_differs_is_written_anew_and_the_others_are_left_alone(store: Store
     assert after[spoiled.id][0] == before[spoiled.id][0]
 
 
-def test_rows_that_a_lost_killmail_left_behind_are_replaced(store: Store, mails: list[Mail]) -> None:
+@pytest.mark.parametrize("is_known", [True, False], ids=["the ledger knows it", "the ledger has lost it"])
+def test_rows_that_a_lost_killmail_left_behind_are_replaced(store: Store, mails: list[Mail], is_known: bool) -> None:
     write(store, mails)
     store.run(lambda: store.rows("DELETE FROM killmails WHERE id = %s", (mails[0].id,)))
+    if not is_known:
+        store.run(lambda: store.rows("DELETE FROM sync_jobs WHERE entity_id = %s", (mails[0].id,)))
     store.run(lambda: store.rows("UPDATE attackers SET damage_done = 7 WHERE killmail_id = %s", (mails[0].id,)))
     assert write(store, mails).new == (mails[0].id,)
     assert_stored(store, mails)

@@ -119,4 +119,4 @@ def test_nobody_is_among_the_people_of_a_killmail_without_any() -> None:
     }
     found = read(7, "a" * 40, body)
     assert found.seen() == []
-    assert found.people() == ({None}, {None}, {None})
+    assert set(found.people()) == {(None, None, None)}
