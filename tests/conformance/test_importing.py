@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -70,6 +71,39 @@ def test_a_child_that_dies_is_replaced(store: Store, folder: Folder, deaths: Pat
 def test_a_day_over_which_children_die_is_named_and_the_others_go_on(store: Store, folder: Folder, deaths: Path) -> None:
     found, _ = imported(store, folder, deaths, 6)
     assert ["died twice" in str(found[day].error) for day in DAYS] == [True] * 3
+
+
+def test_a_child_imports_day_after_day(store: Store, folder: Folder, tmp_path: Path) -> None:
+    store.close()
+    made = tmp_path / "made"
+
+    def archives() -> Folder:
+        with made.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return folder
+
+    reports: list[Report] = []
+    parts = Parts(lambda: Store(store.url, for_import=True), archives)
+    run(parts, [Unit(EVEREF, day) for day in DAYS], 1, lambda _: None, reports.append)
+    assert [(one.day, one.new) for one in reports] == [(day, 30) for day in DAYS]
+    assert len(made.read_text().split()) == 1
+
+
+def test_a_child_that_dies_between_two_days_costs_none(store: Store, folder: Folder) -> None:
+    store.close()
+    reports: list[Report] = []
+
+    def on_day(report: Report) -> None:
+        if not reports:
+            for child in multiprocessing.active_children():
+                child.kill()
+                child.join()
+        reports.append(report)
+
+    parts = Parts(lambda: Store(store.url, for_import=True), lambda: folder)
+    run(parts, [Unit(EVEREF, day) for day in DAYS], 2, lambda _: None, on_day)
+    assert sorted((one.day, one.error) for one in reports) == [(day, None) for day in DAYS]
+    assert [days.count(store, day) for day in DAYS] == [30, 30, 30]
 
 
 def test_a_database_that_is_away_ends_the_import_with_its_words(folder: Folder) -> None:
