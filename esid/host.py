@@ -6,13 +6,14 @@ import ctypes
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 
 NAME = socket.gethostname()
 _PR_SET_PDEATHSIG = 1
-#: mallopt(3): how many arenas threads share, and from which size on memory is given back as soon as it is freed.
-_M_ARENA_MAX, _ARENAS = -8, 2
-_M_MMAP_THRESHOLD, _MMAP_BYTES = -3, 128 * 1024
+#: What glibc's allocator is told at the start of a process (The GNU C Library, "Memory Allocation Tunables"): threads share
+#: two arenas, large pieces are given back as soon as they are freed, and no thread keeps a cache of its own.
+_TUNABLES = "glibc.malloc.arena_max=2:glibc.malloc.mmap_threshold=131072:glibc.malloc.tcache_count=0"
 
 
 def started_at(pid: int) -> float:
@@ -42,15 +43,15 @@ def die_with_parent(parent: int) -> None:
 
 
 def keep_memory_steady() -> None:
-    """Have threads share two arenas. Call before any thread is started; children inherit it.
+    """Begin this process anew, once, with an allocator that does not keep what threads had in hand; children inherit it.
 
-    By default glibc gives each thread one of its own, in which the largest answer that it ever had in hand stays for
-    good. Elsewhere (musl) there is nothing to set.
+    By default glibc gives each thread an arena, in which the largest answer that it ever had stays for good, and a cache of
+    seven pieces of each size, which fills for hours: megabytes in a process. The cache can be set at the start of a process
+    only. Whoever has set `GLIBC_TUNABLES` knows better; elsewhere (musl) there is nothing to set.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        mallopt(_M_ARENA_MAX, _ARENAS)
-        mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+    if "CS_GNU_LIBC_VERSION" in os.confstr_names and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = _TUNABLES
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
 
 
 def give_memory_back() -> None:

@@ -28,6 +28,16 @@ from typing import Any
 _environ = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ESID_TEST_")}
 _passed = 0
 _lock = threading.Lock()
+_execv = os.execv
+
+
+def _begin_anew(path: str, arguments: list[str]) -> None:
+    """A daemon that begins anew is the same daemon."""
+    os.environ.update(_environ)
+    _execv(path, arguments)
+
+
+os.execv = _begin_anew
 
 
 def _die() -> None:
