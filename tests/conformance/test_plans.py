@@ -90,10 +90,28 @@ def test_a_message_finds_its_ids_by_their_key_while_the_statistics_are_old(store
     ledger.give_back(store, "corporation", ids)
     ledger.queued(store, "corporation", ids, clock.now())
     ledger.finish(store, "corporation", [Done(job.id) for job in taken])
-    of_jobs = {words: given for words, given in statements.items() if "sync_jobs" in words and "IN (" in words}
+    of_jobs = {
+        words: given
+        for words, given in statements.items()
+        if re.search(r"sync_jobs.* (IN|unnest) ?\(|unnest.*sync_jobs", words)
+    }
     assert len(of_jobs) >= 5
     for sql, parameters in of_jobs.values():
         assert re.search("sync_jobs_pkey|sqlite_autoindex_sync_jobs_1|PRIMARY KEY", plan(store, sql, parameters)), sql
+
+
+def test_hundreds_of_ids_are_looked_up_by_their_key_while_the_statistics_are_old(
+    store: Store, statements: Statements
+) -> None:
+    # Given as many jobs as the ids that are looked for are few among
+    for start in range(98_000_000, 98_020_000, 5000):
+        ledger.request(store, [Seen("corporation", key) for key in range(start, start + 5000)])
+    statements.clear()
+    store.run(
+        lambda: ledger.discover(store, [Seen("corporation", key) for key in range(98_019_000, 98_020_000)], clock.now())
+    )
+    ((sql, parameters),) = [given for words, given in statements.items() if "sync_jobs" in words]
+    assert re.search(r"Index Cond: .*entity_id = |entity_type=\? AND entity_id=\?", plan(store, sql, parameters)), sql
 
 
 def work(store: Store, directory: Path) -> None:

@@ -202,6 +202,21 @@ def test_an_esi_that_hangs_does_not_hold_a_stop_up(daemon: Daemon, esi: FakeEsi,
     wait_for_world(daemon, store, world, 45)
 
 
+@pytest.mark.parametrize("stack", [SQLITE], indirect=True)
+@pytest.mark.parametrize("given", [None, "glibc.malloc.arena_max=3"], ids=["by default", "whoever knows better"])
+def test_threads_keep_no_memory_of_their_own(daemon: Daemon, store: Store, given: str | None) -> None:
+    if given:
+        daemon.settings["GLIBC_TUNABLES"] = given
+    daemon.start()
+    # glibc parts them with NULs where it finds them
+    told = Path(f"/proc/{daemon.process.pid}/environ").read_bytes()  # type: ignore[union-attr]
+    assert ((given or "glibc.malloc.arena_max=2").encode() in told, b"glibc.malloc.tcache_count=0" in told) == (
+        True,
+        not given,
+    )
+    assert daemon.stop() == 0
+
+
 # -- killed processes
 
 
