@@ -166,6 +166,7 @@ def _apart(work: Callable[[], Any]) -> Any:
     mine, theirs = _fork.Pipe(duplex=False)
     process = _fork.Process(target=lambda: theirs.send(work()))
     process.start()
+    theirs.close()
     found = mine.recv()
     process.join()
     return found

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from esid import __version__, log, settings
+from esid import __version__, host, log, settings
 from esid.errors import EsidError
 from esid.settings import ENTITY_NAMES
 from esid.typed import IMPORT_SOURCES, LIST_NAMES, SYNC_NAMES, Parser
@@ -34,7 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Whatever is written (database, budget, lock) is for this user alone.
     os.umask(0o077)
     try:
-        return _run(_parse(arguments))
+        options = _parse(arguments)
+        if options.name == "run" and arguments is None:
+            host.keep_memory_steady()
+        return _run(options)
     except EsidError as error:
         sys.stdout.flush()
         print(f"esid: {log.redacted(str(error))}", file=sys.stderr)

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 NAME = socket.gethostname()
@@ -14,6 +15,8 @@ _PR_SET_PDEATHSIG = 1
 #: What glibc's allocator is told at the start of a process (The GNU C Library, "Memory Allocation Tunables"): threads share
 #: two arenas, large pieces are given back as soon as they are freed, and no thread keeps a cache of its own.
 _TUNABLES = "glibc.malloc.arena_max=2:glibc.malloc.mmap_threshold=131072:glibc.malloc.tcache_count=0"
+#: Says that it has been told, wherever the loader takes the other variable away.
+_BEGUN_ANEW = "_ESID_BEGUN_ANEW"
 
 
 def started_at(pid: int) -> float:
@@ -47,11 +50,23 @@ def keep_memory_steady() -> None:
 
     By default glibc gives each thread an arena, in which the largest answer that it ever had stays for good, and a cache of
     seven pieces of each size, which fills for hours: megabytes in a process. The cache can be set at the start of a process
-    only. Whoever has set `GLIBC_TUNABLES` knows better; elsewhere (musl) there is nothing to set.
+    only. Who has set the allocator in `GLIBC_TUNABLES` knows better; elsewhere (musl) there is nothing to set, and where it
+    is not possible the process goes on as it is.
     """
-    if "CS_GNU_LIBC_VERSION" in os.confstr_names and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = _TUNABLES
+    given = os.environ.get("GLIBC_TUNABLES", "")
+    if os.environ.pop(_BEGUN_ANEW, "") or "glibc.malloc." in given or not _is_glibc():
+        return
+    os.environ |= {"GLIBC_TUNABLES": f"{given}:{_TUNABLES}".lstrip(":"), _BEGUN_ANEW: "yes"}
+    with suppress(OSError):
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+    del os.environ[_BEGUN_ANEW]
+
+
+def _is_glibc() -> bool:
+    try:
+        return bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    except (OSError, ValueError):
+        return False
 
 
 def give_memory_back() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from esid import host, log, settings
+from esid import log, settings
 from esid.daemon.supervisor import Supervisor
 from esid.errors import UsageError
 from esid.settings import Settings
@@ -15,7 +15,6 @@ def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid run`: its exit code."""
     chosen = _override(options, chosen)
     settings.check_contact(chosen)
-    host.keep_memory_steady()
     log.set_up(chosen.esid_log_level, chosen.esid_log_format, journal=settings.is_journal())
     return Supervisor(chosen, with_scheduler=not options.no_scheduler, with_feed=not options.no_feed).run()
 

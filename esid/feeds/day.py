@@ -133,6 +133,7 @@ class DayImport:
             else readers.zkillboard(archive.file, hashes, how_far.members)
         )
         for batch, refused, is_last, damage in self._batches(found):
+            begun_at = how_far.members
             how_far = replace(
                 how_far,
                 members=how_far.members + len(batch) + len(refused),
@@ -140,7 +141,7 @@ class DayImport:
                 refused=how_far.refused + len(refused),
                 finished=is_last and damage is None,
             )
-            self._write(batch, how_far, report)
+            self._write(batch, how_far, begun_at, report)
             report.refused += len(refused)
             report.named += [f"{one.name}: {one.why}" for one in refused[: NAMED - len(report.named)]]
             if damage:
@@ -167,7 +168,7 @@ class DayImport:
             return
         yield batch, refused, True, None
 
-    def _write(self, bodies: list[Body], how_far: Reading, report: Report) -> None:
+    def _write(self, bodies: list[Body], how_far: Reading, begun_at: int, report: Report) -> None:
         if self._stop.is_set():
             raise Stopping("stopping")
         started = clock.monotonic()
@@ -180,7 +181,7 @@ class DayImport:
             list(batch.values()),
             seen,
             GATHERING,
-            lambda: days.note_reading(self._store, report.source, report.day, how_far),
+            lambda: days.note_reading(self._store, report.source, report.day, how_far, begun_at),
         )
         self._remember(people)
         for one in bodies:

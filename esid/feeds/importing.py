@@ -98,8 +98,8 @@ def run(
                 else:
                     died.add(child.unit)
                     waiting.appendleft(child.unit)
-                if told and waiting:
-                    _hand(child, waiting.popleft())
+                if told and waiting and _hand(child, waiting[0]):
+                    waiting.popleft()
                 else:
                     _end(children.pop(child.pipe))
             on_progress(0)
@@ -119,11 +119,14 @@ def _start(parts: Parts, unit: Unit) -> _Child:
     return child
 
 
-def _hand(child: _Child, unit: Unit) -> None:
-    """Give a child its next day; one that has died meanwhile is found by what it says next."""
+def _hand(child: _Child, unit: Unit) -> bool:
+    """Give a child its next day; False when it has died meanwhile."""
     child.unit = unit
-    with suppress(OSError):
+    try:
         child.pipe.send(unit)
+    except OSError:
+        return False
+    return True
 
 
 def _receive(child: _Child) -> int | Report | EsidError | None:
@@ -153,10 +156,13 @@ def _child_main(parts: Parts, pipe: Connection, parent: int) -> None:
     gc.set_threshold(_ROWS_BETWEEN)
     with suppress(BrokenPipeError):
         try:
-            store = parts.store()
-            days = DayImport(store, parts.archives(), Stop(), pipe.send)
+            store, archives = parts.store(), parts.archives()
+            days = DayImport(store, archives, Stop(), pipe.send)
             while unit := pipe.recv():
-                pipe.send(_import(days, unit))
+                told = _import(days, unit)
+                # A connection that was idle while a day was written may be closed when it is used again.
+                archives.close()
+                pipe.send(told)
             store.close()
         except EsidError as error:
             pipe.send(error)

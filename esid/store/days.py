@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from esid import clock
+from esid.errors import StoreError
 from esid.store.connection import Store, marks
 from esid.store.model import utc_text
 
@@ -107,12 +108,21 @@ def reading(store: Store, source: str, day: dt.date) -> Reading | None:
     return Reading(*rows[0]) if rows else None
 
 
-def note_reading(store: Store, source: str, day: dt.date, how_far: Reading) -> None:
+def note_reading(store: Store, source: str, day: dt.date, how_far: Reading, begun_at: int) -> None:
     """Remember how far an archive was read, in the caller's transaction.
 
     Before the end nobody has been told anything, and what a crash of the server takes it takes together with this note,
     so that PostgreSQL need not wait for its disk at each batch.
+
+    Args:
+        begun_at: members that had been read when this batch began.
+
+    Raises:
+        StoreError: the database has lost the batch before this one.
     """
+    noted = reading(store, source, day)
+    if begun_at and (noted is None or noted.fingerprint != how_far.fingerprint or noted.members < begun_at):
+        raise StoreError(f"the database has lost a part of what was imported of {day}; import again, it goes on from there")
     if not (how_far.finished or store.is_sqlite):
         store.rows("SET LOCAL synchronous_commit = off")
     columns = ("source", "day", "fingerprint", "members", "killmails", "refused", "finished", "updated_at")

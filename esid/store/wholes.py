@@ -106,8 +106,8 @@ def _write(
     bulk.prefer_indexes(store)
     ids = [one.id for one in batch]
     known = _known_jobs(store, layout.entity, ids)
-    # What the ledger does not know is new. Where rows of it are there all the same, they are in the way of the new ones,
-    # which are numbered like them, and the second attempt looks at all more closely.
+    # What the ledger does not know is new. Where rows of it are there all the same, they have numbers of the new ones, and
+    # are in their way: the second attempt looks at all more closely.
     suspects = [one for one in batch if one.id in known or not is_first]
     there, spoiled = _compare(store, layout, suspects)
     new = [one for one in batch if one.id not in there]

@@ -81,7 +81,7 @@ def test_how_far_an_archive_was_read_is_remembered(store: Store) -> None:
     day = dt.date(2021, 11, 29)
     assert days.reading(store, "everef", day) is None
     for how_far in (Reading("etag", 7, 6, 1), Reading("other", 9, 9, 0, finished=True)):
-        store.run(lambda how_far=how_far: days.note_reading(store, "everef", day, how_far))  # type: ignore[misc]
+        store.run(lambda how_far=how_far: days.note_reading(store, "everef", day, how_far, 0))  # type: ignore[misc]
         assert days.reading(store, "everef", day) == how_far
     assert days.reading(store, "zkillboard", day) is None
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from esid.errors import DatabaseUnavailable
+from esid.clock import Stop
+from esid.errors import DatabaseUnavailable, StoreError
 from esid.feeds.archives import EVEREF, Folder
-from esid.feeds.day import Report
+from esid.feeds.day import DayImport, Report
 from esid.feeds.importing import Parts, Unit, run
 from esid.store import days
 from esid.store.connection import Store
@@ -104,6 +105,28 @@ def test_a_child_that_dies_between_two_days_costs_none(store: Store, folder: Fol
     run(parts, [Unit(EVEREF, day) for day in DAYS], 2, lambda _: None, on_day)
     assert sorted((one.day, one.error) for one in reports) == [(day, None) for day in DAYS]
     assert [days.count(store, day) for day in DAYS] == [30, 30, 30]
+
+
+def test_an_import_does_not_go_on_over_a_batch_that_the_database_has_lost(
+    store: Store, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a database that crashes after a batch and is there again before the next; PostgreSQL has not waited for its disk
+    monkeypatch.setattr("esid.feeds.day.SQLITE_BATCH", 10)
+    monkeypatch.setattr("esid.feeds.day.POSTGRESQL_BATCH", 10)
+    told: list[int] = []
+
+    def forget(count: int) -> None:
+        told.append(count)
+        if len(told) == 2:
+            store.run(lambda: [store.rows(f"DELETE FROM {name}") for name in ("killmails", "attackers", "killmail_items")])
+            store.run(lambda: store.rows("UPDATE archive_imports SET members = 10, killmails = 10"))
+
+    day = DAYS[0]
+    with pytest.raises(StoreError, match=f"has lost a part of what was imported of {day}; import again"):
+        DayImport(store, folder, Stop(), forget).run(EVEREF, day)
+    # When it is imported again
+    assert DayImport(store, folder, Stop()).run(EVEREF, day).new == 20
+    assert days.reading(store, EVEREF, day) == days.Reading(days.reading(store, EVEREF, day).fingerprint, 30, 30, 0, True)  # type: ignore[union-attr]
 
 
 def test_a_database_that_is_away_ends_the_import_with_its_words(folder: Folder) -> None:
