@@ -65,7 +65,15 @@ def processes(daemon: Daemon) -> set[int]:
 
 def worker(daemon: Daemon) -> int:
     """The pid of the worker: the child with the most threads."""
-    return max(daemon.children().values(), key=lambda pid: len(list(Path(f"/proc/{pid}/task").iterdir())))
+    return max(daemon.children().values(), key=threads)
+
+
+def threads(pid: int) -> int:
+    """How many a process has; none when it has just ended."""
+    try:
+        return len(list(Path(f"/proc/{pid}/task").iterdir()))
+    except OSError:
+        return 0
 
 
 def ask_for_everything(daemon: Daemon, world: World) -> None:
@@ -274,7 +282,8 @@ def test_a_child_that_dies_again_and_again_ends_the_daemon(daemon: Daemon, store
     # Given a running daemon whose shared budget is no file any more
     daemon.start()
     budget = tmp_path / "data" / "budget-default"
-    wait_until(budget.exists, 10, "the budget")
+    # (its worker and its schedule have opened it: a child that cannot start ends the daemon at once)
+    wait_until(lambda: "schedule.owned" in daemon.log and threads(worker(daemon)) > 8, 15, "worker and schedule")
     budget.unlink()
     budget.mkdir()
 
