@@ -72,7 +72,8 @@ def run(
         on_day: told what became of each day, in the order in which they end.
 
     Raises:
-        StoreError: the database is away or refuses; every child has ended, what was committed stands.
+        EsidError: the database is away or refuses, or a child cannot make its parts; every child has ended, what was
+            committed stands.
     """
     waiting = deque(units)
     children: dict[Connection, _Child] = {}
@@ -90,14 +91,11 @@ def run(
                     continue
                 if isinstance(told, EsidError):
                     raise told
-                if isinstance(told, Report):
-                    on_day(told)
-                elif child.unit in died:
-                    words = "the process that imported it died twice (out of memory?)"
-                    on_day(Report(child.unit.day, child.unit.source, error=words))
-                else:
+                if told is None and child.unit not in died:
                     died.add(child.unit)
                     waiting.appendleft(child.unit)
+                else:
+                    on_day(told or _died_twice(child.unit))
                 if told and waiting and _hand(child, waiting[0]):
                     waiting.popleft()
                 else:
@@ -107,6 +105,10 @@ def run(
         for child in children.values():
             child.process.kill()
             _end(child)
+
+
+def _died_twice(unit: Unit) -> Report:
+    return Report(unit.day, unit.source, error="the process that imported it died twice (out of memory?)")
 
 
 def _start(parts: Parts, unit: Unit) -> _Child:

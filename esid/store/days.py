@@ -101,11 +101,7 @@ def latest(store: Store) -> list[dict[str, Any]]:
 def reading(store: Store, source: str, day: dt.date) -> Reading | None:
     """How far the archive of a day was read; None = never begun."""
     with store.connection():
-        rows = store.rows(
-            "SELECT fingerprint, members, killmails, refused, finished FROM archive_imports WHERE source = %s AND day = %s",
-            (source, day.isoformat()),
-        )
-    return Reading(*rows[0]) if rows else None
+        return _noted(store, source, day)
 
 
 def note_reading(store: Store, source: str, day: dt.date, how_far: Reading, begun_at: int) -> None:
@@ -120,9 +116,12 @@ def note_reading(store: Store, source: str, day: dt.date, how_far: Reading, begu
     Raises:
         StoreError: the database has lost the batch before this one.
     """
-    noted = reading(store, source, day)
-    if begun_at and (noted is None or noted.fingerprint != how_far.fingerprint or noted.members < begun_at):
-        raise StoreError(f"the database has lost a part of what was imported of {day}; import again, it goes on from there")
+    if begun_at:
+        noted = _noted(store, source, day)
+        if noted is None or noted.fingerprint != how_far.fingerprint or noted.members < begun_at:
+            raise StoreError(
+                f"the database has lost a part of what was imported of {day}; import again, it goes on from there"
+            )
     if not (how_far.finished or store.is_sqlite):
         store.rows("SET LOCAL synchronous_commit = off")
     columns = ("source", "day", "fingerprint", "members", "killmails", "refused", "finished", "updated_at")
@@ -137,6 +136,14 @@ def note_reading(store: Store, source: str, day: dt.date, how_far: Reading, begu
 def each_day(first: dt.date, last: dt.date) -> Iterator[dt.date]:
     """Every day from the first to the last, both included."""
     return (first + _DAY * number for number in range((last - first).days + 1))
+
+
+def _noted(store: Store, source: str, day: dt.date) -> Reading | None:
+    rows = store.rows(
+        "SELECT fingerprint, members, killmails, refused, finished FROM archive_imports WHERE source = %s AND day = %s",
+        (source, day.isoformat()),
+    )
+    return Reading(*rows[0]) if rows else None
 
 
 def _counts(store: Store, first: dt.date) -> dict[dt.date, int]:

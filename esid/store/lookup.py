@@ -29,7 +29,7 @@ def jobs(
         part = ordered[start : start + _AT_ONCE]
         if store.is_sqlite:
             sql = (
-                f"SELECT {columns} FROM sync_jobs WHERE entity_type = ? AND entity_id IN ({marks(part)}) ORDER BY entity_id"
+                f"SELECT {columns} FROM sync_jobs WHERE entity_type = %s AND entity_id IN ({marks(part)}) ORDER BY entity_id"
             )
             found += store.rows(sql, (entity, *part))
         else:
