@@ -216,9 +216,6 @@ def _read(response: requests.Response, exchange: Exchange) -> bytes:
             raise TooLarge(f"the body is larger than {LARGEST_BODY >> 20} MiB", status=response.status_code, sample=parts[0])
     if exchange.expired:
         raise EsiUnavailable(f"no whole answer within {TOTAL_S:.0f} s", status=response.status_code)
-    if not size and response.status_code != 304 and not _has_length(response.headers):
-        # Python takes the end of a connection for the end of the headers, and what stands in them is not to be believed.
-        raise EsiUnavailable("the answer ends within its headers", status=response.status_code)
     return b"".join(parts)
 
 
@@ -244,11 +241,6 @@ def _check_status(status: int, headers: Mapping[str, str], body: bytes) -> None:
     if status >= 500 or status < 400:
         raise EsiUnavailable(words, status=status, sample=body)
     raise Refused(words, status=status, sample=body)
-
-
-def _has_length(headers: Mapping[str, str]) -> bool:
-    """Whether the headers say where the body ends; ESI's always do."""
-    return "Content-Length" in headers or "chunked" in headers.get("Transfer-Encoding", "").lower()
 
 
 def _error_text(body: bytes) -> str:

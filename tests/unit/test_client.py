@@ -185,6 +185,50 @@ def test_a_connection_that_the_other_side_has_closed_is_opened_anew(budget: Budg
     assert len(server.requests) == 3
 
 
+FRAMED = {
+    "a length": b"Content-Length: 3\r\n\r\n[1]",
+    "chunks": b"Transfer-Encoding: chunked\r\n\r\n1\r\n[\r\n2\r\n1]\r\n0\r\n\r\n",
+    "chunks and a trailer": b"Transfer-Encoding: chunked\r\n\r\n3\r\n[1]\r\n0\r\nEtag: no\r\n\r\n",
+    "the end of the connection": b"\r\n[1]",
+    "an answer too many": b"Content-Length: 3\r\n\r\n[1]HTTP/1.1 500 No\r\nContent-Length: 1\r\n\r\nx",
+    "garbage after it": b"Content-Length: 3\r\n\r\n[1]no HTTP at all",
+}
+
+
+@pytest.mark.parametrize("rest", FRAMED.values(), ids=FRAMED)
+@pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nEtag: no\r\n\r\n"])
+@pytest.mark.parametrize("is_dripped", [False, True])
+def test_a_body_ends_where_its_answer_says(budget: Budget, interim: bytes, rest: bytes, is_dripped: bool) -> None:
+    whole = interim + OK + rest
+    parts = [whole[at : at + 1] for at in range(len(whole))] if is_dripped else [whole]
+    with Raw(*parts) as server:
+        answer = get(server, budget)
+    assert (answer.body, answer.etag) == ([1], None)
+
+
+@pytest.mark.parametrize("rest", ["an answer too many", "garbage after it", "the end of the connection"])
+def test_nothing_follows_an_answer_with_a_loose_end(budget: Budget, rest: str) -> None:
+    with Raw(OK + FRAMED[rest], after=linger if "end" not in rest else lambda _: None) as server:
+        client = Client(server.base_url, budget)
+        assert [client.get(ALLIANCE, id=number).body for number in (1, 2)] == [[1], [1]]
+    assert len(server.requests) == 2
+
+
+def test_a_304_has_no_body_whatever_its_length_says(budget: Budget) -> None:
+    head = b'HTTP/1.1 304 Not Modified\r\nContent-Length: 527\r\nEtag: "a"\r\n\r\n'
+    with Raw(head, after=linger) as server:
+        answer = get(server, budget, etag='"a"')
+    assert (answer.is_new, answer.etag) == (False, '"a"')
+
+
+def test_no_header_ends_its_line(budget: Budget) -> None:
+    with Raw(OK + b"Content-Length: 2\r\n\r\n[]") as server:
+        with pytest.raises(EsiUnavailable, match="line break"):
+            get(server, budget, etag='"a"\r\nX-Evil: 1')
+        get(server, budget, etag='"a"')
+    assert len(server.requests) == 1
+
+
 def test_proxies_from_the_environment_are_not_used(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
@@ -422,7 +466,10 @@ CUT = [
     b"SSH-2.0-OpenSSH\r\n",
     b"HTTP/1.1 abc X\r\n\r\n",
     OK + b"Content-Length: 2\r\nX: " + b"y" * 100_000 + b"\r\n\r\n[]",
-    OK + b"X: y\r\n" * 200 + b"Content-Length: 2\r\n\r\n[]",
+    OK + b"X: y\r\n" * 30_000 + b"Content-Length: 2\r\n\r\n[]",
+    OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n[1]",
+    OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n0\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nhello",
     b"",
 ]
 
