@@ -82,6 +82,8 @@ def translated(error: Exception, where: str) -> EsidError:
         return NotPermitted(f"{where} cannot be written ({line}); check owner and mode, or set another {setting}")
     if isinstance(error, peewee.OperationalError) and any(sign in low for sign in _REFUSED):
         return DatabaseRefused(f"{where} refused us: {line}; check DATABASE_URL or DB_*")
+    if any(_has_code(error, code) for code in _REPEATABLE_CODES):
+        return DatabaseUnavailable(f"{where} has refused one transaction again and again: {line}; try again")
     if isinstance(
         error, (peewee.OperationalError, peewee.InterfaceError, MaxConnectionsExceeded, psycopg2.OperationalError)
     ):

@@ -63,6 +63,7 @@ def take(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = F
             "AND recoveries.entity_id = sync_jobs.entity_id AND (ids_per_message < %s OR again_at > %s OR count > %s))"
         )
         parameters = (entity, *sorted(ids), len(ids), now, 2**31 - 1 if quarantined else 1)
+        lookup.lock(store, entity, ids)
         taken = store.rows(
             f"UPDATE sync_jobs SET status = 'processing', due_at = NULL, updated_at = %s WHERE {which} AND NOT {alone} "
             "RETURNING entity_id, argument, retry_count, etag, expires_at, checked_at",
@@ -107,6 +108,7 @@ def reopen(store: Store, entity: str, ids: Sequence[int]) -> None:
     def work() -> None:
         for start in range(0, len(ids), 1000):
             part = ids[start : start + 1000]
+            lookup.lock(store, entity, part)
             store.rows(
                 "UPDATE sync_jobs SET status = 'failed', error = 'its rows are missing', updated_at = %s WHERE "
                 f"{among(part, 'completed')}",
@@ -124,12 +126,8 @@ def queued(store: Store, entity: str, ids: Sequence[int], since: dt.datetime) ->
             keeps its time.
     """
     if ids:
-        store.run(
-            lambda: store.rows(
-                f"UPDATE sync_jobs SET due_at = NULL WHERE {among(ids, 'pending')} AND updated_at <= %s",
-                (entity, *sorted(ids), utc_text(since)),
-            )
-        )
+        sql = f"UPDATE sync_jobs SET due_at = NULL WHERE {among(ids, 'pending')} AND updated_at <= %s"
+        _change(store, entity, ids, sql, (entity, *sorted(ids), utc_text(since)))
 
 
 def retry(store: Store, entity: str, waits: dict[int, float], failures: dict[int, Failure]) -> None:
@@ -156,28 +154,18 @@ def retry(store: Store, entity: str, waits: dict[int, float], failures: dict[int
 
 def defer(store: Store, entity: str, ids: Sequence[int], wait_s: float) -> None:
     """Put ids back that could not be asked now; no attempt is counted."""
-
-    def work() -> None:
+    if ids:
         now = clock.now()
         due = utc_text(now + dt.timedelta(seconds=wait_s))
-        store.rows(
-            f"UPDATE sync_jobs SET status = 'pending', due_at = %s, updated_at = %s WHERE {among(ids, *OPEN)}",
-            (due, utc_text(now), entity, *sorted(ids)),
-        )
-
-    if ids:
-        store.run(work)
+        sql = f"UPDATE sync_jobs SET status = 'pending', due_at = %s, updated_at = %s WHERE {among(ids, *OPEN)}"
+        _change(store, entity, ids, sql, (due, utc_text(now), entity, *sorted(ids)))
 
 
 def give_back(store: Store, entity: str, ids: Sequence[int]) -> None:
     """Nobody works on these ids any more, and their message is on its way back to the queue."""
     if ids:
-        store.run(
-            lambda: store.rows(
-                f"UPDATE sync_jobs SET status = 'pending', updated_at = %s WHERE {among(ids, 'processing')}",
-                (utc_text(clock.now()), entity, *sorted(ids)),
-            )
-        )
+        sql = f"UPDATE sync_jobs SET status = 'pending', updated_at = %s WHERE {among(ids, 'processing')}"
+        _change(store, entity, ids, sql, (utc_text(clock.now()), entity, *sorted(ids)))
 
 
 def unpublished(store: Store, entity: str, limit: int) -> list[int]:
@@ -196,17 +184,12 @@ def claim(store: Store, entity: str, ids: Sequence[int]) -> list[int]:
 
     What is claimed and not published comes up again after the time that any publisher is given.
     """
-
-    def work() -> list[int]:
-        now = clock.now()
-        returned = store.rows(
-            f"UPDATE sync_jobs SET due_at = %s WHERE {among(ids, *OPEN)} "
-            "AND (due_at <= %s OR due_at > %s) RETURNING entity_id",
-            (_grace(now), entity, *sorted(ids), utc_text(now), _waits_for_company(now)),
-        )
-        return sorted(key for (key,) in returned)
-
-    return store.run(work) if ids else []
+    if not ids:
+        return []
+    now = clock.now()
+    sql = f"UPDATE sync_jobs SET due_at = %s WHERE {among(ids, *OPEN)} AND (due_at <= %s OR due_at > %s) RETURNING entity_id"
+    parameters = (_grace(now), entity, *sorted(ids), utc_text(now), _waits_for_company(now))
+    return sorted(key for (key,) in _change(store, entity, ids, sql, parameters))
 
 
 def gathered(store: Store, entity: str, limit: int) -> tuple[list[int], float]:
@@ -236,12 +219,8 @@ def orphaned(store: Store, entity: str, quiet_s: float, limit: int) -> list[int]
 
 def touch(store: Store, entity: str, ids: Sequence[int]) -> None:
     """Mark open ids as published just now (by the sweep)."""
-    store.run(
-        lambda: store.rows(
-            f"UPDATE sync_jobs SET updated_at = %s, due_at = NULL WHERE {among(ids, *OPEN)}",
-            (utc_text(clock.now()), entity, *sorted(ids)),
-        )
-    )
+    sql = f"UPDATE sync_jobs SET updated_at = %s, due_at = NULL WHERE {among(ids, *OPEN)}"
+    _change(store, entity, ids, sql, (utc_text(clock.now()), entity, *sorted(ids)))
 
 
 def purge(store: Store, entity: str) -> int:
@@ -253,6 +232,11 @@ def purge(store: Store, entity: str) -> int:
 
     def work() -> int:
         now = utc_text(clock.now())
+        if not store.is_sqlite:
+            # In the order of the ids, as everybody: see `lookup.lock`.
+            store.rows(
+                f"SELECT 1 FROM sync_jobs WHERE entity_type = %s AND {_OPEN} ORDER BY entity_id FOR UPDATE", (entity,)
+            )
         answered = store.rows(
             "UPDATE sync_jobs SET status = 'completed', error = NULL, due_at = NULL, updated_at = %s "
             f"WHERE entity_type = %s AND {_OPEN} AND checked_at IS NOT NULL AND expires_at IS NOT NULL RETURNING entity_id",
@@ -271,6 +255,16 @@ def purge(store: Store, entity: str) -> int:
 def forget_etags(store: Store) -> None:
     """ETags belong to a compatibility date: after a change of it every answer is asked for whole. Joins a transaction."""
     store.rows("UPDATE sync_jobs SET etag = NULL WHERE etag IS NOT NULL")
+
+
+def _change(store: Store, entity: str, ids: Sequence[int], sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """One UPDATE of these ids in a transaction of its own."""
+
+    def work() -> list[tuple[Any, ...]]:
+        lookup.lock(store, entity, ids)
+        return store.rows(sql, parameters)
+
+    return store.run(work)
 
 
 def _finish(store: Store, entity: str, done: Sequence[Done], gathering: Collection[str]) -> list[Seen]:

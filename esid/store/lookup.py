@@ -11,6 +11,16 @@ from esid.store.connection import Store, marks
 _AT_ONCE = 1000
 
 
+def lock(store: Store, entity: str, ids: Collection[int]) -> None:
+    """Lock the rows of these ids, in the order of the ids: who is to change several locks them so before.
+
+    An UPDATE of several locks them in the order in which it comes across them, and two that come across the same ones in two
+    orders wait for each other. SQLite's writer is alone.
+    """
+    if not store.is_sqlite:
+        jobs(store, entity, ids, "1", for_update=True)
+
+
 def jobs(
     store: Store, entity: str, ids: Collection[int], columns: str, *, for_update: bool = False
 ) -> list[tuple[Any, ...]]:

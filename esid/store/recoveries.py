@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from esid import clock
-from esid.store import ledger
+from esid.store import ledger, lookup
 from esid.store.connection import Store, marks
 from esid.store.model import Failure, utc_text, utc_time
 
@@ -55,6 +55,7 @@ def isolate(store: Store, entity: str, ids: Sequence[int]) -> None:
     def work() -> None:
         now = clock.now()
         again = utc_text(now + dt.timedelta(seconds=SETTLE_S))
+        lookup.lock(store, entity, ids)
         rows = store.rows(
             "UPDATE sync_jobs SET status = 'pending', due_at = %s, updated_at = %s WHERE "
             f"{ledger.among(ids, 'processing')} RETURNING entity_id",

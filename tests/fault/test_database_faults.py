@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from esid import clock
 from esid.entities.corporation import Corporation
 from esid.errors import DatabaseUnavailable, NotPermitted
-from esid.store import connection, ledger, migrate
+from esid.store import connection, ledger, migrate, recoveries
 from esid.store.connection import Store
 from esid.store.model import Done, Row, Seen
 from tests.servers import Postgres
@@ -92,14 +93,56 @@ def done(key: int, number: int) -> Done:
     return Done(id=key, rows=(Row(Corporation, {"id": key, "name": f"n{number}", "ticker": "T", "member_count": number}),))
 
 
-def test_batches_in_opposite_order_do_not_deadlock(pg_url: str, postgres: Postgres) -> None:
+def test_batches_in_opposite_order_do_not_deadlock(pg_url: str, pg_store: Store, postgres: Postgres) -> None:
     keys = list(range(1, 30))
+    ledger.request(pg_store, [Seen("corporation", key) for key in keys])
     processes = [spawn.Process(target=_finish, args=(pg_url, order, 40)) for order in (keys, keys[::-1])]
     for process in processes:
         process.start()
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
+    assert "deadlock detected" not in postgres.log_of(urlsplit(pg_url).path[1:])
+
+
+def _publish(url: str, keys: list[int], rounds: int) -> None:
+    store = Store(url, pool_size=1)
+    for _ in range(rounds):
+        ledger.queued(store, "corporation", keys, clock.now())
+        ledger.touch(store, "corporation", keys)
+        ledger.claim(store, "corporation", keys)
+    store.close()
+
+
+def _take_and_give_back(url: str, keys: list[int], rounds: int) -> None:
+    store = Store(url, pool_size=1)
+    for _ in range(rounds):
+        for start in range(0, len(keys), 50):
+            part = [job.id for job in ledger.take(store, "corporation", keys[start : start + 50])]
+            ledger.give_back(store, "corporation", part)
+            ledger.defer(store, "corporation", part, 0.0)
+            recoveries.isolate(store, "corporation", [job.id for job in ledger.take(store, "corporation", part)])
+    store.close()
+
+
+def test_publishers_and_workers_of_the_same_ids_do_not_deadlock(pg_url: str, pg_store: Store, postgres: Postgres) -> None:
+    # Given jobs that lie in the table in another order than that of their ids
+    keys = list(range(1, 3001))
+    mixed = sorted(keys, key=lambda key: key * 7919 % 3001)
+    for start in range(0, 3000, 30):
+        ledger.request(pg_store, [Seen("corporation", key) for key in mixed[start : start + 30]])
+    pg_store.run(lambda: pg_store.rows("ANALYZE sync_jobs"))
+
+    # When some mark all of them while others work on a few at a time
+    works = [(_publish, 15), (_publish, 15), (_take_and_give_back, 3), (_take_and_give_back, 3)]
+    processes = [spawn.Process(target=work, args=(pg_url, keys, rounds)) for work, rounds in works]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+
+    # Then nobody waited in a circle
+    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
     assert "deadlock detected" not in postgres.log_of(urlsplit(pg_url).path[1:])
 
 
