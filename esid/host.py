@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 NAME = socket.gethostname()
 _PR_SET_PDEATHSIG = 1
+#: Bytes of the kernel's set of signals, one bit for each (signal(7)).
+_SIGNALS = 128
 #: What glibc's allocator is told at the start of a process (The GNU C Library, "Memory Allocation Tunables"): threads share
 #: two arenas, large pieces are given back as soon as they are freed, and no thread keeps a cache of its own.
 _TUNABLES = "glibc.malloc.arena_max=2:glibc.malloc.mmap_threshold=131072:glibc.malloc.tcache_count=0"
@@ -43,6 +47,24 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def wait_for_signals(signals: Iterable[int], seconds: float) -> None:
+    """Return as soon as one of these signals, which all threads block, is pending, at the latest after `seconds`.
+
+    By signalfd(2), which Python has no word for.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    mask = sum(1 << (number - 1) for number in signals).to_bytes(_SIGNALS, sys.byteorder)
+    descriptor = libc.signalfd(-1, mask, os.O_CLOEXEC)
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), "signalfd")
+    try:
+        look = select.poll()
+        look.register(descriptor, select.POLLIN)
+        look.poll(max(0.0, seconds) * 1000)
+    finally:
+        os.close(descriptor)
 
 
 def keep_memory_steady() -> None:

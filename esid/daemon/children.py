@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import dramatiq
 from dramatiq.middleware import CurrentMessage
 
 from esid import clock, jobs, plan, schedule
@@ -32,6 +31,7 @@ from esid.queue.middleware.recoveries import Recoveries, settle
 from esid.queue.middleware.retries import Retries
 from esid.queue.progress import Progress
 from esid.queue.requests import dispatch
+from esid.queue.worker import Worker
 from esid.settings import Settings
 from esid.store import samples
 from esid.store.leader import Leadership
@@ -45,8 +45,6 @@ CUT_S = 20.0
 WORKER_STATEMENT_S = 15
 #: Seconds between progress lines on a terminal, and elsewhere.
 PROGRESS_TTY_S, PROGRESS_S = 5.0, 60.0
-#: Milliseconds that threads of a worker wait for a message before they look whether they are to stop.
-LOOK_MS = 500
 #: Connections of a worker process to PostgreSQL: its threads share them.
 WORKER_POOL = 12
 
@@ -93,8 +91,7 @@ def worker(settings: Settings, life: Life) -> None:
     declare_actors(broker, work, settings.esid_queue_prefix)
     settle(store, life.hands, life.wait_a_second)
     queues = {queue_name(settings.esid_queue_prefix, entity) for entity in settings.entities}
-    consumer = dramatiq.Worker(broker, queues=queues, worker_threads=worker_threads(settings), worker_timeout=LOOK_MS)
-    consumer.queue_prefetch = settings.esid_prefetch * settings.esid_threads
+    consumer = Worker(broker, queues, worker_threads(settings), settings.esid_prefetch * settings.esid_threads)
     if isinstance(broker, DatabaseBroker):
         broker.release_dead()
     consumer.start()

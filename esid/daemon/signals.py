@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 import signal
 
-from esid import clock, host
+from esid import host
 
-#: What ends the daemon in good order, at once, and what asks it to read its settings again.
+#: What ends the daemon in good order, at once, what asks it to read its settings again, and the end of a child.
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
-STOP_NOW, RELOAD = signal.SIGQUIT, signal.SIGHUP
-_WAITED_FOR = frozenset({*STOPPING, STOP_NOW, RELOAD})
-_LOOK_S = 0.2
+STOP_NOW, RELOAD, CHILD_ENDED = signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD
+_WAITED_FOR = frozenset({*STOPPING, STOP_NOW, RELOAD, CHILD_ENDED})
 #: What every child does first: the kernel kills it when its parent dies.
 die_with_parent = host.die_with_parent
 
@@ -27,16 +26,12 @@ def block() -> None:
 def wait(seconds: float) -> int | None:
     """The signal that came within `seconds` (or before), None where none did.
 
-    Looks five times a second. `signal.sigtimedwait` would do, but in a process that was stopped and continued while it
-    waited, Python's returns what happens to be in memory, as if a signal had come.
+    `signal.sigtimedwait` would do, but in a process that was stopped and continued while it waited, Python's returns what
+    happens to be in memory, as if a signal had come.
     """
-    ends_at = clock.monotonic() + seconds
-    while not (came := _WAITED_FOR & signal.sigpending()):
-        left_s = ends_at - clock.monotonic()
-        if left_s <= 0:
-            return None
-        clock.sleep(min(left_s, _LOOK_S))
-    return signal.sigwait(came)
+    host.wait_for_signals(_WAITED_FOR, seconds)
+    came = _WAITED_FOR & signal.sigpending()
+    return signal.sigwait(came) if came else None
 
 
 def check_parent(parent: int) -> None:

@@ -1,7 +1,8 @@
 """The supervisor: starts the children, replaces the dead and the silent, ends all of them within the stop budget.
 
-One process without threads or connections, so that it may fork at any time. It looks at its children ten times a
-second. A child that cannot start ends the daemon at once, one that dies again and again soon after.
+One process without threads or connections, so that it may fork at any time. It hears at once when a child has ended, and
+looks each second whether one hangs. A child that cannot start ends the daemon at once, one that dies again and again soon
+after.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from esid.settings import Settings
 
 #: Seconds in which everything has ended after SIGTERM; the unit file's TimeoutStopSec is larger.
 STOP_S = 75.0
-_LOOK_S = 0.1
+#: Seconds between looks at the children, while some are starting and later, and those between two looks that mean that we
+#: did not run ourselves.
+_STARTING_LOOK_S, _LOOK_S, _STOOD_STILL_S = 0.1, 1.0, 2.0
 _log = log.get("daemon")
 
 
@@ -65,9 +68,9 @@ class Supervisor:
             held.release()
 
     def _watch(self) -> int:
-        looked_at = clock.monotonic()
+        looked_at, has_started = clock.monotonic(), False
         while True:
-            came = signals.wait(_LOOK_S)
+            came = signals.wait(_LOOK_S if has_started else _STARTING_LOOK_S)
             if came in signals.STOPPING:
                 return 0
             if came == signals.STOP_NOW:
@@ -77,16 +80,14 @@ class Supervisor:
                 log.event(_log, "daemon.no_reload", "settings are read at start; restart esid to change them")
             # A child is not silent for as long as we did not run ourselves (a stopped container, a debugger).
             now = clock.monotonic()
-            if now - looked_at > 10 * _LOOK_S:
+            if now - looked_at > _STOOD_STILL_S:
                 for child in self._children:
                     child.forgive(now - looked_at)
             looked_at = now
             if not all(child.keep_alive() for child in self._children):
                 return 70
-            self._notice.look(
-                started=all(child.has_started() for child in self._children),
-                well=all(child.is_well() for child in self._children),
-            )
+            has_started = all(child.has_started() for child in self._children)
+            self._notice.look(started=has_started, well=all(child.is_well() for child in self._children))
 
     def _prepare(self) -> None:
         """Check what every child needs, once and with a readable error; then close it: nothing crosses the fork."""

@@ -14,8 +14,9 @@ from typing import Any
 
 #: Seconds between two exchanges, that a share holds without one, after which a silent host counts as gone.
 EXCHANGE_S, SHARE_S, GONE_S = 0.25, 8.0, 10.0
-#: Seconds between two exchanges of a host that is alone or asks for nothing; it still hears of a 420 within a second.
-IDLE_EXCHANGE_S = 0.6
+#: Seconds between two exchanges of a host that is alone or asks for nothing; it still hears of a 420 within a second. One
+#: that is alone and asks for nothing has nobody to hear of: who joins waits for its share until it was heard.
+IDLE_EXCHANGE_S, ALONE_EXCHANGE_S = 0.6, 2.0
 #: Exchanges after which everybody has heard that a host wants more, and what they gave up for it is its own.
 HEARD = 4
 #: Weight of a host that has nothing to ask at the moment, beside 1.0.

@@ -17,7 +17,7 @@ from esid.errors import EsidError
 from esid.esi.budget import Budget
 from esid.esi.headers import ERROR_LIMIT, ERROR_WINDOW_S
 from esid.esi.shared import BUCKETS, GUARDED
-from esid.esi.shares import EXCHANGE_S, GONE_S, IDLE_EXCHANGE_S, SHARE_S, Part, allot, counted
+from esid.esi.shares import ALONE_EXCHANGE_S, EXCHANGE_S, GONE_S, IDLE_EXCHANGE_S, SHARE_S, Part, allot, counted
 
 Row = dict[str, Any]
 #: Given the database's clock and everybody's row by name, one's own name and row; see `store.egress.exchange`.
@@ -37,7 +37,7 @@ class Sharing:
     def __init__(self, budget: Budget, exchange: Callable[[Meet], None], member: str, stop: Stop) -> None:
         self._budget, self._exchange, self._member, self._stop = budget, exchange, member, stop
         self._thread = threading.Thread(target=self._run, name="budget-sharing", daemon=True)
-        self._is_busy = True
+        self._every_s = EXCHANGE_S
 
     def start(self) -> None:
         """Begin; nothing leaves before the first exchange."""
@@ -67,7 +67,7 @@ class Sharing:
 
     def _run(self) -> None:
         while True:
-            is_last = self._stop.wait(EXCHANGE_S / 2 if self._is_busy else IDLE_EXCHANGE_S / 3)
+            is_last = self._stop.wait(self._every_s / 2)
             if self._is_due() or is_last:
                 with suppress(EsidError):
                     self.once(leaving=is_last)
@@ -79,8 +79,11 @@ class Sharing:
         with self._budget.shared.locked() as state:
             places = self._budget.places
             is_asking = bool(places.total("in_flight") or sum(places.totals("waiting")))
-            self._is_busy = is_asking and state.members != 1
-            if now < state.exchanged_at + (EXCHANGE_S if self._is_busy else IDLE_EXCHANGE_S):
+            if state.members == 1:
+                self._every_s = IDLE_EXCHANGE_S if is_asking else ALONE_EXCHANGE_S
+            else:
+                self._every_s = EXCHANGE_S if is_asking else IDLE_EXCHANGE_S
+            if now < state.exchanged_at + self._every_s:
                 return False
             state.exchanged_at = now
             return True

@@ -137,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
 def serve(listener: Any, view: View) -> Iterator[None]:
     """Answer as long as the context lasts."""
     server = _Server(listener, view)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, name="web", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 1.0}, name="web", daemon=True)
     thread.start()
     try:
         yield

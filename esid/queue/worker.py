@@ -1,0 +1,66 @@
+"""Dramatiq's worker, whose threads wait for messages without looking up in between; a stop wakes them."""
+
+from __future__ import annotations
+
+from queue import Empty, PriorityQueue
+from typing import Any
+
+import dramatiq
+
+from esid import clock
+
+#: Milliseconds after which a consumer that was given no message looks whether it is to stop.
+_LOOK_MS = 1000
+
+
+class WorkQueue(PriorityQueue[Any]):
+    """Messages of all consumers on their way to the threads."""
+
+    _is_woken = False
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """The next message, waited for without end, or Empty: then and now for no reason, and always after `wake`."""
+        with self.not_empty:
+            if block and not self._qsize() and not self._is_woken:
+                self.not_empty.wait()
+            if not self._qsize():
+                raise Empty
+            return self._get()
+
+    def wake(self) -> None:
+        """Nobody waits any more, now or later."""
+        with self.not_empty:
+            self._is_woken = True
+            self.not_empty.notify_all()
+
+
+class Worker(dramatiq.Worker):
+    """The threads and consumers of a process.
+
+    Args:
+        queues: names of those that it consumes.
+        prefetch: messages of a queue that it holds at most.
+    """
+
+    def __init__(self, broker: dramatiq.Broker, queues: set[str], threads: int, prefetch: int) -> None:
+        super().__init__(broker, queues=queues, worker_threads=threads, worker_timeout=_LOOK_MS)
+        self.queue_prefetch = prefetch
+        self.work_queue = self._waiting = WorkQueue()
+
+    def start(self) -> None:
+        """Start all threads. They have begun on return: Dramatiq's forget a stop that comes before."""
+        super().start()
+        threads: list[Any] = [*self.workers, *self.consumers.values()]
+        while not all(thread.running for thread in threads):
+            clock.sleep(0.001)
+
+    def stop(self, timeout: int = 600_000) -> None:
+        """End all threads, those with a message after it; what was not begun goes back.
+
+        Args:
+            timeout: milliseconds that they may take.
+        """
+        for thread in self.workers:
+            thread.stop()
+        self._waiting.wake()
+        super().stop(timeout)
