@@ -33,7 +33,7 @@ def world() -> World:
 @pytest.fixture
 def daemon(main_stack: Stack, esi: FakeEsi, tmp_path: Path) -> Iterator[Daemon]:
     """A daemon of two processes on the embedded default and at scale."""
-    settings = {"ESI_BASE_URL": esi.base_url, "ESI_MAX_RPS": "0", "ESID_PROCESSES": "2"}
+    settings = {"ESI_BASE_URL": esi.base_url, "ESI_MAX_RPS": "60", "ESID_PROCESSES": "2"}
     made = Daemon({**main_stack.environment(tmp_path / "data"), **settings})
     yield made
     made.end()
