@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -96,14 +97,18 @@ class Store:
         Raises:
             EsidError: the driver's error in our terms; nothing was written.
         """
-        attempts = Retrying(
-            retry=retry_if_exception(is_repeatable),
-            stop=stop_after_attempt(3),
-            wait=wait_random_exponential(multiplier=0.05, max=1),
-            reraise=True,
-        )
-        result: T = attempts(self._run_once, work)
-        return result
+        return self._repeated(partial(self._run_once, work))
+
+    def change(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """One statement that is a transaction by itself, or a part of the caller's: without the round trips that begin and
+        end one. Repeated as `run` does; the rows that it returns.
+
+        Raises:
+            EsidError: the driver's error in our terms; nothing was written.
+        """
+        if self.database.in_transaction():
+            return self.rows(sql, parameters)
+        return self._repeated(partial(self._change_once, sql, parameters))
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows that one statement returns; [] where it returns none."""
@@ -134,6 +139,20 @@ class Store:
             self.database.close_all()
         elif not self.database.is_closed():
             self.database.close()
+
+    def _repeated(self, act: Callable[[], T]) -> T:
+        attempts = Retrying(
+            retry=retry_if_exception(is_repeatable),
+            stop=stop_after_attempt(3),
+            wait=wait_random_exponential(multiplier=0.05, max=1),
+            reraise=True,
+        )
+        result: T = attempts(act)
+        return result
+
+    def _change_once(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        with self.connection(), self._writer if self.is_sqlite else nullcontext():
+            return self.rows(sql, parameters)
 
     def _run_once(self, work: Callable[[], T]) -> T:
         with self.connection():

@@ -24,6 +24,10 @@ PUBLISH_GRACE_S = 10.0
 GATHER_S = 86_400.0
 OPEN = ("pending", "processing")
 _OPEN = f"status IN {OPEN}"
+_HAS_LETTERS = (
+    "EXISTS (SELECT 1 FROM dead_letters WHERE dead_letters.entity_type = sync_jobs.entity_type "
+    "AND dead_letters.entity_id = sync_jobs.entity_id)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +59,29 @@ def take(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = F
     of this message they are published by the scheduler.
     """
 
-    def work() -> list[tuple[Any, ...]]:
-        now = utc_text(clock.now())
-        which = among(ids, *OPEN)
-        alone = (
-            "EXISTS (SELECT 1 FROM recoveries WHERE recoveries.entity_type = sync_jobs.entity_type "
-            "AND recoveries.entity_id = sync_jobs.entity_id AND (ids_per_message < %s OR again_at > %s OR count > %s))"
-        )
-        parameters = (entity, *sorted(ids), len(ids), now, 2**31 - 1 if quarantined else 1)
-        lookup.lock(store, entity, ids)
-        taken = store.rows(
-            f"UPDATE sync_jobs SET status = 'processing', due_at = NULL, updated_at = %s WHERE {which} AND NOT {alone} "
-            "RETURNING entity_id, argument, retry_count, etag, expires_at, checked_at",
-            (now, *parameters),
-        )
-        if len(taken) < len(ids):
-            store.rows(f"UPDATE sync_jobs SET due_at = %s WHERE {which} AND due_at IS NULL AND {alone}", (now, *parameters))
-        return taken
-
+    if not ids:
+        return []
+    now = utc_text(clock.now())
+    which = among(ids, *OPEN)
+    alone = (
+        "EXISTS (SELECT 1 FROM recoveries WHERE recoveries.entity_type = sync_jobs.entity_type "
+        "AND recoveries.entity_id = sync_jobs.entity_id AND (ids_per_message < %s OR again_at > %s OR count > %s))"
+    )
+    parameters = (now, entity, *sorted(ids), len(ids), now, 2**31 - 1 if quarantined else 1)
+    taken = lookup.update(
+        store,
+        entity,
+        ids,
+        "status = 'processing', due_at = NULL, updated_at = %s",
+        f"{which} AND NOT {alone}",
+        parameters,
+        "entity_id, argument, retry_count, etag, expires_at, checked_at",
+    )
+    if len(taken) < len(ids):
+        lookup.update(store, entity, ids, "due_at = %s", f"{which} AND due_at IS NULL AND {alone}", parameters)
     jobs = [
         Job(entity, key, argument, retries, etag, utc_time(expires), utc_time(checked))
-        for key, argument, retries, etag, expires, checked in (store.run(work) if ids else [])
+        for key, argument, retries, etag, expires, checked in taken
     ]
     return sorted(jobs, key=lambda job: job.id)
 
@@ -104,18 +110,10 @@ def request(store: Store, seen: Sequence[Seen], *, looked_before: dt.datetime | 
 
 def reopen(store: Store, entity: str, ids: Sequence[int]) -> None:
     """Their rows are gone or spoiled although they were done: the next request for them is not answered by "fresh"."""
-
-    def work() -> None:
-        for start in range(0, len(ids), 1000):
-            part = ids[start : start + 1000]
-            lookup.lock(store, entity, part)
-            store.rows(
-                "UPDATE sync_jobs SET status = 'failed', error = 'its rows are missing', updated_at = %s WHERE "
-                f"{among(part, 'completed')}",
-                (utc_text(clock.now()), entity, *part),
-            )
-
-    store.run(work)
+    for start in range(0, len(ids), 1000):
+        part = ids[start : start + 1000]
+        sets = "status = 'failed', error = 'its rows are missing', updated_at = %s"
+        lookup.update(store, entity, part, sets, among(part, "completed"), (utc_text(clock.now()), entity, *part))
 
 
 def queued(store: Store, entity: str, ids: Sequence[int], since: dt.datetime) -> None:
@@ -126,8 +124,8 @@ def queued(store: Store, entity: str, ids: Sequence[int], since: dt.datetime) ->
             keeps its time.
     """
     if ids:
-        sql = f"UPDATE sync_jobs SET due_at = NULL WHERE {among(ids, 'pending')} AND updated_at <= %s"
-        _change(store, entity, ids, sql, (entity, *sorted(ids), utc_text(since)))
+        which = f"{among(ids, 'pending')} AND updated_at <= %s"
+        lookup.update(store, entity, ids, "due_at = NULL", which, (entity, *sorted(ids), utc_text(since)))
 
 
 def retry(store: Store, entity: str, waits: dict[int, float], failures: dict[int, Failure]) -> None:
@@ -157,15 +155,15 @@ def defer(store: Store, entity: str, ids: Sequence[int], wait_s: float) -> None:
     if ids:
         now = clock.now()
         due = utc_text(now + dt.timedelta(seconds=wait_s))
-        sql = f"UPDATE sync_jobs SET status = 'pending', due_at = %s, updated_at = %s WHERE {among(ids, *OPEN)}"
-        _change(store, entity, ids, sql, (due, utc_text(now), entity, *sorted(ids)))
+        sets = "status = 'pending', due_at = %s, updated_at = %s"
+        lookup.update(store, entity, ids, sets, among(ids, *OPEN), (due, utc_text(now), entity, *sorted(ids)))
 
 
 def give_back(store: Store, entity: str, ids: Sequence[int]) -> None:
     """Nobody works on these ids any more, and their message is on its way back to the queue."""
     if ids:
-        sql = f"UPDATE sync_jobs SET status = 'pending', updated_at = %s WHERE {among(ids, 'processing')}"
-        _change(store, entity, ids, sql, (utc_text(clock.now()), entity, *sorted(ids)))
+        parameters = (utc_text(clock.now()), entity, *sorted(ids))
+        lookup.update(store, entity, ids, "status = 'pending', updated_at = %s", among(ids, "processing"), parameters)
 
 
 def unpublished(store: Store, entity: str, limit: int) -> list[int]:
@@ -187,9 +185,9 @@ def claim(store: Store, entity: str, ids: Sequence[int]) -> list[int]:
     if not ids:
         return []
     now = clock.now()
-    sql = f"UPDATE sync_jobs SET due_at = %s WHERE {among(ids, *OPEN)} AND (due_at <= %s OR due_at > %s) RETURNING entity_id"
+    which = f"{among(ids, *OPEN)} AND (due_at <= %s OR due_at > %s)"
     parameters = (_grace(now), entity, *sorted(ids), utc_text(now), _waits_for_company(now))
-    return sorted(key for (key,) in _change(store, entity, ids, sql, parameters))
+    return sorted(key for (key,) in lookup.update(store, entity, ids, "due_at = %s", which, parameters, "entity_id"))
 
 
 def gathered(store: Store, entity: str, limit: int) -> tuple[list[int], float]:
@@ -219,8 +217,9 @@ def orphaned(store: Store, entity: str, quiet_s: float, limit: int) -> list[int]
 
 def touch(store: Store, entity: str, ids: Sequence[int]) -> None:
     """Mark open ids as published just now (by the sweep)."""
-    sql = f"UPDATE sync_jobs SET updated_at = %s, due_at = NULL WHERE {among(ids, *OPEN)}"
-    _change(store, entity, ids, sql, (utc_text(clock.now()), entity, *sorted(ids)))
+    if ids:
+        parameters = (utc_text(clock.now()), entity, *sorted(ids))
+        lookup.update(store, entity, ids, "updated_at = %s, due_at = NULL", among(ids, *OPEN), parameters)
 
 
 def purge(store: Store, entity: str) -> int:
@@ -233,7 +232,7 @@ def purge(store: Store, entity: str) -> int:
     def work() -> int:
         now = utc_text(clock.now())
         if not store.is_sqlite:
-            # In the order of the ids, as everybody: see `lookup.lock`.
+            # In the order of the ids, as everybody: see `lookup.update`.
             store.rows(
                 f"SELECT 1 FROM sync_jobs WHERE entity_type = %s AND {_OPEN} ORDER BY entity_id FOR UPDATE", (entity,)
             )
@@ -257,31 +256,20 @@ def forget_etags(store: Store) -> None:
     store.rows("UPDATE sync_jobs SET etag = NULL WHERE etag IS NOT NULL")
 
 
-def _change(store: Store, entity: str, ids: Sequence[int], sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """One UPDATE of these ids in a transaction of its own."""
-
-    def work() -> list[tuple[Any, ...]]:
-        lookup.lock(store, entity, ids)
-        return store.rows(sql, parameters)
-
-    return store.run(work)
-
-
 def _finish(store: Store, entity: str, done: Sequence[Done], gathering: Collection[str]) -> list[Seen]:
     now = clock.now()
-    known = {
-        key: (utc_time(checked), utc_time(expires), created)
-        for key, checked, expires, created in lookup.jobs(
-            store, entity, [one.id for one in done], "entity_id, checked_at, expires_at, created_at", for_update=True
-        )
-    }
+    known, mourned = dict[int, tuple[Any, ...]](), list[int]()
+    columns = f"entity_id, checked_at, expires_at, {_HAS_LETTERS}"
+    for key, checked, expires, has_letters in lookup.jobs(store, entity, [one.id for one in done], columns, for_update=True):
+        known[key] = (utc_time(checked), utc_time(expires))
+        mourned += [key] if has_letters else []
     rows = [row for one in done for row in one.rows if not _is_older(row, one, known.get(one.id))]
     changed = {key for _, key in upsert(store, rows, now)}
     _book(store, entity, done, changed, now)
-    store.rows(
-        f"DELETE FROM dead_letters WHERE entity_type = %s AND entity_id IN ({marks(done)})",
-        (entity, *(one.id for one in done)),
-    )
+    if mourned:
+        store.rows(
+            f"DELETE FROM dead_letters WHERE entity_type = %s AND entity_id IN ({marks(mourned)})", (entity, *mourned)
+        )
     new = discover(store, (seen for one in done for seen in one.seen), now, gathering)
     return [one for one in new if one.entity not in gathering]
 

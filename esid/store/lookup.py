@@ -1,24 +1,39 @@
-"""Reads the ledger's rows of some ids, each by its key."""
+"""Reads, locks and changes the ledger's rows of some ids, each found by its key."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from esid.store.connection import Store, marks
 
 #: Ids of one statement.
 _AT_ONCE = 1000
+#: PostgreSQL: one row after the other, by its key.
+_EACH = (
+    "SELECT job.* FROM unnest(%s) AS wanted (id) CROSS JOIN LATERAL "
+    "(SELECT {columns} FROM sync_jobs WHERE entity_type = %s AND entity_id = wanted.id LIMIT 1 {lock}) AS job"
+)
 
 
-def lock(store: Store, entity: str, ids: Collection[int]) -> None:
-    """Lock the rows of these ids, in the order of the ids: who is to change several locks them so before.
+def update(
+    store: Store, entity: str, ids: Collection[int], sets: str, which: str, parameters: Sequence[Any], returning: str = ""
+) -> list[tuple[Any, ...]]:
+    """UPDATE rows of the ledger among those of these ids, which are locked before, in the order of the ids.
 
-    An UPDATE of several locks them in the order in which it comes across them, and two that come across the same ones in two
+    An UPDATE by itself locks rows in the order in which it comes across them, and two that come across the same ones in two
     orders wait for each other. SQLite's writer is alone.
+
+    Args:
+        sets, which, returning: SQL of the three clauses; `which` finds the ids (see `ledger.among`).
+        parameters: of `sets` and `which`.
     """
-    if not store.is_sqlite:
-        jobs(store, entity, ids, "1", for_update=True)
+    sql, tail = f"UPDATE sync_jobs SET {sets} WHERE {which}", f" RETURNING {returning}" if returning else ""
+    if store.is_sqlite:
+        return store.change(sql + tail, parameters)
+    # Counted, the locks are there before the UPDATE looks for its first row.
+    locked = f"WITH locked AS MATERIALIZED ({_EACH.format(columns='1', lock='FOR UPDATE')}) "
+    return store.change(f"{locked}{sql} AND (SELECT COUNT(*) FROM locked) >= 0{tail}", (sorted(ids), entity, *parameters))
 
 
 def jobs(
@@ -43,9 +58,5 @@ def jobs(
             )
             found += store.rows(sql, (entity, *part))
         else:
-            sql = (
-                "SELECT job.* FROM unnest(%s) AS wanted (id) CROSS JOIN LATERAL "
-                f"(SELECT {columns} FROM sync_jobs WHERE entity_type = %s AND entity_id = wanted.id LIMIT 1 {lock}) AS job"
-            )
-            found += store.rows(sql, (part, entity))
+            found += store.rows(_EACH.format(columns=columns, lock=lock), (part, entity))
     return found

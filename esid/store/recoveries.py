@@ -55,12 +55,8 @@ def isolate(store: Store, entity: str, ids: Sequence[int]) -> None:
     def work() -> None:
         now = clock.now()
         again = utc_text(now + dt.timedelta(seconds=SETTLE_S))
-        lookup.lock(store, entity, ids)
-        rows = store.rows(
-            "UPDATE sync_jobs SET status = 'pending', due_at = %s, updated_at = %s WHERE "
-            f"{ledger.among(ids, 'processing')} RETURNING entity_id",
-            (again, utc_text(now), entity, *sorted(ids)),
-        )
+        sets, parameters = "status = 'pending', due_at = %s, updated_at = %s", (again, utc_text(now), entity, *sorted(ids))
+        rows = lookup.update(store, entity, ids, sets, ledger.among(ids, "processing"), parameters, "entity_id")
         most, stamp = _part(ids), utc_text(now)
         less = "MIN" if store.is_sqlite else "LEAST"
         store.insert(

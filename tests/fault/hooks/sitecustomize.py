@@ -113,7 +113,7 @@ def _crash_at(point: str, n: int) -> None:
 def _limit_pages(path: Path) -> None:
     from esid.store.connection import Store
 
-    def limit(store: Any, _: Any) -> None:
+    def limit(store: Any, *_: Any) -> None:
         if store.is_sqlite:
             store.database.connect(reuse_if_open=True)
             try:
@@ -123,6 +123,7 @@ def _limit_pages(path: Path) -> None:
             store.database.execute_sql(f"PRAGMA max_page_count = {pages}")
 
     _wrap(Store, "_run_once", before=limit)
+    _wrap(Store, "_change_once", before=limit)
 
 
 def _poison(entity: str, key: int, how: str) -> None:
