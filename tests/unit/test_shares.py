@@ -15,6 +15,7 @@ from esid.clock import Stop
 from esid.errors import DatabaseUnavailable
 from esid.esi.budget import Budget, Limits, Outcome, Ticket
 from esid.esi.routes import Route
+from esid.esi.shared import GUARDED
 from esid.esi.shares import GONE_S, SHARE_S, Part, allot
 from esid.esi.sharing import Sharing
 from esid.esi.snapshot import snapshot
@@ -159,6 +160,30 @@ def test_one_host_alone_has_all(host: Callable[..., Host]) -> None:
     one.tell()
     known(one)
     assert len(one.grant(200)) == 90
+
+
+def test_how_often_a_host_tells_is_as_the_others_need_it(host: Callable[..., Host], now: Any) -> None:
+    one, other = host("one"), host("other")
+
+    def exchanges() -> int:
+        """Of one host in 12 seconds, while its threads look twice as often as it tells."""
+        count = 0
+        for _ in range(240):
+            now(0.05)
+            if one.sharing._is_due():
+                one.tell()
+                count += 1
+        return count
+
+    one.tell()
+    assert exchanges() <= 6
+    one.budget.places.add_waiting(GUARDED, 1)
+    assert 15 <= exchanges() <= 20
+    other.tell()
+    assert exchanges() >= 38
+    one.budget.places.add_waiting(GUARDED, -1)
+    other.tell()
+    assert 15 <= exchanges() <= 20
 
 
 def test_two_hosts_have_it_all_together_and_no_more(host: Callable[..., Host], now: Any) -> None:

@@ -1,0 +1,94 @@
+"""Worker threads wait for messages without looking up in between, and end at once all the same."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from queue import Empty
+
+import dramatiq
+import pytest
+from dramatiq.brokers.stub import StubBroker
+
+from esid.queue.worker import Worker, WorkQueue
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def broker() -> Iterator[StubBroker]:
+    """A broker in memory with one queue."""
+    made = StubBroker()
+    made.declare_queue("work")
+    yield made
+    made.close()
+
+
+def test_whoever_waits_is_woken_once_and_for_all() -> None:
+    queue, ended = WorkQueue(), []
+
+    def wait() -> None:
+        with pytest.raises(Empty):
+            queue.get(timeout=0.001)
+        ended.append(1)
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    queue.wake()
+    for thread in threads:
+        thread.join(10)
+    assert len(ended) == 3
+    with pytest.raises(Empty):
+        queue.get()
+
+
+def test_what_is_there_is_given_out_in_its_order_even_after_the_end() -> None:
+    queue = WorkQueue()
+    for number in (2, 1, 3):
+        queue.put(number)
+    assert queue.get() == 1
+    queue.wake()
+    assert (queue.get(), queue.get_nowait()) == (2, 3)
+
+
+def test_messages_are_worked_on_and_idle_threads_end_at_once(broker: StubBroker) -> None:
+    done: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def note(number: int) -> None:
+        done.append(number)
+
+    worker = Worker(broker, {"work"}, threads=8, prefetch=4)
+    worker.start()
+    for number in range(50):
+        note.send(number)
+    wait_until(lambda: len(done) == 50, 10, "all messages")
+    started = time.monotonic()
+    worker.stop(10_000)
+    assert sorted(done) == list(range(50))
+    assert time.monotonic() - started < 5
+    assert not any(thread.is_alive() for thread in worker.workers)
+
+
+def test_no_message_is_begun_after_a_stop(broker: StubBroker) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    done: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def hold(number: int) -> None:
+        begun.set()
+        may_end.wait(10)
+        done.append(number)
+
+    worker = Worker(broker, {"work"}, threads=1, prefetch=10)
+    worker.start()
+    for number in range(5):
+        hold.send(number)
+    assert begun.wait(10)
+    stopping = threading.Thread(target=worker.stop, args=(10_000,))
+    stopping.start()
+    wait_until(lambda: not worker.workers[0].running, 10, "the stop")
+    may_end.set()
+    stopping.join(10)
+    assert done == [0]
