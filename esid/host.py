@@ -10,17 +10,25 @@ import socket
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 NAME = socket.gethostname()
 _PR_SET_PDEATHSIG = 1
-#: Bytes of the kernel's set of signals, one bit for each (signal(7)).
-_SIGNALS = 128
+#: Words and bits of a word of the C library's set of signals, one bit for each (signal(7)).
+_WORDS, _BITS = 1024 // (8 * ctypes.sizeof(ctypes.c_ulong)), 8 * ctypes.sizeof(ctypes.c_ulong)
+#: Seconds between looks where no descriptor is left to wait with.
+_LOOK_S = 0.2
 #: What glibc's allocator is told at the start of a process (The GNU C Library, "Memory Allocation Tunables"): threads share
 #: two arenas, large pieces are given back as soon as they are freed, and no thread keeps a cache of its own.
 _TUNABLES = "glibc.malloc.arena_max=2:glibc.malloc.mmap_threshold=131072:glibc.malloc.tcache_count=0"
 #: Says that it has been told, wherever the loader takes the other variable away.
 _BEGUN_ANEW = "_ESID_BEGUN_ANEW"
+
+
+@lru_cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def started_at(pid: int) -> float:
@@ -44,7 +52,7 @@ def is_alive(pid: int) -> bool:
 
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this child when its parent dies; ends at once when that has happened already."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -52,15 +60,17 @@ def die_with_parent(parent: int) -> None:
 def wait_for_signals(signals: Iterable[int], seconds: float) -> None:
     """Return as soon as one of these signals, which all threads block, is pending, at the latest after `seconds`.
 
-    By signalfd(2), which Python has no word for.
+    By signalfd(2), which Python has no word for. It may return sooner where the process has no descriptor left.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    mask = sum(1 << (number - 1) for number in signals).to_bytes(_SIGNALS, sys.byteorder)
-    descriptor = libc.signalfd(-1, mask, os.O_CLOEXEC)
+    mask = (ctypes.c_ulong * _WORDS)()
+    for number in signals:
+        mask[(number - 1) // _BITS] |= 1 << (number - 1) % _BITS
+    descriptor = _libc().signalfd(-1, mask, os.O_CLOEXEC)
+    look = select.poll()
     if descriptor < 0:
-        raise OSError(ctypes.get_errno(), "signalfd")
+        look.poll(min(max(0.0, seconds), _LOOK_S) * 1000)
+        return
     try:
-        look = select.poll()
         look.register(descriptor, select.POLLIN)
         look.poll(max(0.0, seconds) * 1000)
     finally:
@@ -93,6 +103,6 @@ def _is_glibc() -> bool:
 
 def give_memory_back() -> None:
     """What is free between what is used goes back to the kernel; takes about a millisecond."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = getattr(_libc(), "malloc_trim", None)
     if trim:
         trim(0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 
-from esid import host
+from esid import clock, host
 
 #: What ends the daemon in good order, at once, what asks it to read its settings again, and the end of a child.
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
@@ -29,9 +29,13 @@ def wait(seconds: float) -> int | None:
     `signal.sigtimedwait` would do, but in a process that was stopped and continued while it waited, Python's returns what
     happens to be in memory, as if a signal had come.
     """
-    host.wait_for_signals(_WAITED_FOR, seconds)
-    came = _WAITED_FOR & signal.sigpending()
-    return signal.sigwait(came) if came else None
+    ends_at = clock.monotonic() + seconds
+    while True:
+        host.wait_for_signals(_WAITED_FOR, ends_at - clock.monotonic())
+        if came := _WAITED_FOR & signal.sigpending():
+            return signal.sigwait(came)
+        if clock.monotonic() >= ends_at:
+            return None
 
 
 def check_parent(parent: int) -> None:

@@ -150,7 +150,8 @@ class Buckets:
         return None
 
     def _resize(self, place: int, limit: tuple[float, float]) -> None:
-        """A limit that is told anew: what is spent stays spent, as of the newest slice."""
+        """A limit that is told anew: what is spent stays spent, as of the newest slice. Our share of it is found at once."""
+        self._state.exchanged_at = 0.0
         bucket = self._bucket(place)
         spent = sum(bucket.spent[:])
         bucket.limit, bucket.window_s = limit

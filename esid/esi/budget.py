@@ -236,6 +236,8 @@ class Budget:
         circuit = self.breaker.place(route.path)
         if (closed_s := self._closed_s(now)) > 0:
             return None, closed_s, "420" if self.shared.state.paused_until > now else "no share of the budget"
+        if self.is_divided and not self._has_share():
+            return None, EXCHANGE_S, "no share of the budget"
         if (hold_s := self.breaker.route_hold_s(circuit, now)) > 0:
             # No thread waits for one route: others have work.
             return None, max(hold_s, PATIENCE_S + 1.0), f"{route.path} is away"
@@ -245,7 +247,7 @@ class Budget:
             return None, PATIENCE_S + 1.0, "the same is being asked"
         in_flight, most = self.places.total("in_flight"), self.limits.max_in_flight
         if self.is_divided:
-            most = min(most, max(1, int(self.shared.state.in_flight_allowed)))
+            most = min(most, int(self.shared.state.in_flight_allowed))
         if in_flight >= most:
             return None, _SOON_S, "in flight"
         wanted = self._wanted(route)
@@ -294,6 +296,11 @@ class Budget:
         if self.is_divided and state.share_until <= now:
             return max(_LOOK_S / 2, float(state.paused_until) - now)
         return max(0.0, float(state.paused_until) - now)
+
+    def _has_share(self) -> bool:
+        """Whether others have given up something for us already: a part of one limit alone lets nothing leave."""
+        state = self.shared.state
+        return state.in_flight_allowed >= 1 and (not self.limits.max_rps or state.rps_allowed > 0)
 
     def _wanted(self, route: Route) -> tuple[int, ...]:
         """Where a request of this route needs room."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from esid import clock
@@ -67,7 +68,7 @@ class Sharing:
 
     def _run(self) -> None:
         while True:
-            is_last = self._stop.wait(self._every_s / 2)
+            is_last = self._stop.wait(min(self._every_s, IDLE_EXCHANGE_S) / 2)
             if self._is_due() or is_last:
                 with suppress(EsidError):
                     self.once(leaving=is_last)
@@ -103,8 +104,12 @@ class Sharing:
             if not state.has_past:
                 self._recall(rows.get(self._member), db_now, now)
             others = [row for name, row in rows.items() if name != self._member]
+            is_lost = self._is_lost(rows.get(self._member), db_now)
             parts, grown = {}, {"": float(state.exchange_no + 1)}
             for name, usable, mine, keeps_s in self._limits(now):
+                if is_lost and mine.allowed > mine.used:
+                    self._set(name, mine.used)
+                    mine = replace(mine, allowed=mine.used)
                 theirs = [part for row in others if (part := counted(row, name, db_now, keeps_s))]
                 size = mine.used if leaving else allot(usable, mine, theirs)
                 self._note_others(name, theirs)
@@ -126,6 +131,10 @@ class Sharing:
             paused = db_now + state.paused_until - now if state.paused_until > now else 0.0
             row = {"file": state.file.decode(), "at": db_now, "left": leaving, "paused_until": paused, "closed": closed}
         return {**row, "parts": parts}, grown
+
+    def _is_lost(self, row: Row | None, db_now: float) -> bool:
+        """True where the others may have taken what was ours: nobody has heard of us for so long."""
+        return row is None or bool(row.get("left")) or db_now - float(row.get("at", 0.0)) >= GONE_S
 
     def _grow(self, grown: dict[str, float], started: float) -> None:
         """Everybody has been told: use what has grown, unless another process has exchanged since."""

@@ -8,6 +8,7 @@ a guess of the encoding, headers as those of a mail.
 from __future__ import annotations
 
 import http.client
+import re
 import select
 import ssl
 import threading
@@ -29,6 +30,9 @@ from esid.esi.deadline import adopt
 _GZIP = zlib.MAX_WBITS | 16
 #: Bytes of one read, and most of the headers of an answer.
 _CHUNK, _LARGEST_HEAD = 64 * 1024, 64 * 1024
+_PORTS = {"http": 80, "https": 443}
+#: What no path holds.
+_UNFIT = re.compile(r"[\x00-\x20\x7f]")
 
 
 class Transport(BaseAdapter):
@@ -40,8 +44,10 @@ class Transport(BaseAdapter):
 
     def __init__(self, base_url: str) -> None:
         super().__init__()
-        self._host = urlsplit(base_url)
-        self._origin = f"{self._host.scheme}://{self._host.netloc}"
+        self._host, self._base_url = urlsplit(base_url), base_url
+        name, port = self._host.hostname or "", self._host.port
+        name = f"[{name}]" if ":" in name else name.encode("idna").decode()
+        self._name = f"{name}:{port}" if port and port != _PORTS[self._host.scheme] else name
         self._tls = ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH) if self._host.scheme == "https" else None
         self._kept = threading.local()
         # Closed before anything that hangs together with them is thrown away, in whatever order that happens.
@@ -66,6 +72,7 @@ class Transport(BaseAdapter):
             requests.ConnectionError: no answer came whose head could be read.
         """
         connection, written = self._connection(timeout), self._written(request)
+        answer = None
         try:
             if connection.sock is None:
                 connection.connect()
@@ -73,12 +80,12 @@ class Transport(BaseAdapter):
             connection.sock.sendall(written)
             answer = _Answer(connection)
             answer.read_head()
-        except ssl.SSLError as error:
-            connection.close()
-            raise requests.exceptions.SSLError(error) from error
         except (http.client.HTTPException, OSError) as error:
             connection.close()
-            raise requests.ConnectionError(error) from error
+            if answer:
+                answer.close()
+            kind = requests.exceptions.SSLError if isinstance(error, ssl.SSLError) else requests.ConnectionError
+            raise kind(error) from error
         response = requests.Response()
         response.status_code, response.headers, response.request = answer.status, answer.headers, request
         response.raw = _Body(answer)
@@ -89,10 +96,13 @@ class Transport(BaseAdapter):
         _close(self._all)
 
     def _written(self, request: requests.PreparedRequest) -> bytes:
-        """The request as it goes over the line. Raises InvalidHeader where something in it would end a line."""
+        """The request as it goes over the line. Raises RequestException where something would break a line."""
+        target = str(request.url).removeprefix(self._base_url)
+        if _UNFIT.search(target):
+            raise requests.exceptions.InvalidURL("a blank or a control character in a path")
         lines = [
-            f"{request.method} {str(request.url).removeprefix(self._origin)} HTTP/1.1",
-            f"Host: {self._host.netloc.rpartition('@')[2]}",
+            f"{request.method} {target} HTTP/1.1",
+            f"Host: {self._name}",
             *[f"{name}: {value}" for name, value in request.headers.items()],
         ]
         head = "\r\n".join(lines)
@@ -122,7 +132,8 @@ class _Answer:
         self._connection, self._sock = connection, connection.sock
         self._parser: Any = httptools.HttpResponseParser(self)
         self._pieces: deque[bytes] = deque()
-        self._has_head = self._is_kept = self.is_whole = False
+        self._has_head = self.is_whole = False
+        self._error: http.client.HTTPException | None = None
         self._given: dict[str, str] = {}
         self.status, self.headers = 0, CaseInsensitiveDict[str]()
 
@@ -136,8 +147,13 @@ class _Answer:
 
     def read(self) -> bytes:
         """The next piece of the body as it was sent, b"" at its end. Raises OSError, HTTPException."""
+        read = 0
         while not self._pieces and not self.is_whole:
-            self._feed()
+            if self._error:
+                raise self._error
+            if read >= _LARGEST_HEAD:
+                raise http.client.HTTPException(f"more than {_LARGEST_HEAD >> 10} KiB of trailers")
+            read += self._feed()
         return self._pieces.popleft() if self._pieces else b""
 
     def close(self) -> None:
@@ -154,7 +170,7 @@ class _Answer:
     def on_header(self, name: bytes, value: bytes) -> None:
         """One that stands there twice is one with both values; trailers are none."""
         if not self._has_head:
-            key, text = name.lower().decode("latin-1"), value.decode("latin-1")
+            key, text = name.lower().decode("latin-1"), value.decode("latin-1").rstrip(" \t")
             self._given[key] = f"{self._given[key]}, {text}" if key in self._given else text
 
     def on_headers_complete(self) -> None:
@@ -185,7 +201,10 @@ class _Answer:
             except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
                 self._connection.close()
                 if not self.is_whole:
-                    raise http.client.HTTPException(f"no HTTP answer: {error}") from error
+                    self._error = http.client.HTTPException(f"no HTTP answer: {error}")
+                    # A head that was read counts, whatever follows it: a 420 is heard.
+                    if not self._has_head:
+                        raise self._error from error
             return len(data)
         self._connection.close()
         if not self._has_head:
@@ -236,11 +255,9 @@ class _Body:
 
 def _opened(host: SplitResult, tls: ssl.SSLContext | None, connect_s: float, read_s: float) -> http.client.HTTPConnection:
     """A connection that opens itself when it is used."""
-    name = host.hostname or ""
+    name, port = host.hostname or "", host.port or _PORTS[host.scheme]
     connection = (
-        _SecureConnection(name, host.port, timeout=connect_s, context=tls)
-        if tls
-        else _Connection(name, host.port, timeout=connect_s)
+        _SecureConnection(name, port, timeout=connect_s, context=tls) if tls else _Connection(name, port, timeout=connect_s)
     )
     connection.read_s = read_s
     return connection

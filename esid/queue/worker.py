@@ -19,11 +19,11 @@ class WorkQueue(PriorityQueue[Any]):
     _is_woken = False
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """The next message, waited for without end, or Empty: then and now for no reason, and always after `wake`."""
+        """The next message, waited for without end. Empty: then and now for no reason, and after `wake` to all who wait."""
         with self.not_empty:
             if block and not self._qsize() and not self._is_woken:
                 self.not_empty.wait()
-            if not self._qsize():
+            if not self._qsize() or (block and self._is_woken):
                 raise Empty
             return self._get()
 

@@ -1,7 +1,7 @@
 """The ledger `sync_jobs`: what is known, pending, fresh, failed. The memory of all work.
 
 A pending row either has a live message in the queue (`due_at` NULL) or a time at which one is published (`due_at`).
-Every function is one transaction unless it says that it joins the caller's.
+Every function is one transaction, or one for each part of its ids, unless it says that it joins the caller's.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from esid import clock
+from esid.errors import EsidError
 from esid.store import dead_letters, lookup
 from esid.store.connection import Store, marks
 from esid.store.model import Done, Failure, Job, Row, Seen, utc_text, utc_time
@@ -78,7 +80,8 @@ def take(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = F
         "entity_id, argument, retry_count, etag, expires_at, checked_at",
     )
     if len(taken) < len(ids):
-        lookup.update(store, entity, ids, "due_at = %s", f"{which} AND due_at IS NULL AND {alone}", parameters)
+        with suppress(EsidError):  # the sweep finds them, too
+            lookup.update(store, entity, ids, "due_at = %s", f"{which} AND due_at IS NULL AND {alone}", parameters)
     jobs = [
         Job(entity, key, argument, retries, etag, utc_time(expires), utc_time(checked))
         for key, argument, retries, etag, expires, checked in taken
@@ -182,12 +185,14 @@ def claim(store: Store, entity: str, ids: Sequence[int]) -> list[int]:
 
     What is claimed and not published comes up again after the time that any publisher is given.
     """
-    if not ids:
-        return []
-    now = clock.now()
-    which = f"{among(ids, *OPEN)} AND (due_at <= %s OR due_at > %s)"
-    parameters = (_grace(now), entity, *sorted(ids), utc_text(now), _waits_for_company(now))
-    return sorted(key for (key,) in lookup.update(store, entity, ids, "due_at = %s", which, parameters, "entity_id"))
+
+    def work() -> list[int]:
+        now = clock.now()
+        which = f"{among(ids, *OPEN)} AND (due_at <= %s OR due_at > %s)"
+        parameters = (_grace(now), entity, *sorted(ids), utc_text(now), _waits_for_company(now))
+        return sorted(key for (key,) in lookup.update(store, entity, ids, "due_at = %s", which, parameters, "entity_id"))
+
+    return store.run(work) if ids else []
 
 
 def gathered(store: Store, entity: str, limit: int) -> tuple[list[int], float]:
@@ -258,14 +263,15 @@ def forget_etags(store: Store) -> None:
 
 def _finish(store: Store, entity: str, done: Sequence[Done], gathering: Collection[str]) -> list[Seen]:
     now = clock.now()
-    known, mourned = dict[int, tuple[Any, ...]](), list[int]()
-    columns = f"entity_id, checked_at, expires_at, {_HAS_LETTERS}"
-    for key, checked, expires, has_letters in lookup.jobs(store, entity, [one.id for one in done], columns, for_update=True):
-        known[key] = (utc_time(checked), utc_time(expires))
-        mourned += [key] if has_letters else []
+    known = {
+        key: (utc_time(checked), utc_time(expires))
+        for key, checked, expires in lookup.jobs(
+            store, entity, [one.id for one in done], "entity_id, checked_at, expires_at", for_update=True
+        )
+    }
     rows = [row for one in done for row in one.rows if not _is_older(row, one, known.get(one.id))]
     changed = {key for _, key in upsert(store, rows, now)}
-    _book(store, entity, done, changed, now)
+    mourned = _book(store, entity, done, changed, now)
     if mourned:
         store.rows(
             f"DELETE FROM dead_letters WHERE entity_type = %s AND entity_id IN ({marks(mourned)})", (entity, *mourned)
@@ -282,8 +288,12 @@ def _is_older(row: Row, done: Done, known: tuple[Any, ...] | None) -> bool:
     return mine is not None and theirs is not None and theirs > mine
 
 
-def _book(store: Store, entity: str, done: Sequence[Done], changed: set[int], now: dt.datetime) -> None:
-    """Write freshness and state of answered jobs; the newer of two answers stands."""
+def _book(store: Store, entity: str, done: Sequence[Done], changed: set[int], now: dt.datetime) -> list[int]:
+    """Write freshness and state of answered jobs; the newer of two answers stands. Returns those with a dead letter.
+
+    They are looked for here, where the jobs are locked already: what was begun before somebody else gave one up, and had to
+    wait for that, would not see its letter.
+    """
     stamp = utc_text(now)
     values = [
         (
@@ -300,7 +310,7 @@ def _book(store: Store, entity: str, done: Sequence[Done], changed: set[int], no
     later = "MAX" if store.is_sqlite else "GREATEST"
     # SQLite's MAX(a, b) is NULL when one is; PostgreSQL's GREATEST is not.
     newest = "{later}(COALESCE(sync_jobs.{c}, excluded.{c}), COALESCE(excluded.{c}, sync_jobs.{c}))"
-    store.insert(
+    returned = store.insert(
         "sync_jobs",
         columns,
         values,
@@ -309,8 +319,9 @@ def _book(store: Store, entity: str, done: Sequence[Done], changed: set[int], no
         f"expires_at = {newest.format(later=later, c='expires_at')}, "
         f"checked_at = {newest.format(later=later, c='checked_at')}, "
         "changed_at = COALESCE(excluded.changed_at, sync_jobs.changed_at), due_at = excluded.due_at, "
-        "argument = COALESCE(excluded.argument, sync_jobs.argument)",
+        f"argument = COALESCE(excluded.argument, sync_jobs.argument) RETURNING entity_id, {_HAS_LETTERS}",
     )
+    return [key for key, has_letters in returned if has_letters]
 
 
 def discover(store: Store, seen: Iterable[Seen], now: dt.datetime, gathering: Collection[str] = ()) -> list[Seen]:
@@ -339,11 +350,10 @@ def discover(store: Store, seen: Iterable[Seen], now: dt.datetime, gathering: Co
 
 
 def _request(store: Store, seen: Sequence[Seen], looked_before: dt.datetime | None, now: dt.datetime) -> Accepted:
-    new = {one.id for one in discover(store, seen, now)}
     by_id = {one.id: one for one in seen}
     entity = seen[0].entity
     late, again, pending, fresh = set[int](), set[int](), set[int](), set[int]()
-    for status, key, expires, argument, due_at, checked in _states(store, entity, set(by_id) - new):
+    for status, key, expires, argument, due_at, checked in _states(store, entity, by_id):
         wanted = by_id[key].argument
         other = wanted is not None and wanted != argument and status != "completed"
         if status in {"pending", "processing"} and not other:
@@ -365,6 +375,10 @@ def _request(store: Store, seen: Sequence[Seen], looked_before: dt.datetime | No
             "WHERE entity_type = %s AND entity_id = %s",
             (_grace(now), utc_text(now), by_id[key].argument, entity, key),
         )
+    # Rows that are there are locked before others are added, as a unit of work does it.
+    unknown = set(by_id) - late - again - pending - fresh
+    new = {one.id for one in discover(store, (by_id[key] for key in unknown), now)}
+    pending |= unknown - new
     return Accepted(tuple(sorted(new | late | again)), tuple(sorted(pending)), tuple(sorted(fresh)))
 
 

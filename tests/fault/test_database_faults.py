@@ -13,9 +13,10 @@ import pytest
 from esid import clock
 from esid.entities.corporation import Corporation
 from esid.errors import DatabaseUnavailable, NotPermitted
-from esid.store import connection, ledger, migrate, recoveries
+from esid.store import connection, dead_letters, ledger, migrate, recoveries
 from esid.store.connection import Store
-from esid.store.model import Done, Row, Seen
+from esid.store.dead_letters import Filter
+from esid.store.model import Done, Failure, Row, Seen
 from tests.servers import Postgres
 from tests.waiting import wait_until
 
@@ -144,6 +145,23 @@ def test_publishers_and_workers_of_the_same_ids_do_not_deadlock(pg_url: str, pg_
     # Then nobody waited in a circle
     assert [process.exitcode for process in processes] == [0, 0, 0, 0]
     assert "deadlock detected" not in postgres.log_of(urlsplit(pg_url).path[1:])
+
+
+def test_a_letter_that_is_written_while_an_answer_waits_goes_with_it(pg_store: Store) -> None:
+    ledger.request(pg_store, [Seen("corporation", 7)])
+    answered = threading.Thread(target=lambda: ledger.finish(pg_store, "corporation", [done(7, 1)]))
+
+    def give_up() -> None:
+        ledger.retry(pg_store, "corporation", {}, {7: Failure("unavailable", "no answer")})
+        answered.start()
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        look = "SELECT pg_stat_clear_snapshot()"
+        wait_until(lambda: pg_store.rows(look) and pg_store.rows(waiting), 10, "an answer that waits for the job")
+
+    pg_store.run(give_up)
+    answered.join(10)
+    assert ledger.counts(pg_store) == {"corporation": {"completed": 1}}
+    assert dead_letters.find(pg_store, Filter()) == []
 
 
 def _count_up(url: str, times: int) -> None:

@@ -284,7 +284,9 @@ def test_real_killmails_end_equal_to_their_json(main_stack: Stack, killmail_worl
         store = Store(main_stack.database_url, pool_size=2)
         try:
             wait_until(
-                lambda: ledger.open_count(store, ["killmail"]) == 0, 120, f"killmails: {daemon.log[-2000:]}", every_s=0.2
+                lambda: ledger.open_count(store, ["killmail"]) == 0,
+                120,
+                lambda: f"killmails: {ledger.counts(store)} {daemon.log[-2000:]}",
             )
             # Then attackers and items are there in order, nested items under their parent
             mirror.assert_equal(store, killmail_world)

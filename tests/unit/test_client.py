@@ -221,6 +221,29 @@ def test_a_304_has_no_body_whatever_its_length_says(budget: Budget) -> None:
     assert (answer.is_new, answer.etag) == (False, '"a"')
 
 
+def test_a_420_is_heard_although_its_body_is_broken(budget: Budget) -> None:
+    head = b"HTTP/1.1 420 Slow\r\nX-Esi-Error-Limit-Remain: 0\r\nX-Esi-Error-Limit-Reset: 17\r\n"
+    with Raw(head + b"Transfer-Encoding: chunked\r\n\r\nxyz") as server, pytest.raises(EsiUnavailable):
+        get(server, budget)
+    assert 17 <= budget.hold_s(ALLIANCE) <= 20
+
+
+def test_trailers_do_not_go_on_for_ever(budget: Budget) -> None:
+    def trail(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(b"X: " + b"y" * 10_000 + b"\r\n")
+
+    sent = OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\n[1]\r\n0\r\n"
+    with Raw(sent, after=trail) as server, pytest.raises(EsiUnavailable, match="trailers"):
+        get(server, budget)
+
+
+def test_a_path_with_a_blank_is_not_sent(budget: Budget) -> None:
+    with Raw(OK + b"Content-Length: 2\r\n\r\n[]") as server, pytest.raises(EsiUnavailable, match="blank"):
+        Client(server.base_url, budget).get(KILLMAIL, id=7, argument="a b")
+    assert server.requests == []
+
+
 def test_no_header_ends_its_line(budget: Budget) -> None:
     with Raw(OK + b"Content-Length: 2\r\n\r\n[]") as server:
         with pytest.raises(EsiUnavailable, match="line break"):

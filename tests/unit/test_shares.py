@@ -186,6 +186,42 @@ def test_how_often_a_host_tells_is_as_the_others_need_it(host: Callable[..., Hos
     assert 15 <= exchanges() <= 20
 
 
+def test_who_joins_has_no_part_of_anything_before_it_was_heard(host: Callable[..., Host], now: Any) -> None:
+    # Given a host that is alone, and one that asks for what the first knows nothing of
+    one, other = (host(name, max_rps=50, max_in_flight=64) for name in ("one", "other"))
+    one.tell()
+    now(0.5)
+    other.tell()
+    assert other.grant(1, KILLMAIL) == []
+    now(0.25)
+    other.tell()
+    assert other.grant(1, KILLMAIL) == []
+
+    # When the first has heard of it, nothing stands in its way
+    one.tell()
+    now(0.25)
+    other.tell()
+    with other.budget.shared.locked():
+        ticket, wait_s, _ = other.budget.admit(KILLMAIL, 0, clock.monotonic())
+    assert ticket
+    assert wait_s < 0.1
+
+
+def test_who_was_silent_too_long_begins_with_what_is_left(host: Callable[..., Host], now: Any) -> None:
+    one, other = (host(name, max_rps=50, max_in_flight=64) for name in ("one", "other"))
+    one.tell()
+    now(80.0)
+    other.tell()
+    now(0.25)
+    other.grant(1)
+    other.tell()
+    one.tell()
+    rps = [each.budget.shared.state.rps_allowed for each in (one, other)]
+    assert sum(rps) <= 50
+    flying = [each.budget.shared.state.in_flight_allowed for each in (one, other)]
+    assert sum(flying) <= 64
+
+
 def test_two_hosts_have_it_all_together_and_no_more(host: Callable[..., Host], now: Any) -> None:
     one, other = host("one"), host("other")
     for each in (one, other, one, other, one, other):

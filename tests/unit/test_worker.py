@@ -43,13 +43,15 @@ def test_whoever_waits_is_woken_once_and_for_all() -> None:
         queue.get()
 
 
-def test_what_is_there_is_given_out_in_its_order_even_after_the_end() -> None:
+def test_what_is_left_at_the_end_is_given_to_nobody_who_waits() -> None:
     queue = WorkQueue()
     for number in (2, 1, 3):
         queue.put(number)
     assert queue.get() == 1
     queue.wake()
-    assert (queue.get(), queue.get_nowait()) == (2, 3)
+    with pytest.raises(Empty):
+        queue.get()
+    assert (queue.get_nowait(), queue.get_nowait()) == (2, 3)
 
 
 def test_messages_are_worked_on_and_idle_threads_end_at_once(broker: StubBroker) -> None:
