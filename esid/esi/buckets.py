@@ -150,11 +150,16 @@ class Buckets:
         return None
 
     def _resize(self, place: int, limit: tuple[float, float]) -> None:
-        """A limit that is told anew: what is spent stays spent, as of the newest slice. Our share of it is found at once."""
-        self._state.exchanged_at = 0.0
+        """A limit that is told anew: what is spent stays spent, as of the newest slice.
+
+        It is shared out at once. Who is alone has all of it until then: who joins lets nothing leave before we know of it.
+        """
         bucket = self._bucket(place)
+        self._state.exchanged_at = 0.0
         spent = sum(bucket.spent[:])
         bucket.limit, bucket.window_s = limit
+        if self._state.members <= 1:
+            bucket.allowed = self.usable(place)
         bucket.slice_no = 0
         bucket.spent[:] = [0.0] * SLICES
         bucket.spent[0] = spent

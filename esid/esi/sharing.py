@@ -68,7 +68,7 @@ class Sharing:
 
     def _run(self) -> None:
         while True:
-            is_last = self._stop.wait(min(self._every_s, IDLE_EXCHANGE_S) / 2)
+            is_last = self._stop.wait(self._every_s / 2)
             if self._is_due() or is_last:
                 with suppress(EsidError):
                     self.once(leaving=is_last)

@@ -10,7 +10,7 @@ import dramatiq
 from esid import clock
 
 #: Milliseconds after which a consumer that was given no message looks whether it is to stop.
-_LOOK_MS = 1000
+_LOOK_MS = 2000
 
 
 class WorkQueue(PriorityQueue[Any]):

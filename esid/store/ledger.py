@@ -48,7 +48,7 @@ def among(ids: Sequence[int], *states: str) -> str:
     jobs to find the few.
     """
     listed = ", ".join(f"'{state}'" for state in states)
-    return f"entity_type = %s AND entity_id IN ({marks(ids)}) AND COALESCE(status, '') IN ({listed})"
+    return f"{lookup.OF_ENTITY} AND entity_id IN ({marks(ids)}) AND COALESCE(status, '') IN ({listed})"
 
 
 def take(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = False) -> list[Job]:
