@@ -33,6 +33,7 @@ from bench.standin import CHARACTER, CORPORATION
 from esid import clock
 from esid.entities import ENTITIES
 from esid.store.connection import Store
+from tests.daemon import Daemon
 
 #: Threads of a process: for all requests that may be on their way, and, without latency, for as many as keep it busy.
 LATENCIES = ((0.06, IN_FLIGHT // PROCESSES), (0.0, 8))
@@ -154,17 +155,22 @@ def _again(servers: Servers, latency: float, threads: int) -> None:
                 _expire(url)
             daemon.start("--actors", "alliance,corporation")
             before, started = told(base_url), time.monotonic()
-            used = cpu_s(tree(daemon.process.pid)) + cpu_s(servers.all_pids())  # type: ignore[union-attr]
+            used = _used_s(servers, daemon)
             daemon.ok("sync", "alliances")
             daemon.ok("sync", "corporations")
             ended, after = drain(url, _all_open()), told(base_url)
-            used = cpu_s(tree(daemon.process.pid)) + cpu_s(servers.all_pids()) - used  # type: ignore[union-attr]
+            used = _used_s(servers, daemon) - used
             count = after["requests"] - before["requests"]
             took.append((count, ended - started))
             cost = f", {1000 * used / count:.2f} ms of processor for each" if count else ""
             print(f"{where}: {count:,} requests in {took[-1][1]:.1f} s{cost}, {after['asked']}", flush=True)
             daemon.stop()
         print(f"{where}: first {took[0][0] / took[0][1]:.0f}/s, all 304 {took[2][0] / took[2][1]:.0f}/s")
+
+
+def _used_s(servers: Servers, daemon: Daemon) -> float:
+    """Seconds of processor of a running daemon and its servers."""
+    return cpu_s(tree(daemon.process.pid)) + cpu_s(servers.all_pids())  # type: ignore[union-attr]
 
 
 def _expire(url: str) -> None:

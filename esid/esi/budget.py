@@ -28,7 +28,7 @@ from esid.esi.pace import Pace
 from esid.esi.places import Places
 from esid.esi.routes import STATUS, Route
 from esid.esi.shared import GUARDED, SECONDS, Shared
-from esid.esi.shares import EXCHANGE_S, HEARD
+from esid.esi.shares import EXCHANGE_S, HEARD, LEAST
 
 #: Seconds that a thread waits for the budget before it puts its work back.
 PATIENCE_S = 10.0
@@ -247,7 +247,7 @@ class Budget:
             return None, PATIENCE_S + 1.0, "the same is being asked"
         in_flight, most = self.places.total("in_flight"), self.limits.max_in_flight
         if self.is_divided:
-            most = min(most, int(self.shared.state.in_flight_allowed))
+            most = min(most, max(1, int(self.shared.state.in_flight_allowed)))
         if in_flight >= most:
             return None, _SOON_S, "in flight"
         wanted = self._wanted(route)
@@ -300,7 +300,7 @@ class Budget:
     def _has_share(self) -> bool:
         """Whether others have given up something for us already: a part of one limit alone lets nothing leave."""
         state = self.shared.state
-        return state.in_flight_allowed >= 1 and (not self.limits.max_rps or state.rps_allowed > 0)
+        return state.in_flight_allowed >= LEAST and (not self.limits.max_rps or state.rps_allowed >= LEAST)
 
     def _wanted(self, route: Route) -> tuple[int, ...]:
         """Where a request of this route needs room."""

@@ -19,6 +19,8 @@ EXCHANGE_S, SHARE_S, GONE_S = 0.25, 8.0, 10.0
 IDLE_EXCHANGE_S, ALONE_EXCHANGE_S = 0.6, 2.0
 #: Exchanges after which everybody has heard that a host wants more, and what they gave up for it is its own.
 HEARD = 4
+#: A smaller share is none: it is what rounding left over.
+LEAST = 0.01
 #: Weight of a host that has nothing to ask at the moment, beside 1.0.
 IDLE_WEIGHT = 0.1
 
@@ -64,15 +66,28 @@ def counted(row: Mapping[str, Any], name: str, now: float, keeps_s: float) -> Pa
         keeps_s: seconds that used parts of this limit stay used.
     """
     part = row.get("parts", {}).get(name)
-    silent_s = now - float(row.get("at", 0.0))
+    silent_s = _silent_s(row, now)
     if part is None:
         return None
     allowed, used, wanted = float(part[0]), float(part[1]), bool(part[2])
+    if not is_gone(row, now):
+        return Part(allowed, used, wanted)
     if row.get("left"):
         return Part(used, used, is_gone=True) if silent_s < keeps_s else None
-    if silent_s < GONE_S:
-        return Part(allowed, used, wanted)
     return Part(allowed, allowed, is_gone=True) if silent_s < GONE_S + keeps_s else None
+
+
+def is_gone(row: Mapping[str, Any], now: float) -> bool:
+    """Whether others may take what a host holds: it has left, or nobody has heard of it for so long.
+
+    Args:
+        now: the database's clock, seconds since 1970.
+    """
+    return bool(row.get("left")) or _silent_s(row, now) >= GONE_S
+
+
+def _silent_s(row: Mapping[str, Any], now: float) -> float:
+    return now - float(row.get("at", 0.0))
 
 
 def _weight(part: Part) -> float:

@@ -18,7 +18,7 @@ from esid.errors import EsidError
 from esid.esi.budget import Budget
 from esid.esi.headers import ERROR_LIMIT, ERROR_WINDOW_S
 from esid.esi.shared import BUCKETS, GUARDED
-from esid.esi.shares import ALONE_EXCHANGE_S, EXCHANGE_S, GONE_S, IDLE_EXCHANGE_S, SHARE_S, Part, allot, counted
+from esid.esi.shares import ALONE_EXCHANGE_S, EXCHANGE_S, IDLE_EXCHANGE_S, SHARE_S, Part, allot, counted, is_gone
 
 Row = dict[str, Any]
 #: Given the database's clock and everybody's row by name, one's own name and row; see `store.egress.exchange`.
@@ -92,7 +92,7 @@ class Sharing:
     def _name(self, db_now: float, rows: Mapping[str, Row]) -> None:
         """Take another name where a host of ours is alive that is not we: same host name, same directory."""
         row, file = rows.get(self._member), self._budget.shared.state.file.decode()
-        if row and row.get("file") != file and db_now - float(row.get("at", 0.0)) < GONE_S and not row.get("left"):
+        if row and row.get("file") != file and not is_gone(row, db_now):
             self._member = f"{self._member}#{file}"
 
     def _meet(self, db_now: float, rows: Mapping[str, Row], leaving: bool) -> tuple[Row, dict[str, float]]:
@@ -104,7 +104,7 @@ class Sharing:
             if not state.has_past:
                 self._recall(rows.get(self._member), db_now, now)
             others = [row for name, row in rows.items() if name != self._member]
-            is_lost = self._is_lost(rows.get(self._member), db_now)
+            is_lost = is_gone(rows.get(self._member, {}), db_now)
             parts, grown = {}, {"": float(state.exchange_no + 1)}
             for name, usable, mine, keeps_s in self._limits(now):
                 if is_lost and mine.allowed > mine.used:
@@ -131,10 +131,6 @@ class Sharing:
             paused = db_now + state.paused_until - now if state.paused_until > now else 0.0
             row = {"file": state.file.decode(), "at": db_now, "left": leaving, "paused_until": paused, "closed": closed}
         return {**row, "parts": parts}, grown
-
-    def _is_lost(self, row: Row | None, db_now: float) -> bool:
-        """True where the others may have taken what was ours: nobody has heard of us for so long."""
-        return row is None or bool(row.get("left")) or db_now - float(row.get("at", 0.0)) >= GONE_S
 
     def _grow(self, grown: dict[str, float], started: float) -> None:
         """Everybody has been told: use what has grown, unless another process has exchanged since."""

@@ -16,7 +16,7 @@ import weakref
 import zlib
 from collections import deque
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import httptools
 import requests
@@ -44,11 +44,12 @@ class Transport(BaseAdapter):
 
     def __init__(self, base_url: str) -> None:
         super().__init__()
-        self._host, self._base_url = urlsplit(base_url), base_url
-        name, port = self._host.hostname or "", self._host.port
+        host, self._base_url = urlsplit(base_url), base_url
+        name, usual = host.hostname or "", _PORTS[host.scheme]
+        self._address = (name, host.port or usual)
         name = f"[{name}]" if ":" in name else name.encode("idna").decode()
-        self._name = f"{name}:{port}" if port and port != _PORTS[self._host.scheme] else name
-        self._tls = ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH) if self._host.scheme == "https" else None
+        self._host = name if self._address[1] == usual else f"{name}:{host.port}"
+        self._tls = ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH) if host.scheme == "https" else None
         self._kept = threading.local()
         # Closed before anything that hangs together with them is thrown away, in whatever order that happens.
         self._all: list[http.client.HTTPConnection] = []
@@ -102,7 +103,7 @@ class Transport(BaseAdapter):
             raise requests.exceptions.InvalidURL("a blank or a control character in a path")
         lines = [
             f"{request.method} {target} HTTP/1.1",
-            f"Host: {self._name}",
+            f"Host: {self._host}",
             *[f"{name}: {value}" for name, value in request.headers.items()],
         ]
         head = "\r\n".join(lines)
@@ -114,7 +115,7 @@ class Transport(BaseAdapter):
         """This thread's own. One that the other side has closed, or says something unasked on, is opened anew."""
         connection: Any = getattr(self._kept, "connection", None)
         if connection is None:
-            connection = self._kept.connection = _opened(self._host, self._tls, *timeout)
+            connection = self._kept.connection = _opened(self._address, self._tls, *timeout)
             self._all.append(connection)
         elif connection.sock is not None and _is_readable(connection.sock):
             connection.close()
@@ -253,11 +254,12 @@ class _Body:
                 raise http.client.IncompleteRead(b"")
 
 
-def _opened(host: SplitResult, tls: ssl.SSLContext | None, connect_s: float, read_s: float) -> http.client.HTTPConnection:
+def _opened(
+    address: tuple[str, int], tls: ssl.SSLContext | None, connect_s: float, read_s: float
+) -> http.client.HTTPConnection:
     """A connection that opens itself when it is used."""
-    name, port = host.hostname or "", host.port or _PORTS[host.scheme]
     connection = (
-        _SecureConnection(name, port, timeout=connect_s, context=tls) if tls else _Connection(name, port, timeout=connect_s)
+        _SecureConnection(*address, timeout=connect_s, context=tls) if tls else _Connection(*address, timeout=connect_s)
     )
     connection.read_s = read_s
     return connection

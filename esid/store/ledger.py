@@ -60,7 +60,6 @@ def take(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = F
     Ids whose worker died go alone, not before their time, and some in quarantine only (see `store.recoveries`): left out
     of this message they are published by the scheduler.
     """
-
     if not ids:
         return []
     now = utc_text(clock.now())
@@ -332,7 +331,12 @@ def discover(store: Store, seen: Iterable[Seen], now: dt.datetime, gathering: Co
     for entity, ids in by_entity(by_key.values()).items():
         for state in _states(store, entity, ids):
             del by_key[entity, state[1]]
-    if not by_key:
+    return _add(store, [one for _, one in sorted(by_key.items())], now, gathering)
+
+
+def _add(store: Store, unknown: Sequence[Seen], now: dt.datetime, gathering: Collection[str] = ()) -> list[Seen]:
+    """The new ones among ids, in order, that nobody knew a moment ago, and that are to be fetched."""
+    if not unknown:
         return []
     stamp, soon, gathered_at = utc_text(now), _grace(now), _grace(now, GATHER_S)
     values = [
@@ -340,12 +344,13 @@ def discover(store: Store, seen: Iterable[Seen], now: dt.datetime, gathering: Co
             one.entity, one.id, "pending" if one.asked else "completed", 0, stamp, stamp, one.argument,
             (gathered_at if one.entity in gathering else soon) if one.asked else None,
         )
-        for _, one in sorted(by_key.items())
+        for one in unknown
     ]  # fmt: skip
     columns = (
         "entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at", "argument", "due_at",
     )  # fmt: skip
     new = store.insert("sync_jobs", columns, values, "ON CONFLICT DO NOTHING RETURNING entity_type, entity_id")
+    by_key = {(one.entity, one.id): one for one in unknown}
     return [by_key[entity, key] for entity, key in new if by_key[entity, key].asked]
 
 
@@ -377,7 +382,7 @@ def _request(store: Store, seen: Sequence[Seen], looked_before: dt.datetime | No
         )
     # Rows that are there are locked before others are added, as a unit of work does it.
     unknown = set(by_id) - late - again - pending - fresh
-    new = {one.id for one in discover(store, (by_id[key] for key in unknown), now)}
+    new = {one.id for one in _add(store, [by_id[key] for key in sorted(unknown)], now)}
     pending |= unknown - new
     return Accepted(tuple(sorted(new | late | again)), tuple(sorted(pending)), tuple(sorted(fresh)))
 

@@ -222,6 +222,33 @@ def test_who_was_silent_too_long_begins_with_what_is_left(host: Callable[..., Ho
     assert sum(flying) <= 64
 
 
+def test_more_hosts_than_requests_in_flight_ask_one_at_a_time(host: Callable[..., Host], now: Any) -> None:
+    hosts = [host(name, max_rps=50, max_in_flight=1) for name in ("one", "other", "third")]
+    for _ in range(8):
+        for one in hosts:
+            now(0.25)
+            one.grant(0)
+            one.budget.places.add_waiting(GUARDED, 1)
+            one.tell()
+    assert [len(one.grant(5)) for one in hosts] == [1, 1, 1]
+
+
+def test_a_limit_that_is_told_anew_is_at_once_all_of_who_is_alone(host: Callable[..., Host], now: Any) -> None:
+    # Given a host that has heard of a bucket by its table alone
+    one = host("one")
+    one.tell()
+    one.grant(1, KILLMAIL)
+    one.tell()
+
+    # When answers tell of a far larger one, before the next exchange
+    limit = {"X_Ratelimit_Group": "killmail", "X_Ratelimit_Limit": "1000000/15m", "X_Ratelimit_Used": "2"}
+    for _ in range(10):
+        tickets = one.grant(400, KILLMAIL)
+        assert len(tickets) == 400
+        one.land(tickets, 200, **limit)
+        now(0.01)
+
+
 def test_two_hosts_have_it_all_together_and_no_more(host: Callable[..., Host], now: Any) -> None:
     one, other = host("one"), host("other")
     for each in (one, other, one, other, one, other):
