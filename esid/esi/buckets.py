@@ -1,7 +1,7 @@
 """Token buckets of the rate groups, with a floating window as ESI has it: a token spent comes back a window later.
 
 What is spent is booked by slices of the window, so a token comes back here a slice later than at ESI, never sooner.
-Above a quarter of the bucket the requests are spread evenly. Called by the budget, under its lock; `now` is monotonic.
+Above a quarter of the bucket the tokens are spread evenly. Called by the budget, under its lock; `now` is monotonic.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from esid.esi.shared import BUCKETS, SLICES
 
 #: Part of a bucket that may go in one burst.
 BURST = 0.25
-#: Tokens of an ordinary answer: the step of the even spread.
+#: Tokens of an ordinary answer: the step of the even spread, until the answer tells its cost.
 _STEP = 2.0
+#: Seconds that the spread may lag behind: a thread that waits does not hear at once that an answer cost less.
+_LAG_S = 1.0
 #: Seconds after which a host looks again whether its share of a bucket has grown.
 SHARE_LOOK_S = 0.5
 #: Seconds that a hidden limit closes for after an HTTP 500, which is how it says no.
@@ -84,8 +86,7 @@ class Buckets:
         bucket = self._bucket(place)
         if bucket.closed_until > now:
             return float(bucket.closed_until - now)
-        cap = min(self.usable(place), bucket.allowed) if shared else self.usable(place)
-        used, worst = self.used(place, now), self.worst(place)
+        cap, used, worst = self._cap(place, shared), self.used(place, now), self.worst(place)
         if used + worst * (reserved + 1) > cap:
             if reserved and used + worst <= cap:
                 return 0.02
@@ -97,11 +98,12 @@ class Buckets:
     def take(self, place: int, now: float, *, shared: bool) -> None:
         """A request leaves: the next one keeps its distance."""
         bucket = self._bucket(place)
-        cap = min(self.usable(place), bucket.allowed) if shared else self.usable(place)
-        bucket.next_at = max(now, bucket.next_at) + (bucket.flat or _STEP) * bucket.window_s / max(1.0, cap)
+        bucket.next_at = max(now - _LAG_S, bucket.next_at) + (bucket.flat or _STEP) * self._token_s(place, shared)
 
-    def settle(self, place: int, status: int | None, headers: Mapping[str, str], now: float, in_flight: int) -> None:
-        """Book one answer.
+    def settle(
+        self, place: int, status: int | None, headers: Mapping[str, str], now: float, in_flight: int, *, shared: bool
+    ) -> None:
+        """Book one answer; one that cost more or less than an ordinary one moves the next request by as much.
 
         Args:
             in_flight: other requests on their way in this bucket, which the headers may have counted already.
@@ -112,8 +114,11 @@ class Buckets:
             if status == 500:
                 self._close(place, now + HIDDEN_CLOSED_S)
             return
-        cost = read.number(headers.get("X-Ratelimit-Used"))
-        self.spend(place, _cost(status) if cost is None else cost, now)
+        told = read.number(headers.get("X-Ratelimit-Used"))
+        cost = _cost(status) if told is None else told
+        self.spend(place, cost, now)
+        next_at = bucket.next_at + (cost - _STEP) * self._token_s(place, shared)
+        bucket.next_at = min(next_at, now + bucket.window_s)
         remaining = read.number(headers.get("X-Ratelimit-Remaining"))
         if remaining is not None:
             others = bucket.others_used + bucket.others_free
@@ -134,6 +139,15 @@ class Buckets:
 
     def _bucket(self, place: int) -> Any:
         return self._state.buckets[place]
+
+    def _cap(self, place: int, shared: bool) -> float:
+        """Tokens of a window that this host may use."""
+        usable = self.usable(place)
+        return min(usable, float(self._bucket(place).allowed)) if shared else usable
+
+    def _token_s(self, place: int, shared: bool) -> float:
+        """Seconds in which a token comes back, spread evenly."""
+        return float(self._bucket(place).window_s) / max(1.0, self._cap(place, shared))
 
     def _find(self, name: str, limit: tuple[float, float] | None) -> int | None:
         wanted = name.encode()[:39]

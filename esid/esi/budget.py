@@ -359,9 +359,10 @@ class Budget:
         for held in ticket.buckets:
             # An answer that says nothing of limits is charged where it was reserved.
             if held != GUARDED and (self.buckets.is_hidden(held) or (place is None and not read.error_limit(headers))):
-                self.buckets.settle(held, status, headers, now, 0)
+                self.buckets.settle(held, status, headers, now, 0, shared=self.is_divided)
         if place is not None:
-            self.buckets.settle(place, status, headers, now, self.places.reserved(place))
+            in_flight = self.places.reserved(place)
+            self.buckets.settle(place, status, headers, now, in_flight, shared=self.is_divided)
         elif GUARDED in ticket.buckets or read.error_limit(headers):
             self.errors.settle(status, headers, now, ticket.leaves_at)
         if status == 420:
