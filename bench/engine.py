@@ -3,7 +3,7 @@
     rates       corporations a second, at 60 ms and at 0 ms of latency
     characters  93,000 characters by the bulk routes
     enqueue     93,000 ids from a file
-    again       a second full sync inside the cache time, and one after it
+    again       a second full sync inside the cache time, and one after it, beside requests alone that are answered 304
     pace        everything at ESI_MAX_RPS = 50 and 100
     footprint   first row, memory, connections, idle processor
     growth      the rate with 10 times the ledger
@@ -165,7 +165,10 @@ def _again(servers: Servers, latency: float, threads: int) -> None:
             cost = f", {1000 * used / count:.2f} ms of processor for each" if count else ""
             print(f"{where}: {count:,} requests in {took[-1][1]:.1f} s{cost}, {after['asked']}", flush=True)
             daemon.stop()
-        print(f"{where}: first {took[0][0] / took[0][1]:.0f}/s, all 304 {took[2][0] / took[2][1]:.0f}/s")
+        alone = limits.http(base_url, PROCESSES, threads, SECONDS, conditional=True)
+        first, last = (count / took_s for count, took_s in (took[0], took[2]))
+        words = f"first {first:.0f}/s, all 304 {last:.0f}/s ({last / first:.2f} times); requests alone, all 304, {alone}"
+        print(f"{where}: {words}", flush=True)
 
 
 def _used_s(servers: Servers, daemon: Daemon) -> float:

@@ -74,8 +74,8 @@ def _pid() -> int:
     return multiprocessing.current_process().pid or 0
 
 
-def http(base_url: str, processes: int, threads: int, seconds: float) -> Rate:
-    """The same GETs by `requests` alone, as many in flight as the daemon may have."""
+def http(base_url: str, processes: int, threads: int, seconds: float, *, conditional: bool = False) -> Rate:
+    """The same GETs by `requests` alone, as many in flight as the daemon may have; `conditional` = all are answered 304."""
 
     def work(ends_at: float, which: int) -> int:
         session = requests.Session()
@@ -85,8 +85,10 @@ def http(base_url: str, processes: int, threads: int, seconds: float) -> Rate:
 
         def ask(place: int) -> None:
             while time.monotonic() < ends_at:
-                url = f"{base_url}/corporations/{CORPORATION + (which * threads + place) * 1000 + done[place] % 1000}"
-                assert "name" in session.get(url, timeout=10, allow_redirects=False).json()
+                path = f"/corporations/{CORPORATION + (which * threads + place) * 1000 + done[place] % 1000}"
+                headers = {"If-None-Match": f'"{path}"'} if conditional else {}
+                answer = session.get(base_url + path, headers=headers, timeout=10, allow_redirects=False)
+                assert answer.status_code == 304 if conditional else "name" in answer.json()
                 done[place] += 1
 
         _in_threads(ask, threads)
@@ -136,7 +138,7 @@ def write(url: str, processes: int, seconds: float, servers: Sequence[int]) -> R
 
     The ids must be known to the ledger: see `known`.
     """
-    transactions = _recorded(url)
+    statements = _recorded(url)
 
     def work(ends_at: float, which: int) -> int:
         connection = _connect(url)
@@ -144,14 +146,10 @@ def write(url: str, processes: int, seconds: float, servers: Sequence[int]) -> R
         while time.monotonic() < ends_at:
             done += 1
             shift = IDS_PER_MESSAGE * (done * processes + which)
-            for statements in transactions:
-                if url.startswith("sqlite:"):
-                    cursor.execute("BEGIN IMMEDIATE")
-                for sql, parameters in statements:
-                    cursor.execute(sql, _shifted(parameters, shift))
-                    if cursor.description:
-                        cursor.fetchall()
-                connection.commit()
+            for sql, parameters in statements:
+                cursor.execute(sql, _shifted(parameters, shift))
+                if cursor.description:
+                    cursor.fetchall()
         connection.close()
         return done * IDS_PER_MESSAGE
 
@@ -171,36 +169,47 @@ def known(url: str, entity: str, first: int, count: int, *, asked: bool = True) 
     store.close()
 
 
-def _recorded(url: str) -> list[list[tuple[str, list[Any]]]]:
-    """The transactions of one message of corporations: [statements [SQL, parameters]]."""
-    store, transactions = Store(url), list[list[tuple[str, list[Any]]]]()
+def _recorded(url: str) -> list[tuple[str, list[Any]]]:
+    """The statements of one message of corporations, those that begin and end transactions among them, with parameters."""
+    store, statements = Store(url), list[tuple[str, list[Any]]]()
     execute, run_once = store.database.execute_sql, store._run_once
 
     def record(sql: str, parameters: Sequence[Any] | None = None, *more: Any) -> Any:
-        if transactions and not sql.startswith(("BEGIN", "COMMIT", "ROLLBACK")):
-            transactions[-1].append((sql, list(parameters or ())))
+        statements.append((sql, list(parameters or ())))
         return execute(sql, parameters, *more)
 
-    def begin(work: Callable[[], Any]) -> Any:
-        transactions.append([])
-        return run_once(work)
+    def run(work: Callable[[], Any]) -> Any:
+        statements.append(("BEGIN IMMEDIATE" if store.is_sqlite else "BEGIN", []))
+        result = run_once(work)
+        statements.append(("COMMIT", []))
+        return result
 
-    store.database.execute_sql, store._run_once = record, begin  # type: ignore[method-assign]
-    jobs = ledger.take(store, _ENTITY, range(CORPORATION, CORPORATION + IDS_PER_MESSAGE))
-    now = clock.now()
-    done = [parse(job, Answer(corporation(job.id - CORPORATION), True, "etag", now, now)) for job in jobs]
-    ledger.finish(store, _ENTITY, done, {"character"})
+    with store.connection():  # its pragmas are none of the message's
+        store.database.execute_sql, store._run_once = record, run  # type: ignore[method-assign]
+        jobs = ledger.take(store, _ENTITY, range(CORPORATION, CORPORATION + IDS_PER_MESSAGE))
+        now = clock.now()
+        done = [parse(job, Answer(corporation(job.id - CORPORATION), True, "etag", now, now)) for job in jobs]
+        ledger.finish(store, _ENTITY, done, {"character"})
     store.close()
-    return transactions
+    return statements
 
 
 def _shifted(parameters: Iterable[Any], shift: int) -> tuple[Any, ...]:
-    return tuple(one + shift if isinstance(one, int) and one >= CHARACTER else one for one in parameters)
+    return tuple(
+        [key + shift for key in one]
+        if isinstance(one, list)
+        else one + shift
+        if isinstance(one, int) and one >= CHARACTER
+        else one
+        for one in parameters
+    )
 
 
 def _connect(url: str) -> Any:
     if not url.startswith("sqlite:"):
-        return psycopg2.connect(url)
+        connection = psycopg2.connect(url)
+        connection.autocommit = True
+        return connection
     connection = sqlite3.connect(sqlite_path(url), timeout=60, isolation_level=None)
     for pragma in ("journal_mode = wal", "synchronous = normal", "cache_size = -16000"):
         connection.execute(f"PRAGMA {pragma}")
