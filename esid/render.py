@@ -167,6 +167,15 @@ def letters(found: Sequence[DeadLetter]) -> Iterator[str]:
     yield from table(("number", "last", "entity", "id", "reason", "attempts", "message"), rows)
 
 
+def no_such_letters(others: Sequence[tuple[str | None, str, int]]) -> Iterator[str]:
+    """What a filter passes over: (entity, reason, how many)."""
+    if not others:
+        yield from letters(())
+        return
+    yield "no such dead letters; there are:"
+    yield from table(("number", "entity", "reason"), [(f"{count:,}", entity or "-", why) for entity, why, count in others])
+
+
 def letter(one: DeadLetter) -> Iterator[str]:
     """One dead letter in full."""
     yield from fields(f"dead letter {one.id}", dataclasses.asdict(one))

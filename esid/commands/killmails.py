@@ -59,6 +59,7 @@ def import_(options: argparse.Namespace, chosen: Settings) -> int:
 
 def heal(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid heal`: its exit code."""
+    since = typed.since(options.since).date() if options.since else None
     settings.check_contact(chosen, chosen.esid_archive_url, chosen.esid_feed_url)
     log.set_up("WARNING", chosen.esid_log_format)
     store = parts.ready_store(chosen)
@@ -71,7 +72,7 @@ def heal(options: argparse.Namespace, chosen: Settings) -> int:
             print_lines(render.healed(healed))
 
     try:
-        days = healer.run(typed.since(options.since).date() if options.since else None, on_day)
+        days = healer.run(since, on_day)
     except (EsiError, Held) as error:
         raise SourceUnavailable(f"the totals of killmails by day cannot be had: {error}; try again later") from None
     finally:

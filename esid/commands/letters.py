@@ -30,7 +30,9 @@ def dead(options: argparse.Namespace, chosen: Settings) -> int:
     letters = dead_letters.find(store, wanted)
     if not letters and (options.verb == "show" or (options.ids and options.verb == "retry")):
         raise UsageError("no such dead letter; `esid dead list` lists them")
-    if options.verb in {"list", "show"}:
+    if options.verb == "list" and not letters and wanted != Filter() and not options.json:
+        print_lines(render.no_such_letters(dead_letters.reasons(store)))
+    elif options.verb in {"list", "show"}:
         _print(letters, options)
     else:
         act = parts.open_requests(chosen, store).retry_dead if options.verb == "retry" else _dropper(store)

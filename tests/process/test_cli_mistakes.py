@@ -121,6 +121,7 @@ TYPED: list[tuple[str, list[str]]] = [
     ("dead list --since yesterday", ["'yesterday'", "2d"]),
     ("dead list --since 2026-13-45", ["'2026-13-45'"]),
     ("dead list --since 999999d", ["'999999d'"]),
+    ("heal --since gestern", ["'gestern'", "2d"]),
     ("purge charcter --yes", ["'charcter'", "did you mean character?"]),
     ("purge", ["--yes"]),
 ]

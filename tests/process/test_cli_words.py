@@ -257,6 +257,14 @@ def test_dead_letters_are_listed_shown_and_dropped_by_filters(daemon: Daemon, de
         (["--entity", "killmail", "--reason", "not_found"], set()),
     ):
         assert {letter["reason"] for letter in letters(daemon, *filters)} == reasons, filters
+    # A filter that passes over all of them says what there is
+    assert daemon.ok("dead", "list", "--reason", "nope").splitlines() == [
+        "no such dead letters; there are:",
+        "number  entity       reason",
+        "1       alliance     not_found",
+        "1       corporation  bad_field",
+        "1       killmail     wrong_pair",
+    ]
     (letter,) = letters(daemon, "--reason", "bad_field")
     shown = daemon.ok("dead", "show", str(letter["id"]))
     assert f"dead letter {letter['id']}" in shown
