@@ -8,7 +8,8 @@
     footprint   first row, memory, connections, idle processor
     growth      the rate with 10 times the ledger
 
-Servers and stand-in are started on free ports, all on this machine. `--rounds` repeats `rates`, the median is given.
+Servers and stand-in are started on free ports, all on this machine. Everything is measured `--rounds` times; the median
+and the spread of each figure are printed at the end.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 from bench import limits
@@ -39,6 +41,8 @@ from tests.daemon import Daemon
 LATENCIES = ((0.06, IN_FLIGHT // PROCESSES), (0.0, 8))
 SECONDS = float(os.environ.get("BENCH_SECONDS", "30"))
 STACKS = ("postgresql", "sqlite")
+#: What one round has measured: name -> value.
+Figures = dict[str, float]
 
 
 def corporations(servers: Servers, url: str, base_url: str, count: int, threads: int, **settings: str) -> tuple[Rate, float]:
@@ -62,38 +66,35 @@ def corporations(servers: Servers, url: str, base_url: str, count: int, threads:
         daemon.stop()
 
 
-def rates(servers: Servers, rounds: int) -> None:
+def rates(servers: Servers) -> Figures:
     """Corporations a second, beside the three limits."""
-    found: dict[float, list[dict[str, float]]] = {latency: [] for latency, _ in LATENCIES}
-    threads = LATENCIES[-1][1]
-    # Once: it is tens of times as fast as all the rest.
-    queue = limits.queue(servers.database(), servers.rabbitmq_url, PROCESSES, threads, SECONDS, servers.pids)
-    for _ in range(rounds):
-        url = servers.database()
-        limits.known(url, "corporation", CORPORATION, 400_000)
-        write = limits.write(url, PROCESSES, SECONDS, servers.pids)
-        for latency, threads in LATENCIES:
-            with standin(latency=latency) as base_url:
-                alone = [limits.http(base_url, PROCESSES, threads, SECONDS), queue, write]
-                smallest = min(one.per_s for one in alone)
-                whole, own_ms = corporations(servers, servers.database(), base_url, int(smallest * SECONDS), threads)
-            share, cost = whole.per_s / smallest, whole.cpu_ms / sum(one.cpu_ms for one in alone)
-            print(
-                f"{servers.stack} {1000 * latency:.0f} ms: requests {alone[0]}, queue {queue}, writes {write}; "
-                f"daemon {whole} ({own_ms:.2f} its own): {share:.0%} of the smallest, {cost:.2f} times the processor",
-                flush=True,
-            )
-            found[latency].append({"share": share, "cost": cost, "rate": whole.per_s, "own_ms": own_ms})
-    for latency, rows in found.items():
-        words = [
-            f"{name} {statistics.median(one[name] for one in rows):.2f} "
-            f"({min(one[name] for one in rows):.2f} to {max(one[name] for one in rows):.2f})"
-            for name in rows[0]
-        ]
-        print(f"{servers.stack} {1000 * latency:.0f} ms, median of {rounds}: {', '.join(words)}", flush=True)
+    found: Figures = {}
+    queue, url = _queue_limit(servers), servers.database()
+    limits.known(url, "corporation", CORPORATION, 400_000)
+    write = limits.write(url, PROCESSES, SECONDS, servers.pids)
+    found |= {"queue alone/s": queue.per_s, "writes alone/s": write.per_s}
+    found |= {"queue alone, ms": queue.cpu_ms, "writes alone, ms": write.cpu_ms}
+    for latency, threads in LATENCIES:
+        with standin(latency=latency) as base_url:
+            alone = [limits.http(base_url, PROCESSES, threads, SECONDS), queue, write]
+            smallest = min(one.per_s for one in alone)
+            whole, own_ms = corporations(servers, servers.database(), base_url, int(smallest * SECONDS), threads)
+        figures = {
+            "requests alone/s": alone[0].per_s, "requests alone, ms": alone[0].cpu_ms, "daemon/s": whole.per_s,
+            "daemon, ms": whole.cpu_ms, "its own, ms": own_ms, "of the smallest, %": 100 * whole.per_s / smallest,
+            "times the sum of the costs": whole.cpu_ms / sum(one.cpu_ms for one in alone),
+        }  # fmt: skip
+        found |= {f"{1000 * latency:.0f} ms: {name}": value for name, value in figures.items()}
+    return found
 
 
-def characters(servers: Servers) -> None:
+@cache
+def _queue_limit(servers: Servers) -> Rate:
+    """Measured once: it is tens of times as fast as all the rest."""
+    return limits.queue(servers.database(), servers.rabbitmq_url, PROCESSES, LATENCIES[-1][1], SECONDS, servers.pids)
+
+
+def characters(servers: Servers) -> Figures:
     """Characters that are known with their details are fresh again by the bulk routes."""
     url, count = servers.database(), 93_000
     limits.known(url, "character", CHARACTER, count)
@@ -111,15 +112,13 @@ def characters(servers: Servers) -> None:
         daemon.ok("sync", "characters")
         ended = drain(url, ["character"])
         answer = told(base_url)
-        print(
-            f"{servers.stack}: {count:,} characters fresh after {ended - answer['first_at']:.1f} s and "
-            f"{answer['requests']} requests {answer['asked']}"
-        )
         daemon.stop()
+    return {"93,000 characters fresh, s": ended - answer["first_at"], "their requests": answer["requests"]}
 
 
-def enqueue(servers: Servers) -> None:
+def enqueue(servers: Servers) -> Figures:
     """Ids from a file, and memory."""
+    found: Figures = {}
     daemon = servers.daemon(servers.database(), "http://127.0.0.1:9")
     path = daemon.directory / "ids"
     path.write_text("\n".join(str(CHARACTER + one) for one in range(93_000)))
@@ -133,42 +132,45 @@ def enqueue(servers: Servers) -> None:
             peaks.append(pss([process.pid]))
             time.sleep(0.05)
         assert process.returncode == 0
-        took_s, early = time.monotonic() - started, peaks[len(peaks) // 3]
-        memory = f"{early / 1e6:.0f} MB at a third, {max(peaks) / 1e6:.0f} at most"
-        print(f"{servers.stack}: 93,000 {entity} ids in {took_s:.1f} s, {memory}")
+        found[f"93,000 ids, {entity}, s"] = time.monotonic() - started
+        found[f"memory at a third, {entity}, MB"] = peaks[len(peaks) // 3] / 1e6
+        found[f"memory at most, {entity}, MB"] = max(peaks) / 1e6
+    return found
 
 
-def again(servers: Servers) -> None:
+def again(servers: Servers) -> Figures:
     """First full sync, second one inside the cache time, third one after it: every answer is 304 then."""
-    for latency, threads in LATENCIES:
-        _again(servers, latency, threads)
+    return {
+        f"{1000 * latency:.0f} ms: {name}": value
+        for latency, threads in LATENCIES
+        for name, value in _again(servers, latency, threads).items()
+    }
 
 
-def _again(servers: Servers, latency: float, threads: int) -> None:
-    url, where = servers.database(), f"{servers.stack} {1000 * latency:.0f} ms"
-    with standin(latency=latency, fresh=3600) as base_url:
+def _again(servers: Servers, latency: float, threads: int) -> Figures:
+    url, found = servers.database(), Figures()
+    # So many that the fastest of them takes half a minute.
+    with standin(latency=latency, fresh=3600, corporations=70_000) as base_url:
         off = {"ESID_SCHEDULE_ALLIANCES": "off", "ESID_SCHEDULE_CORPORATIONS": "off"}
         daemon = servers.daemon(url, base_url, ESID_THREADS=str(threads), **off)
-        took = []
-        for is_expired in (False, False, True):
-            if is_expired:
+        for name in ("first", "inside the cache time", "all 304"):
+            if name == "all 304":
                 _expire(url)
             daemon.start("--actors", "alliance,corporation")
             before, started = told(base_url), time.monotonic()
             used = _used_s(servers, daemon)
             daemon.ok("sync", "alliances")
             daemon.ok("sync", "corporations")
-            ended, after = drain(url, _all_open()), told(base_url)
+            took_s, after = drain(url, _all_open()) - started, told(base_url)
             used = _used_s(servers, daemon) - used
             count = after["requests"] - before["requests"]
-            took.append((count, ended - started))
-            cost = f", {1000 * used / count:.2f} ms of processor for each" if count else ""
-            print(f"{where}: {count:,} requests in {took[-1][1]:.1f} s{cost}, {after['asked']}", flush=True)
+            found |= {f"{name}: requests": count, f"{name}, s": took_s}
+            if count:
+                found |= {f"{name}/s": count / took_s, f"{name}, ms": 1000 * used / count}
             daemon.stop()
         alone = limits.http(base_url, PROCESSES, threads, SECONDS, conditional=True)
-        first, last = (count / took_s for count, took_s in (took[0], took[2]))
-        words = f"first {first:.0f}/s, all 304 {last:.0f}/s ({last / first:.2f} times); requests alone, all 304, {alone}"
-        print(f"{where}: {words}", flush=True)
+    found |= {"requests alone, all 304/s": alone.per_s, "requests alone, all 304, ms": alone.cpu_ms}
+    return found | {"all 304, times the first": found["all 304/s"] / found["first/s"]}
 
 
 def _used_s(servers: Servers, daemon: Daemon) -> float:
@@ -186,8 +188,9 @@ def _all_open() -> list[str]:
     return [entity.name for entity in ENTITIES if entity.queue in {"alliance", "corporation"}]
 
 
-def pace(servers: Servers) -> None:
+def pace(servers: Servers) -> Figures:
     """Everything that is mirrored of alliances and corporations, at a pace."""
+    found: Figures = {}
     for rps in (50, 100):
         url = servers.database()
         with standin(latency=0.06) as base_url:
@@ -198,26 +201,23 @@ def pace(servers: Servers) -> None:
             drain(url, _all_open(), 1200)
             answer = told(base_url)
             took_s = answer["last_at"] - answer["first_at"]
-            print(
-                f"{servers.stack}: {answer['requests']:,} requests at {rps}/s in {took_s:.1f} s, "
-                f"{took_s / (answer['requests'] / rps) - 1:+.1%}",
-                flush=True,
-            )
+            found |= {f"{rps}/s: requests": answer["requests"], f"{rps}/s, s": took_s}
+            found[f"{rps}/s: longer than that, %"] = 100 * (took_s / (answer["requests"] / rps) - 1)
             daemon.stop()
+    return found
 
 
-def footprint(servers: Servers) -> None:
+def footprint(servers: Servers) -> Figures:
     """Of a daemon with its default settings (two processes on PostgreSQL + RabbitMQ)."""
     settings = {
         "ESID_PROCESSES": "1" if servers.stack == "sqlite" else "2", "ESI_MAX_RPS": "50", "ESI_MAX_IN_FLIGHT": "64",
         "ESID_HTTP_LISTEN": "127.0.0.1:0",
     }  # fmt: skip
-    _under_load(servers, settings)
-    _idle(servers, settings)
+    return _under_load(servers, settings) | _idle(servers, settings)
 
 
-def _under_load(servers: Servers, settings: dict[str, str]) -> None:
-    url = servers.database()
+def _under_load(servers: Servers, settings: dict[str, str]) -> Figures:
+    url, found = servers.database(), Figures()
     with standin(latency=0.06) as base_url:
         daemon = servers.daemon(url, base_url, **settings)
         store, started = Store(url), time.monotonic()
@@ -225,19 +225,19 @@ def _under_load(servers: Servers, settings: dict[str, str]) -> None:
         with store.connection():
             while not store.rows("SELECT 1 FROM alliances LIMIT 1"):
                 time.sleep(0.01)
-        print(f"{servers.stack}: first row {time.monotonic() - started:.2f} s after esid run")
+        found["first row, s"] = time.monotonic() - started
         time.sleep(SECONDS)
-        sizes = [pss([one]) / 1e6 for one in tree(daemon.process.pid)]  # type: ignore[union-attr]
-        print(f"{servers.stack}: {sum(sizes):.0f} MB under load ({', '.join(f'{one:.0f}' for one in sizes)})")
+        found["memory under load, MB"] = sum(pss([one]) for one in tree(daemon.process.pid)) / 1e6  # type: ignore[union-attr]
         if not store.is_sqlite:
             with store.connection():
                 sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database()"
-                print(f"{servers.stack}: {store.rows(sql)[0][0]} connections to PostgreSQL, one of them ours")
+                found["connections, one of them ours"] = store.rows(sql)[0][0]
         daemon.stop()
         store.close()
+    return found
 
 
-def _idle(servers: Servers, settings: dict[str, str]) -> None:
+def _idle(servers: Servers, settings: dict[str, str]) -> Figures:
     with standin(latency=0.06, alliances=5, corporations=20) as base_url:
         daemon = servers.daemon(servers.database(), base_url, **settings).start()
         time.sleep(SECONDS)  # the first sync ends
@@ -245,35 +245,49 @@ def _idle(servers: Servers, settings: dict[str, str]) -> None:
         used, before = cpu_s(tree(pid)), time.monotonic()
         time.sleep(2 * SECONDS)
         share = (cpu_s(tree(pid)) - used) / (time.monotonic() - before)
-        print(f"{servers.stack}: idle {share:.2%} of a core")
         daemon.stop()
+    return {"idle, % of a core": 100 * share}
 
 
-def growth(servers: Servers) -> None:
+def growth(servers: Servers) -> Figures:
     """The same rate with a ledger of 100,000 and of 1,000,000 rows, and how long `esid status` takes then."""
-    threads, count = LATENCIES[0][1], 30_000
+    threads, found = LATENCIES[0][1], Figures()
     with standin(latency=0.06) as base_url:
         for known in (100_000, 1_000_000):
             url = servers.database()
             limits.known(url, "killmail", 1_000_000, known, asked=False)
-            rate, own_ms = corporations(servers, url, base_url, count, threads)
+            rate, own_ms = corporations(servers, url, base_url, 45_000, threads)
             daemon = servers.daemon(url, base_url)
             started = time.monotonic()
             daemon.ok("status")
-            status_s = time.monotonic() - started
-            words = f"{rate} ({own_ms:.2f} its own) beside {known:,} rows; status in {status_s:.2f} s"
-            print(f"{servers.stack}: {words}", flush=True)
+            figures = {
+                "/s": rate.per_s,
+                ", ms": rate.cpu_ms,
+                ", its own, ms": own_ms,
+                ", status, s": time.monotonic() - started,
+            }
+            found |= {f"beside {known:,} jobs{name}": value for name, value in figures.items()}
+    return found
 
 
-WHAT: dict[str, Callable[[Servers], None]] = {
-    "characters": characters, "enqueue": enqueue, "again": again, "pace": pace, "footprint": footprint, "growth": growth,
+WHAT: dict[str, Callable[[Servers], Figures]] = {
+    "rates": rates, "characters": characters, "enqueue": enqueue, "again": again, "pace": pace, "footprint": footprint,
+    "growth": growth,
 }  # fmt: skip
+
+
+def told_all(stack: str, what: str, rounds: list[Figures]) -> None:
+    """The median of each figure, from the lowest to the highest."""
+    for name in rounds[0]:
+        values = [figures[name] for figures in rounds]
+        spread = f" ({min(values):,.2f} to {max(values):,.2f})" if len(values) > 1 else ""
+        print(f"{stack} {what}: {name}: {statistics.median(values):,.2f}{spread}", flush=True)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["rates", *WHAT])
+    parser.add_argument("what", nargs="*", default=list(WHAT), metavar="WHAT")
     parser.add_argument("--stack", default=",".join(STACKS))
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
@@ -283,11 +297,12 @@ def main() -> None:
         for stack in given.stack.split(","):
             with ExitStack() as exits:
                 servers = Servers(stack, directory, exits)
-                for name in given.what:
-                    if name == "rates":
-                        rates(servers, given.rounds)
-                    else:
-                        WHAT[name](servers)
+                for what in given.what:
+                    found = []
+                    for number in range(given.rounds):
+                        found.append(WHAT[what](servers))
+                        print(f"{stack} {what}, round {number + 1}: {found[-1]}", flush=True)
+                    told_all(stack, what, found)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
