@@ -29,7 +29,7 @@ test: $(VENV)/.dev
 	@$(MAKE) --no-print-directory -j2 -O lint servers
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --maxschedchunk=1
 
-# Hours instead of minutes: error windows of 60 s for 5 minutes each, and three windows of the real killmail bucket.
+# The real windows, in about an hour: error windows of 60 s for 5 minutes each, and three windows of the real killmail bucket.
 limits: $(VENV)/.dev
 	ESID_TEST_WINDOW_S=60 ESID_TEST_WINDOWS=5 ESID_TEST_BUCKET=3600/900 ESID_TEST_EXAMPLES=2000 \
 	  $(BIN)/python -m pytest -n $(TEST_JOBS) --timeout=3600 tests/fault/test_limits.py tests/unit/test_budget_properties.py

@@ -3,8 +3,8 @@
 Exit codes
 ----------
 0    done
-1    `esid enqueue --wait` or `esid sync --wait`: some ids failed (see `esid dead list`); `esid import`, `esid heal`:
-     some days or killmails could not be had (each is named), the others are there
+1    `esid enqueue --wait` or `esid sync --wait`: some ids failed (see `esid dead list`); `esid show`: nothing is known
+     of the id; `esid import`, `esid heal`: some days or killmails could not be had, the others are there
 2    what was typed cannot be meant
 65   the database's schema is older or newer, or the file is damaged
 69   database, RabbitMQ, the status server's address or a source of killmails cannot be had

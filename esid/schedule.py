@@ -78,7 +78,7 @@ class Scheduler:
         self._scheduler: Any = _Background(timezone=dt.UTC, job_defaults=defaults, executors={"default": self._pool})
 
     def start(self, planned: Sequence[Planned]) -> None:
-        """Begin; returns at once. What asks ESI runs once at the start, and so does what its process has died of."""
+        """Begin; returns at once. What is marked so runs once at the start, and so does what its process has died of."""
         for name, (every_s, errand) in self._errands.items():
             first = {"next_run_time": clock.now()} if every_s <= DISPATCH_S else {}
             trigger = IntervalTrigger(seconds=every_s, timezone=dt.UTC)

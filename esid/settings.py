@@ -1,6 +1,6 @@
 """Settings: one frozen table, read once at start from the environment, then `.env`, then the defaults.
 
-The only module that reads the environment. Called by cli and daemon; nobody below them sees a `Settings`.
+The only module that reads settings from the environment. Called by cli and daemon; nobody below them sees a `Settings`.
 """
 
 from __future__ import annotations
@@ -204,8 +204,8 @@ TABLE: tuple[Setting, ...] = (
     Setting("DB_NAME", _text, "esid", "name", "see DB_HOST"),
     Setting("RABBITMQ_URL", _RABBITMQ_URL, "", "URL", "amqp://…; empty = the queue lives in the database", True),
     Setting("WORKER_TYPES", actors, "", "names", "What to work on, like ALLIANCE,CORPORATION; empty = all"),
-    Setting("ESID_DATA_DIR", _text, "", "path", "Database file and shared budget; empty = ~/.local/share/esid"),
-    Setting("ESID_EGRESS", _prefix, "default", "name", "Daemons with the same value share one budget"),
+    Setting("ESID_DATA_DIR", _text, "", "path", "Database file, budget; empty = esid in $XDG_DATA_HOME or ~/.local/share"),
+    Setting("ESID_EGRESS", _prefix, "default", "name", "Daemons with the same value on one database share one budget"),
     Setting("ESID_PROCESSES", _integer(1, 64), "1", "processes", "Worker processes"),
     Setting("ESID_THREADS", _integer(1, 256), "16", "threads", "Threads of each worker process"),
     Setting("ESID_PREFETCH", _integer(1, 16), "2", "messages", "Messages fetched ahead for each thread"),

@@ -399,7 +399,8 @@ class Budget:
             is_downtime = (11, 0) <= (clock.now().hour, clock.now().minute) < (11, 30)
             what = "ESI" if change == "esi.away" else route.path
             words = f"{what} does not answer ({outcome.failed}){' in its daily downtime' if is_downtime else ''}"
-            log.event(_log, change, f"{words}; work waits, one probe every 5 s", level=logging.WARNING)
+            every = "one probe every 5 s" if change == "esi.away" else "one is tried every 10 to 60 s"
+            log.event(_log, change, f"{words}; work waits, {every}", level=logging.WARNING)
         elif change:
             what = "ESI" if change == "esi.back" else route.path
             slowly = " slowly at first" if change == "esi.back" else ""

@@ -28,7 +28,6 @@ from esid.store.connection import Store
 MOST_ASKED = 86_400
 #: Seconds that a source's 429 is waited for in the middle of a run before it is given up for today.
 PATIENCE_S = 120.0
-#: Where the last run is remembered, and the seconds after which one that failed is tried again.
 _log = log.get("heal")
 
 

@@ -1,7 +1,7 @@
 """The HTTP edge of what is not ESI: killmail feeds and archives. One request in, one body or one file out.
 
 No retries in here, no redirects, certificates always checked, no proxies from the environment. Every request keeps the
-pace of its source, and what a 429 asks for holds all processes of this machine.
+pace of its source, and what a 429 asks for holds all processes with its file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pace of one host that is asked: requests keep their distance, whichever process of this machine sends them.
+"""The pace of one host that is asked: requests keep their distance, whichever process with this file sends them.
 
 The time of the next request lies in a small file, locked by flock (the kernel takes the lock back from a killed
 process), so that the feed, healing and imports together stay below the source's limit, and a wait that the source has

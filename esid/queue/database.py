@@ -1,7 +1,7 @@
 """A durable Dramatiq broker on the database, for the embedded default and for PostgreSQL without RabbitMQ.
 
 A consumer claims messages with a lease and renews it; what a dead process held comes back when its lease ends, or at
-once when the supervisor releases it. There is no delay queue: delays are times in the table, not memory of a worker.
+once when a worker starts on the same host. There is no delay queue: delays are times in the table, not a worker's memory.
 """
 
 from __future__ import annotations

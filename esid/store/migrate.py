@@ -1,4 +1,4 @@
-"""Numbered migrations, applied once, under a lock, by `esid migrate` and, on an empty database, by `esid run`."""
+"""Numbered migrations, applied once, under a lock: by `esid migrate`, on an empty database by whatever comes first."""
 
 from __future__ import annotations
 

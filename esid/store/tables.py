@@ -155,7 +155,7 @@ class Recovery(Table):
 
 
 class Tick(Table):
-    """Ticks of the schedule that have run, each once; forgotten after 7 days."""
+    """Ticks of the schedule that have run, each once; `clean_up` deletes those 7 days old, but the newest of each job."""
 
     name = TextField()
     #: When it was to run, and when it did.
@@ -224,7 +224,7 @@ class KillmailDay(Table):
 
 
 class Process(Table):
-    """Processes of all daemons: each says every 5 s that it lives and what it does; forgotten after an hour."""
+    """Processes of all daemons: each says every 5 s that it lives and what it does; `clean_up` deletes those an hour old."""
 
     #: Host and pid.
     name = TextField(primary_key=True)
@@ -249,7 +249,7 @@ class Counter(Table):
 
 
 class Sample(Table):
-    """The state once a minute, for the rates and plots of the last hour; forgotten after a day."""
+    """The state once a minute, for the rates and plots of the last hour; `clean_up` deletes those 25 hours old."""
 
     taken_at = UtcField(primary_key=True)
     #: JSON.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from esid import clock
+from esid import clock, host
 from esid.errors import EsidError
 from esid.esi.budget import Budget
 from esid.esi.snapshot import snapshot
@@ -15,8 +15,8 @@ from esid.store.connection import Store
 
 #: Minutes over which the throughput is told.
 MINUTES = (1, 15, 60)
-#: What of a sample only ever grows.
-_COUNTS = ("done", "failed", "requests", "errors", "not_modified")
+#: What of a sample only ever grows: in all daemons, and on the host that took it.
+_COUNTS, _OF_THE_HOST = ("done", "failed", "requests", "errors", "not_modified"), ("requests", "errors", "not_modified")
 
 
 def queues(broker: Queue) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def now(
     """
     totals = counters.values(store)
     return {
+        "host": host.NAME,
         "done": ids(totals, "done"),
         "failed": ids(totals, "failed"),
         "requests": limits["requests"],
@@ -62,7 +63,8 @@ def ids(totals: dict[str, float], result: str) -> int:
 
 
 def throughput(taken: Sequence[tuple[Any, dict[str, Any]]], state: dict[str, Any]) -> list[dict[str, Any]]:
-    """Ids and requests a second over 1, 15 and 60 minutes; None while no sample is that old.
+    """Ids and requests a second over 1, 15 and 60 minutes; None while no sample is that old, and of requests where another
+    host took it.
 
     Args:
         taken: samples of the last hour and more, oldest first.
@@ -77,7 +79,8 @@ def throughput(taken: Sequence[tuple[Any, dict[str, Any]]], state: dict[str, Any
             at, before = old[-1]
             seconds = max(1.0, (time - at).total_seconds())
             for name, key in (("ids_per_s", "done"), ("failed_per_s", "failed"), ("requests_per_s", "requests")):
-                row[name] = round(max(0.0, state[key] - before.get(key, 0)) / seconds, 3)
+                grown = _grown(before, state, key)
+                row[name] = None if grown is None else round(grown / seconds, 3)
         found.append(row)
     return found
 
@@ -96,6 +99,13 @@ def series(taken: Sequence[tuple[Any, dict[str, Any]]]) -> dict[str, list[tuple[
             before_at, before = taken[place - 1]
             seconds = max(1.0, (at - before_at).total_seconds())
             for name in _COUNTS:
-                grown = max(0.0, one.get(name, 0) - before.get(name, 0))
-                found.setdefault(f"{name} a second", []).append((ago, grown / seconds))
+                if (grown := _grown(before, one, name)) is not None:
+                    found.setdefault(f"{name} a second", []).append((ago, grown / seconds))
     return found
+
+
+def _grown(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> float | None:
+    """What a count has grown by between two samples; None for what two hosts have counted each for itself."""
+    if name in _OF_THE_HOST and before.get("host") != after.get("host"):
+        return None
+    return max(0.0, float(after.get(name, 0) - before.get(name, 0)))

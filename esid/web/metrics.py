@@ -1,4 +1,4 @@
-"""/metrics for Prometheus: computed at each scrape from what all processes share, so that it is right across them.
+"""/metrics for Prometheus: computed at each scrape from what all processes share, at most 2 s ago.
 
 Counts stand in the table `counters` and in the budget's file, never in this process; what is shown is the same whichever
 process answers. Names: docs/metrics.md, held against this module by a test.
