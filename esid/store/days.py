@@ -130,7 +130,12 @@ def note_reading(store: Store, source: str, day: dt.date, how_far: Reading, begu
         utc_text(clock.now()),
     )  # fmt: skip
     sets = ", ".join(f"{name} = excluded.{name}" for name in columns[2:])
-    store.insert("archive_imports", columns, [row], f"ON CONFLICT (source, day) DO UPDATE SET {sets}")
+    # Of two that read the same archive at the same time the one who is behind does not take the other's note back.
+    is_newer = (
+        "archive_imports.finished OR archive_imports.fingerprint <> excluded.fingerprint "
+        "OR archive_imports.members <= excluded.members"
+    )
+    store.insert("archive_imports", columns, [row], f"ON CONFLICT (source, day) DO UPDATE SET {sets} WHERE {is_newer}")
 
 
 def each_day(first: dt.date, last: dt.date) -> Iterator[dt.date]:

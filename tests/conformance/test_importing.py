@@ -129,6 +129,25 @@ def test_an_import_does_not_go_on_over_a_batch_that_the_database_has_lost(
     assert days.reading(store, EVEREF, day) == days.Reading(days.reading(store, EVEREF, day).fingerprint, 30, 30, 0, True)  # type: ignore[union-attr]
 
 
+def test_two_imports_of_one_day_do_not_take_each_other_for_a_loss(store: Store) -> None:
+    # Given two that have begun at the same time, of which one is ahead
+    def note(members: int, begun_at: int, *, finished: bool = False) -> None:
+        how_far = days.Reading("the same archive", members, members, 0, finished)
+        store.run(lambda: days.note_reading(store, EVEREF, DAYS[0], how_far, begun_at))
+
+    note(10, 0)
+    note(20, 10)
+    # When the other one notes its first batch
+    note(10, 0)
+    # Then both read on to the end
+    note(30, 20)
+    note(20, 10)
+    note(40, 30, finished=True)
+    note(30, 20)
+    note(40, 30, finished=True)
+    assert days.reading(store, EVEREF, DAYS[0]) == days.Reading("the same archive", 40, 40, 0, True)
+
+
 def test_a_database_that_is_away_ends_the_import_with_its_words(folder: Folder) -> None:
     url = "postgresql://esid@127.0.0.1:1/esid"
     with pytest.raises(DatabaseUnavailable, match="cannot be reached"):
