@@ -93,6 +93,10 @@ class Buckets:
             back_s = self._back_in_s(place, now, used + worst - cap)
             # Where only our share is too small, it may grow with the next exchange.
             return min(back_s, SHARE_LOOK_S) if used + worst * (reserved + 1) <= self.usable(place) else back_s
+        # The spread owes no more than what is not back yet, at what a token is worth now: a share that was small when an
+        # answer came may have grown.
+        owed_s = (used + (bucket.flat or _STEP) * reserved) * self._token_s(place, shared)
+        bucket.next_at = min(bucket.next_at, now + min(owed_s, bucket.window_s))
         return max(0.0, float(bucket.next_at) - now) if used > BURST * cap else 0.0
 
     def take(self, place: int, now: float, *, shared: bool) -> None:
@@ -117,8 +121,8 @@ class Buckets:
         told = read.number(headers.get("X-Ratelimit-Used"))
         cost = _cost(status) if told is None else told
         self.spend(place, cost, now)
-        next_at = bucket.next_at + (cost - _STEP) * self._token_s(place, shared)
-        bucket.next_at = min(next_at, now + bucket.window_s)
+        # Less than what CCP says is not believed: what is told to cost nothing would leave all at once.
+        bucket.next_at += (max(cost, _cost(status)) - _STEP) * self._token_s(place, shared)
         remaining = read.number(headers.get("X-Ratelimit-Remaining"))
         if remaining is not None:
             others = bucket.others_used + bucket.others_free

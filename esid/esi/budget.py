@@ -54,12 +54,14 @@ class Outcome:
 
     Attributes:
         status: None = no answer came.
+        is_sent: False = there was no connection, so that ESI has heard of nothing.
         failed: what was wrong where ESI itself is the cause (5xx, no answer, no JSON): the breaker counts it.
         is_outage: set by the budget: ESI is away, so this failure is not an id's own.
     """
 
     def __init__(self) -> None:
         self.status: int | None = None
+        self.is_sent = True
         self.headers: Mapping[str, str] = {}
         self.failed = ""
         self.is_outage = False
@@ -350,6 +352,8 @@ class Budget:
         self.places.give_back(ticket.buckets, ticket.url)
         state.not_modified += status == 304
         state.errors += status is None or status >= 400
+        if not outcome.is_sent:
+            return
         told = headers.get("X-Ratelimit-Group")
         place = self.buckets.learn(told, headers) if told else None
         if place is not None:

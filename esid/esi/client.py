@@ -183,6 +183,7 @@ class Client:
                 outcome.headers, outcome.status = response.headers, response.status_code
                 return response.status_code, response.headers, _read(response, exchange)
         except (requests.RequestException, OSError) as error:
+            outcome.is_sent = getattr(error, "is_sent", True)
             raise EsiUnavailable(_network_words(error, exchange, self._host), status=outcome.status) from error
 
     def _prepared(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> requests.PreparedRequest:

@@ -70,14 +70,16 @@ class Transport(BaseAdapter):
             timeout: seconds to connect, and between two reads.
 
         Raises:
-            requests.ConnectionError: no answer came whose head could be read.
+            requests.ConnectionError: no answer came whose head could be read. Its `is_sent` is False where there was no
+                connection.
         """
         connection, written = self._connection(timeout), self._written(request)
-        answer = None
+        answer, is_sent = None, False
         try:
             if connection.sock is None:
                 connection.connect()
             adopt(connection)
+            is_sent = True
             connection.sock.sendall(written)
             answer = _Answer(connection)
             answer.read_head()
@@ -86,7 +88,9 @@ class Transport(BaseAdapter):
             if answer:
                 answer.close()
             kind = requests.exceptions.SSLError if isinstance(error, ssl.SSLError) else requests.ConnectionError
-            raise kind(error) from error
+            failed: Any = kind(error)
+            failed.is_sent = is_sent
+            raise failed from error
         response = requests.Response()
         response.status_code, response.headers, response.request = answer.status, answer.headers, request
         response.raw = _Body(answer)

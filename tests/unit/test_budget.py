@@ -28,6 +28,7 @@ from esid.esi.headers import retry_after_s
 from esid.esi.routes import Route
 from esid.esi.snapshot import snapshot
 from tests.fake_esi import FakeEsi, World
+from tests.ports import free_ports
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -340,6 +341,26 @@ def test_the_probe_of_status_waits_for_a_share_of_the_budget(esi: FakeEsi, path:
     Client(esi.base_url, budget)._probe()
     assert esi.count() == 0
     budget.close()
+
+
+def test_what_finds_no_connection_costs_nothing_and_the_probe_of_status_never_runs_dry(open_budget: Open) -> None:
+    # Given a network that is away for longer than the tokens of /status would last
+    budget = open_budget()
+    (port,) = free_ports(1)
+    client = Client(f"http://127.0.0.1:{port}", budget)
+    before = snapshot(budget)
+    for _ in range(200):
+        client._probe()
+    with pytest.raises(EsiError):
+        client.get(KILLMAIL, id=1, argument=HASH)
+    with pytest.raises(EsiError):
+        client.get(ALLIANCES)
+    # Then every probe was sent
+    after = snapshot(budget)
+    assert after["requests"] == before["requests"] + 202
+    assert bucket(budget, "status")["available"] == 588
+    assert bucket(budget, "killmail")["available"] == 3528
+    assert after["error_remain"] == 100
 
 
 def test_nothing_is_probed_after_a_stop(esi: FakeEsi, open_budget: Open, monkeypatch: pytest.MonkeyPatch) -> None:
