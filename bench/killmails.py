@@ -39,6 +39,7 @@ from esid import clock
 from esid.entities.killmail import SHAPES
 from esid.feeds import importing, readers
 from esid.feeds.archives import EVEREF, Folder
+from esid.feeds.day import POSTGRESQL_BATCH, SQLITE_BATCH
 from esid.feeds.importing import Parts, Unit
 from esid.feeds.tar import members
 from esid.store import bulk, migrate, wholes
@@ -196,8 +197,9 @@ def _write_alone(url: str, bodies: list[list[Any]], processes: int) -> float:
 
     def write(rows: list[Any]) -> None:
         store = Store(url, for_import=True)
-        for start in range(0, len(rows), 500):
-            part = rows[start : start + 500]
+        at_once = SQLITE_BATCH if store.is_sqlite else POSTGRESQL_BATCH
+        for start in range(0, len(rows), at_once):
+            part = rows[start : start + at_once]
             store.run(lambda part=part: _copy(store, part))  # type: ignore[misc]
         store.close()
 
