@@ -54,6 +54,8 @@ class Wire(requests.adapters.BaseAdapter):
     Attributes:
         early: URLs that were asked for before the Expires of their last answer.
         by_hour: hour -> kind of route -> requests.
+        asked: path -> requests.
+        changing: paths whose answer is another one each time.
     """
 
     def __init__(self, size: Size, now: Any) -> None:
@@ -61,6 +63,8 @@ class Wire(requests.adapters.BaseAdapter):
         self._size, self._now = size, now
         self.early: list[str] = []
         self.by_hour: dict[int, Counter[str]] = {}
+        self.asked: Counter[str] = Counter()
+        self.changing: set[str] = set()
         self._expires: dict[str, float] = {}
 
     def send(self, request: Any, *_: Any, **__: Any) -> requests.Response:
@@ -69,12 +73,13 @@ class Wire(requests.adapters.BaseAdapter):
         kind, cache_s, body = self._body(path, request.body)
         hour = int((now - BEGIN).total_seconds() // HOUR_S)
         self.by_hour.setdefault(hour, Counter())[kind] += 1
+        self.asked[path] += 1
         if request.method == "GET":
             if now.timestamp() < self._expires.get(path, 0.0):
                 self.early.append(path)
             self._expires[path] = now.timestamp() + cache_s
-        known = request.headers.get("If-None-Match")
-        return self._response(304 if known and request.method == "GET" else 200, body, cache_s, now, request)
+        is_known = request.headers.get("If-None-Match") and request.method == "GET" and path not in self.changing
+        return self._response(304 if is_known else 200, body, cache_s, now, request)
 
     def close(self) -> None:
         """Nothing is open."""

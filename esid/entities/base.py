@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from esid import clock
@@ -97,7 +97,8 @@ def parse_ids(seen: Callable[[int | None], list[Seen]]) -> Callable[[Job, Answer
     """A parser for routes that answer with a list of ids."""
 
     def parse(job: Job, answer: Answer) -> Done:
-        return done(job, answer, seen=[one for key in id_list(answer.body, job.entity) for one in seen(key)])
+        found = [one for key in id_list(answer.body, job.entity) for one in seen(key)]
+        return replace(done(job, answer, seen=found), changed=True)
 
     return parse
 

@@ -297,7 +297,7 @@ def _book(store: Store, entity: str, done: Sequence[Done], changed: set[int], no
     values = [
         (
             entity, one.id, "pending" if one.unfinished else "completed", 0, stamp, stamp, one.etag,
-            utc_text(one.expires_at), utc_text(one.checked_at), stamp if one.id in changed else None,
+            utc_text(one.expires_at), utc_text(one.checked_at), stamp if one.changed or one.id in changed else None,
             _grace(now) if one.unfinished else None, one.argument,
         )
         for one in done

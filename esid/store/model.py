@@ -120,6 +120,7 @@ class Done:
         expires_at: when it may be asked again, by our clock; None = never by itself.
         argument: what the route needs beside the id, where the answer tells it; None leaves the ledger's alone.
         unfinished: True when the job has more to do and stays pending (a character known in part).
+        changed: True when the answer is a new one that fills no row (a list of ids).
         unknown: names of fields that nobody here knows.
     """
 
@@ -131,6 +132,7 @@ class Done:
     expires_at: dt.datetime | None = None
     argument: str | None = None
     unfinished: bool = False
+    changed: bool = False
     unknown: tuple[str, ...] = ()
 
 

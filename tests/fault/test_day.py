@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from esid.entities.cadence import asked_every_s
-from tests.simulation import BEGIN, Size, computed, day
+from tests.simulation import BEGIN, FIRST_ALLIANCE, Size, computed, day
 
 
 def test_requests_by_hour_are_those_that_the_cache_times_give(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +46,20 @@ def test_what_has_slept_is_asked_less_often_and_what_has_not_as_before(slept_day
         found = sum(asked[hour][kind] for hour in range(2, hours))
         # A look every 10 minutes makes an hour of cache time up to 70 minutes long
         assert 0.8 * wanted <= found <= wanted + awake[kind], (kind, found, wanted)
+
+
+def test_a_list_of_members_that_changes_is_asked_as_often_as_what_changes() -> None:
+    # Given alliances that have slept for long, of which one has other members from now on
+    awake, asleep = f"/alliances/{FIRST_ALLIANCE}/corporations", f"/alliances/{FIRST_ALLIANCE + 1}/corporations"
+    with day(Size(alliances=3, corporations=9, characters=3)) as simulated:
+        simulated.run(1)
+        simulated.sleep(100, but_one_in=10**9)
+        simulated.wire.changing.add(awake)
+        simulated.wire.asked.clear()
+        simulated.run(18)
+    # Then it is asked each hour once that was seen, and the others as before
+    assert simulated.wire.asked[awake] >= 9
+    assert simulated.wire.asked[asleep] <= 3
 
 
 def test_no_sleep_is_longer_than_six_cache_times() -> None:
