@@ -7,7 +7,7 @@ leaves corporation, alliance and faction alone.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peewee import BigIntegerField, DoubleField, TextField
@@ -23,6 +23,10 @@ from esid.store.model import Done, EntityTable, Job, Row, UtcField
 if TYPE_CHECKING:
     from esid.esi.client import Answer, Client
 
+#: Refused ids in a row, none accepted, after which one from the other end is asked whether it is the route that refuses.
+_SUSPICIOUS = 10
+#: Part of the ids that an answer may leave out, and be believed.
+_LEFT_OUT = 0.1
 #: Most ids of one POST, and seconds that its answer is good for (ESI's own cache; the answer itself has no Expires).
 BATCH, AFFILIATION_S = 1000, 3600.0
 AFFILIATION = Route("/characters/affiliation", cache_s=AFFILIATION_S)
@@ -95,8 +99,7 @@ def _one_batch(jobs: dict[int, Job], edges: Edges) -> Iterator[Result]:
     stale = [key for key, job in jobs.items() if _is_stale(job)]
     looks = Halving(edges.client, AFFILIATION, stale)
     looked = dict(_by_character(looks.answers, "affiliation", "character_id"))
-    # An id that a whole answer leaves out is as unfit for batches as one that breaks them; an empty answer tells nothing.
-    bad = set(looks.bad) | (set(stale) - set(looked) if looked and not looks.error else set())
+    bad = set(looks.bad) | (_left_out(stale, looked) if not looks.error else set())
     naming = Halving(
         edges.client, NAMES, [] if looks.error else [k for k, job in jobs.items() if is_due(job) and k not in bad]
     )
@@ -115,10 +118,17 @@ def _one_batch(jobs: dict[int, Job], edges: Edges) -> Iterator[Result]:
         raise interruption
 
 
+def _left_out(asked: Sequence[int], answered: Collection[int]) -> set[int]:
+    """Ids that answers leave out: as unfit for batches as those that break them. An answer that lacks many tells nothing."""
+    missing = set(asked) - set(answered)
+    return missing if len(missing) <= max(1.0, _LEFT_OUT * len(asked)) and answered else set()
+
+
 class Halving:
     """One bulk request, halved as often as it takes to find the ids that make ESI refuse the whole.
 
-    A half is not asked as a whole when its twin was accepted: the bad id must be in it. A single id is always asked.
+    A half is not asked as a whole when its twin was accepted: the bad id must be in it. A single id is always asked. Where
+    the route refuses whatever is asked, no id is bad and none is answered.
 
     Attributes:
         answers: of the parts that were accepted.
@@ -130,28 +140,40 @@ class Halving:
         self.answers: list[Answer] = []
         self.bad: list[int] = []
         self.error: EsiError | Held | Stopping | None = None
-        self._client, self._route = client, route
+        self._client, self._route, self._last = client, route, ids[-1:]
         try:
             if ids:
                 self._ask(ids, is_bad=False)
+        except _RefusesAll:
+            self.bad.clear()
         except (EsiError, Held, Stopping) as error:
             self.error = error
 
     def _ask(self, ids: Sequence[int], *, is_bad: bool) -> None:
-        if len(ids) == 1 or not is_bad:
-            try:
-                self.answers.append(self._client.post(self._route, ids))
-                return
-            except (NotFound, Refused) as error:
-                if error.status not in {400, 404, 422}:
-                    raise
+        if (len(ids) == 1 or not is_bad) and self._is_accepted(ids):
+            return
         if len(ids) == 1:
             self.bad.append(ids[0])
+            if len(self.bad) == _SUSPICIOUS and not self.answers and not self._is_accepted(self._last):
+                raise _RefusesAll
             return
         left, right = ids[: len(ids) // 2], ids[len(ids) // 2 :]
         bad_before = len(self.bad)
         self._ask(left, is_bad=False)
         self._ask(right, is_bad=len(self.bad) == bad_before)
+
+    def _is_accepted(self, ids: Sequence[int]) -> bool:
+        try:
+            self.answers.append(self._client.post(self._route, ids))
+        except (NotFound, Refused) as error:
+            if error.status not in {400, 404, 422}:
+                raise
+            return False
+        return True
+
+
+class _RefusesAll(Exception):
+    """It is not about ids."""
 
 
 def _by_character(answers: Sequence[Answer], entity: str, key: str) -> Iterator[tuple[int, tuple[Answer, Fields]]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from esid import clock
+from esid.store import notes
 from esid.store.connection import Store
 from esid.store.ledger import PUBLISH_GRACE_S
 from esid.store.model import Patience, utc_text
@@ -62,9 +63,10 @@ def is_due(
         slept, more = _lies_for("checked_at", looked_before, patience)
         conditions.append(
             f"status = 'completed' AND checked_at <= %s AND {slept} AND NOT EXISTS (SELECT 1 FROM unbatchable "
-            "WHERE unbatchable.entity_type = sync_jobs.entity_type AND unbatchable.entity_id = sync_jobs.entity_id)"
+            "WHERE unbatchable.entity_type = sync_jobs.entity_type AND unbatchable.entity_id = sync_jobs.entity_id "
+            "AND unbatchable.created_at > %s)"
         )
-        parameters += [utc_text(looked_before), *more]
+        parameters += [utc_text(looked_before), *more, notes.barred_since()]
     return " OR ".join(f"({one})" for one in conditions) or "1 = 0", parameters
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 import uuid
 from collections import Counter
@@ -14,6 +15,8 @@ from esid.store.model import utc_text
 
 #: Seconds between two writes of the counts of unknown fields by one process.
 FLUSH_S = 30.0
+#: Seconds after which an id that broke a batch may be in one again: as what was not found is asked again.
+BARRED_S = 21 * 86_400.0
 #: First part of the memos that count restarts.
 _RESTARTS = "restarts."
 
@@ -70,22 +73,26 @@ def use_compatibility_date(store: Store, date: str) -> None:
 
 
 def unbatchable(store: Store, entity: str, ids: Sequence[int]) -> set[int]:
-    """Those of `ids` that break a batch."""
+    """Those of `ids` that break a batch, as far as that was found out lately."""
     if not ids:
         return set()
+    sql = f"SELECT entity_id FROM unbatchable WHERE entity_type = %s AND entity_id IN ({marks(ids)}) AND created_at > %s"
     with store.connection():
-        rows = store.rows(
-            f"SELECT entity_id FROM unbatchable WHERE entity_type = %s AND entity_id IN ({marks(ids)})", (entity, *ids)
-        )
-    return {key for (key,) in rows}
+        return {key for (key,) in store.rows(sql, (entity, *ids, barred_since()))}
+
+
+def barred_since() -> str | None:
+    """What has broken a batch before this time is forgiven."""
+    return utc_text(clock.now() - dt.timedelta(seconds=BARRED_S))
 
 
 def add_unbatchable(store: Store, entity: str, ids: Sequence[int]) -> None:
-    """Never put these ids into a batch again."""
+    """Put these ids into no batch for three weeks."""
     rows = [(entity, key, utc_text(clock.now())) for key in sorted(ids)]
     columns = ("entity_type", "entity_id", "created_at")
     if rows:
-        store.run(lambda: store.insert("unbatchable", columns, rows, "ON CONFLICT DO NOTHING"))
+        tail = "ON CONFLICT (entity_type, entity_id) DO UPDATE SET created_at = excluded.created_at"
+        store.run(lambda: store.insert("unbatchable", columns, rows, tail))
 
 
 class UnknownFields:

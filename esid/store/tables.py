@@ -88,7 +88,7 @@ class Message(Table):
 
 
 class Unbatchable(Table):
-    """Ids that make ESI refuse a whole batch; they are never put into one again."""
+    """Ids that make ESI refuse a whole batch; for three weeks they are put into none."""
 
     entity_type = TextField()
     entity_id = BigIntegerField()

@@ -250,6 +250,15 @@ def test_affiliations_are_due_by_the_last_look_but_not_for_ids_that_break_a_batc
     ledger.finish(store, "character", [Done(3, checked_at=now, expires_at=now + HOUR)])
     notes.add_unbatchable(store, "character", [2])
     assert due.due(store, "character", looked_before=now - HOUR) == [1]
+    assert notes.unbatchable(store, "character", [1, 2, 3]) == {2}
+
+    # And after three weeks they may have been right all along
+    long_ago = (utc_text(now - dt.timedelta(days=22)),)
+    store.run(lambda: store.rows("UPDATE unbatchable SET created_at = %s", long_ago))
+    assert notes.unbatchable(store, "character", [1, 2, 3]) == set()
+    assert due.due(store, "character", looked_before=now - HOUR) == [2]
+    notes.add_unbatchable(store, "character", [2])
+    assert notes.unbatchable(store, "character", [1, 2, 3]) == {2}
 
 
 def test_the_sweep_finds_what_has_no_message(store: Store) -> None:

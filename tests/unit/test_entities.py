@@ -783,11 +783,44 @@ def test_an_id_that_an_affiliation_leaves_out_is_left_to_its_own_route(
 
 
 def test_an_affiliation_that_is_empty_bans_nobody_from_batches(crowd: World, crowded: FakeEsi, budget: Budget) -> None:
-    # What is remembered is never forgotten, and an empty list for good ids is an outage rather than news of a thousand.
+    # An empty list for good ids is an outage rather than news of a thousand.
     entity, memory = BY_NAME["character"], Memory()
     crowded.faults.add(AFFILIATION.path, json=[])
     list(entity.sync(entity, [Job("character", key) for key in crowd.characters], memory.edges(crowded, budget)))
     assert memory.kept == set()
+
+
+@pytest.mark.parametrize("left", [1, 500, 899])
+def test_an_affiliation_that_lacks_many_bans_nobody_from_batches(
+    crowd: World, crowded: FakeEsi, budget: Budget, left: int
+) -> None:
+    keys, entity, memory = list(crowd.characters), BY_NAME["character"], Memory()
+    crowded.faults.add(AFFILIATION.path, json=[{"character_id": key, "corporation_id": 98000001} for key in keys[:left]])
+    results = list(entity.sync(entity, [Job("character", key) for key in keys], memory.edges(crowded, budget)))
+    assert memory.kept == set()
+    assert {one.id for one in results if isinstance(one, Done)} == set(keys)
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_a_bulk_route_that_refuses_whatever_is_asked_bans_nobody_and_costs_few_errors(
+    crowd: World, crowded: FakeEsi, budget: Budget, status: int
+) -> None:
+    # Given characters of which half are known with their details
+    keys, entity, memory = list(crowd.characters), BY_NAME["character"], Memory()
+    now = dt.datetime.now(dt.UTC)
+    long_ago, later = now - dt.timedelta(days=1), now + dt.timedelta(hours=9)
+    jobs = [Job("character", key) for key in keys[:500]]
+    jobs += [Job("character", key, checked_at=long_ago, expires_at=later) for key in keys[500:]]
+    for route in (AFFILIATION, NAMES):
+        crowded.faults.add(route.path, status=status)
+    results = list(entity.sync(entity, jobs, memory.edges(crowded, budget)))
+    # Then nobody is taken for bad: who is due is left to its own route, and the others wait for the next attempt
+    assert memory.kept == set()
+    assert [one.id for one in results if isinstance(one, Done)] == keys[:500]
+    failed = [one for one in results if isinstance(one, Failed)]
+    assert [one.job.id for one in failed] == keys[500:]
+    assert all(isinstance(one.error, EsiUnavailable) for one in failed)
+    assert len(crowded.log) <= 120
 
 
 WRONG_ROWS = [
