@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from esid import render, typed
 from esid.commands.terminal import confirmed, print_json
-from esid.commands.waiting import failed_count, note_no_daemon, wait
+from esid.commands.waiting import Asked, Synced, note_no_daemon, wait
 from esid.daemon import parts
 from esid.entities import BY_NAME, ENTITIES
 from esid.errors import UsageError
@@ -30,10 +30,10 @@ def enqueue(options: argparse.Namespace, chosen: Settings) -> int:
     store = parts.ready_store(chosen)
     if options.entity == "killmail":
         wanted = list(links.with_hashes(store, partial(_zkillboard, chosen), wanted))
-    total, failed = Accepted((), (), ()), failed_count(store, [options.entity])
+    total = Accepted((), (), ())
     for part in parts.open_requests(chosen, store).enqueue(BY_NAME[options.entity], wanted):
         total = Accepted(total.queued + part.queued, total.pending + part.pending, total.fresh + part.fresh)
-    code = wait(store, chosen, [options.entity], failed) if options.wait else 0
+    code = wait(Asked(store, options.entity, total.queued + total.pending), chosen) if options.wait else 0
     if options.json:
         print_json({"queued": len(total.queued), "pending": len(total.pending), "fresh": len(total.fresh)})
     else:
@@ -48,10 +48,9 @@ def sync(options: argparse.Namespace, chosen: Settings) -> int:
     store = parts.ready_store(chosen)
     requests = parts.open_requests(chosen, store)
     queues = [name for name, plural in PLURALS.items() if options.what in {plural, "all"} and plural in typed.SYNC_NAMES]
-    names = [entity.name for entity in ENTITIES if entity.queue in queues]
-    failed = failed_count(store, names)
+    work = Synced(store, [entity.name for entity in ENTITIES if entity.queue in queues])
     counts = {queue: requests.sync(queue, priority=PERSON) for queue in queues}
-    code = wait(store, chosen, names, failed) if options.wait else 0
+    code = wait(work, chosen) if options.wait else 0
     if options.json:
         print_json({"queued": counts})
     else:

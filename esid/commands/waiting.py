@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Protocol
 
 from esid import clock, render
 from esid.daemon import lock, parts
@@ -11,34 +12,87 @@ from esid.settings import Settings
 from esid.store import ledger
 from esid.store.connection import Store
 
+#: Ids that are looked up at a time.
+_AT_ONCE = 1000
 
-def wait(store: Store, chosen: Settings, names: Sequence[str], failed_before: int) -> int:
-    """Wait until no job of these entities is open; 1 when more of them have failed than before they were asked for."""
-    started, done_before = clock.monotonic(), _known(store, names) - ledger.open_count(store, names)
+
+class Work(Protocol):
+    """What is waited for."""
+
+    def known(self) -> int:
+        """How many ids it is about."""
+
+    def open(self) -> int:
+        """How many of them are pending or in work."""
+
+    def failed(self) -> int:
+        """How many of them were given up."""
+
+
+class Asked:
+    """Ids of one entity that a person asked for. What else is open of the entity is not waited for."""
+
+    def __init__(self, store: Store, entity: str, ids: Sequence[int]) -> None:
+        self._store, self._entity, self._ids, self._left = store, entity, sorted(ids), sorted(ids)
+
+    def known(self) -> int:
+        """All of them."""
+        return len(self._ids)
+
+    def open(self) -> int:
+        """Those of the next thousand that are open, and all that come after; it is not looked at more than that."""
+        while self._left:
+            part, rest = self._left[:_AT_ONCE], self._left[_AT_ONCE:]
+            self._left = [key for key, status in self._states(part) if status in ledger.OPEN] + rest
+            if len(self._left) > len(rest):
+                break
+        return len(self._left)
+
+    def failed(self) -> int:
+        """Of all of them."""
+        parts = (self._ids[start : start + _AT_ONCE] for start in range(0, len(self._ids), _AT_ONCE))
+        return sum(status == "failed" for part in parts for _, status in self._states(part))
+
+    def _states(self, ids: Sequence[int]) -> list[tuple[int, str]]:
+        return ledger.states(self._store, self._entity, ids)
+
+
+class Synced:
+    """Everything of some entities that a full sync has found due, and what follows from it."""
+
+    def __init__(self, store: Store, entities: Sequence[str]) -> None:
+        self._store, self._entities, self._since = store, entities, clock.now()
+
+    def known(self) -> int:
+        """All ids of these entities."""
+        counts = ledger.counts(self._store)
+        return sum(sum(counts.get(name, {}).values()) for name in self._entities)
+
+    def open(self) -> int:
+        """All of them, whoever has asked."""
+        return ledger.open_count(self._store, self._entities)
+
+    def failed(self) -> int:
+        """Since the sync was asked for."""
+        return ledger.failed_since(self._store, self._entities, self._since)
+
+
+def wait(work: Work, chosen: Settings) -> int:
+    """Wait until nothing of it is open; 1 when some of it has failed."""
+    started, done_before = clock.monotonic(), work.known() - work.open()
     note_no_daemon(chosen, waits=True)
-    while is_open := ledger.open_count(store, names):
-        known = _known(store, names)
+    while is_open := work.open():
+        known = work.known()
         rate = (known - is_open - done_before) / max(0.1, clock.monotonic() - started)
         _draw_bar(known - is_open, known, rate)
         clock.sleep(0.5)
     if sys.stderr.isatty():
-        _draw_bar(_known(store, names), _known(store, names), 0.0)
+        _draw_bar(work.known(), work.known(), 0.0)
         print(file=sys.stderr)
-    failed = failed_count(store, names) - failed_before
+    failed = work.failed()
     if failed > 0:
         print(f"{failed:,} ids failed; `esid dead list` says why", file=sys.stderr)
     return 1 if failed > 0 else 0
-
-
-def _known(store: Store, names: Sequence[str]) -> int:
-    counts = ledger.counts(store)
-    return sum(sum(counts.get(name, {}).values()) for name in names)
-
-
-def failed_count(store: Store, names: Sequence[str]) -> int:
-    """How many ids of these entities are given up."""
-    counts = ledger.counts(store)
-    return sum(counts.get(name, {}).get("failed", 0) for name in names)
 
 
 class Bar:

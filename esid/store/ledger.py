@@ -466,6 +466,19 @@ def open_count(store: Store, entities: Sequence[str]) -> int:
         return int(store.rows(sql, entities)[0][0])
 
 
+def states(store: Store, entity: str, ids: Sequence[int]) -> list[tuple[int, str]]:
+    """(id, status) of those of `ids` that are known."""
+    with store.connection():
+        return [(key, status) for key, status in lookup.jobs(store, entity, ids, "entity_id, status")]
+
+
+def failed_since(store: Store, entities: Sequence[str], since: dt.datetime) -> int:
+    """How many jobs of these entities were given up since then."""
+    with store.connection():
+        which = f"entity_type IN ({marks(entities)}) AND status = 'failed' AND updated_at >= %s"
+        return int(store.rows(f"SELECT COUNT(*) FROM sync_jobs WHERE {which}", (*entities, utc_text(since)))[0][0])
+
+
 def is_open(store: Store, entities: Sequence[str]) -> bool:
     """True when any job of these entities is pending or in work."""
     if not entities:

@@ -157,6 +157,7 @@ def work(store: Store, directory: Path) -> None:
     dead_letters.drop(store, Filter(ids=(1,)))
     ledger.counts(store)
     ledger.open_count(store, QUEUES)
+    ledger.failed_since(store, QUEUES, clock.now())
     ledger.is_open(store, QUEUES)
     wholes.write(store, LAYOUT, [Whole(1, "0" * 40, ([], [], []))], [], GATHERING, lambda: None)
     for entity in ENTITIES:

@@ -18,7 +18,7 @@ from esid import __version__
 from esid.store import dead_letters, ledger
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from esid.store.model import utc_text
+from esid.store.model import Seen, utc_text
 from tests.conftest import STACKS, Stack
 from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
@@ -153,7 +153,9 @@ def test_a_killmail_is_asked_by_id_and_hash_in_either_case(esid: Daemon) -> None
 
 
 @on_sqlite
-def test_enqueue_that_waits_ends_with_1_when_ids_have_failed(daemon: Daemon, esi: FakeEsi, world: World) -> None:
+def test_enqueue_that_waits_ends_with_1_when_ids_have_failed(
+    daemon: Daemon, esi: FakeEsi, world: World, store: Store
+) -> None:
     # Given a running daemon, and two ids of which ESI knows one
     esi.latency_s = 0.2
     known = str(next(iter(world.alliances)))
@@ -162,6 +164,12 @@ def test_enqueue_that_waits_ends_with_1_when_ids_have_failed(daemon: Daemon, esi
     ran = daemon.run("enqueue", "alliance", known, "99999999", "--wait")
 
     assert (ran.code, ran.err.splitlines()[-1]) == (1, "1 ids failed; `esid dead list` says why")
+    # One that had failed before fails again
+    ran = daemon.run("enqueue", "alliance", "99999999", "--wait")
+    assert (ran.code, ran.err.splitlines()[-1]) == (1, "1 ids failed; `esid dead list` says why")
+    # And what has failed or waits beside those that were asked for is not theirs
+    ledger.request(store, [Seen("alliance", 99999998)])
+    ledger.defer(store, "alliance", [99999998], 3600.0)
     assert daemon.run("enqueue", "alliance", known, "--wait").code == 0
     assert daemon.stop() == 0
 
