@@ -18,6 +18,7 @@ Exit codes
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -34,19 +35,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Whatever is written (database, budget, lock) is for this user alone.
     os.umask(0o077)
     try:
+        code, words = _attempt(arguments)
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has had enough, and is not told so once more at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code, words = 77, f"standard output cannot be written: {error.strerror}"
+    if words:
+        print(f"esid: {log.printable(log.redacted(words))}", file=sys.stderr)
+    return code
+
+
+def _attempt(arguments: Sequence[str] | None) -> tuple[int, str]:
+    """The exit code, and what is wrong in words."""
+    try:
         options = _parse(arguments)
         if options.name == "run" and arguments is None:
             host.keep_memory_steady()
-        return _run(options)
+        return _run(options), ""
     except EsidError as error:
-        sys.stdout.flush()
-        print(f"esid: {log.redacted(str(error))}", file=sys.stderr)
-        return error.exit_code
+        return error.exit_code, str(error)
     except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+        return 130, ""
+    except SystemExit as after_help:
+        return int(after_help.code or 0), ""
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

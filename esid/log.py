@@ -32,7 +32,21 @@ def hide(*secrets: str) -> None:
 
     One of less than 4 characters would stand in every other word and give itself away by what is missing.
     """
-    _secrets.update(secret for secret in secrets if len(secret) >= 4)
+    for secret in secrets:
+        if len(secret) >= 4:
+            _secrets.update({secret, json.dumps(secret, ensure_ascii=False)[1:-1]})
+
+
+#: Characters that make a terminal do something, or a line look like another one, and their escapes (which JSON reads, too).
+_UNPRINTABLE = {
+    code: f"\\u{code:04x}"
+    for code in (*range(9), *range(11, 32), *range(127, 160), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+
+
+def printable(text: str) -> str:
+    """The text as it may be printed whoever wrote it: without any control character but tabs and ends of lines."""
+    return text.translate(_UNPRINTABLE)
 
 
 def redacted(text: str) -> str:
@@ -125,7 +139,7 @@ class _TextFormatter(logging.Formatter):
         text = " ".join(parts).replace("\n", "\\n")
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
-        return redacted(text)
+        return printable(redacted(text))
 
 
 class _JournalFormatter(logging.Formatter):
@@ -158,4 +172,4 @@ class _JsonFormatter(logging.Formatter):
         line.update(getattr(record, "esid_fields", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return redacted(json.dumps(line, ensure_ascii=False, default=str))
+        return printable(redacted(json.dumps(line, ensure_ascii=False, default=str)))

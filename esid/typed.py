@@ -37,6 +37,8 @@ def tokens(ids: Sequence[str]) -> Iterator[str]:
     """The words that were typed; `-` stands for those of standard input."""
     for text in ids:
         if text == "-":
+            if not sys.stdin:
+                raise UsageError("`-` takes ids from standard input, which is closed")
             sys.stdin.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
             yield from (word for line in sys.stdin for word in line.split())
         else:
@@ -58,17 +60,20 @@ def since(text: str) -> dt.datetime:
         pass
     try:
         time = dt.datetime.fromisoformat(text)
-    except ValueError:
+        return time.astimezone(dt.UTC) if time.tzinfo else time.replace(tzinfo=dt.UTC)
+    except (OverflowError, ValueError):
         raise UsageError(f"--since {text!r} is neither an age like 2d or 12h nor a date like 2026-11-24") from None
-    return time if time.tzinfo else time.replace(tzinfo=dt.UTC)
 
 
 def day(option: str, text: str) -> dt.date:
-    """A day. Raises UsageError."""
+    """A day of EVE, which began in 2003. Raises UsageError."""
     try:
-        return dt.date.fromisoformat(text)
+        found = dt.date.fromisoformat(text)
     except ValueError:
         raise UsageError(f"{option} {text!r} is not a day like 2021-11-29") from None
+    if not 2003 <= found.year <= clock.now().year + 1:
+        raise UsageError(f"{option} {text!r} is no day of EVE, which began in 2003")
+    return found
 
 
 def count(option: str, text: str, most: int) -> int:

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from esid import clock, plan, render, typed
+from esid import clock, log, plan, render, typed
 from esid.commands.terminal import print_json, print_lines
 from esid.daemon import lock, parts
 from esid.entities import BY_NAME
@@ -31,7 +31,7 @@ def status(options: argparse.Namespace, chosen: Settings) -> int:
     while True:
         state = states.collect(sources)
         state["daemon"] = lock.holder(parts.lock_path(chosen))
-        text = json.dumps(state, indent=2, default=str) if options.json else "\n".join(render.status(state))
+        text = json.dumps(state, indent=2, default=str) if options.json else log.printable("\n".join(render.status(state)))
         # Drawn over the last one, line by line: a cleared screen would flicker.
         print("\033[H" + text.replace("\n", "\033[K\n") + "\033[K\n\033[J" if in_place else text, flush=True)
         if not options.watch:

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from esid import log
 from esid.errors import UsageError
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Lines, as they come."""
+    """Lines, as they come. What others have written in them does nothing to the terminal."""
     for line in lines:
-        print(line)
+        print(log.printable(line))
 
 
 def print_json(value: Any) -> None:
@@ -23,6 +24,10 @@ def print_json(value: Any) -> None:
 
 def confirmed(question: str) -> bool:
     """True after a yes. Raises UsageError where nobody can answer."""
-    if not sys.stdin.isatty():
+    if not (sys.stdin and sys.stdin.isatty()):
         raise UsageError(f"{question} Say --yes where nobody can answer")
-    return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+    except EOFError:
+        print()
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Protocol
@@ -111,7 +112,7 @@ class Bar:
         self._done += killmails
         if sys.stderr.isatty():
             words = render.killmail_bar(self._done, self._expected, self.rate)
-            print(f"\r\033[K{words}", end="", file=sys.stderr, flush=True)
+            _draw(words)
 
     def clear(self) -> None:
         """Make room for a line."""
@@ -123,7 +124,13 @@ def _draw_bar(done: int, known: int, rate: float) -> None:
     """One line, drawn over itself; nothing where standard error is no terminal."""
     if not sys.stderr.isatty():
         return
-    print(f"\r\033[K{render.bar(done, known, rate)}", end="", file=sys.stderr, flush=True)
+    _draw(render.bar(done, known, rate))
+
+
+def _draw(words: str) -> None:
+    """In the place of what was drawn before; a line that the terminal wraps would stay."""
+    fitting = words[: shutil.get_terminal_size().columns - 1]
+    print(f"\r\033[K{fitting}", end="", file=sys.stderr, flush=True)
 
 
 def note_no_daemon(chosen: Settings, *, waits: bool) -> None:

@@ -75,6 +75,15 @@ class Online:
             source.close()
 
 
+@contextmanager
+def _permitted(path: Path) -> Iterator[None]:
+    """Raises NotPermitted where the file or folder, or what lies in it, cannot be read."""
+    try:
+        yield
+    except PermissionError as error:
+        raise NotPermitted(f"{error.filename or path} cannot be read: {error.strerror}; check its owner and mode") from None
+
+
 class Folder:
     """Archives that lie in a folder, at any depth, under the names that their sources give them.
 
@@ -88,8 +97,9 @@ class Folder:
         if not path.is_dir():
             raise NotPermitted(f"{path} is no folder; --dir takes one with archives in it")
         self._path = path
-        raw, hashes = self._found(_JSON, in_raw=True), self._found(_JSON, in_raw=False)
-        self._files = {EVEREF: self._found(_TAR, in_raw=False), ZKILLBOARD: raw, HASHES: hashes}
+        with _permitted(path):
+            raw, hashes = self._found(_JSON, in_raw=True), self._found(_JSON, in_raw=False)
+            self._files = {EVEREF: self._found(_TAR, in_raw=False), ZKILLBOARD: raw, HASHES: hashes}
 
     def days(self, source: str) -> list[dt.date]:
         """The days of which the folder has an archive."""
@@ -97,22 +107,23 @@ class Folder:
 
     def size(self, source: str, day: dt.date) -> int:
         """Bytes of the day's archive."""
-        return self._files[source][day].stat().st_size
+        path = self._files[source][day]
+        with _permitted(path):
+            return path.stat().st_size
 
     @contextmanager
     def open(self, source: str, day: dt.date) -> Iterator[Archive]:
         """The day's archive."""
         path = self._file(self._files[source], day)
-        try:
-            with path.open("rb") as file:
-                stat = path.stat()
-                yield Archive(file, f"{stat.st_size} bytes of {stat.st_mtime_ns}", str(path))
-        except PermissionError as error:
-            raise NotPermitted(f"{path} cannot be read: {error.strerror}; check its owner and mode") from None
+        with _permitted(path), path.open("rb") as file:
+            stat = path.stat()
+            yield Archive(file, f"{stat.st_size} bytes of {stat.st_mtime_ns}", str(path))
 
     def hashes(self, day: dt.date) -> bytes:
         """zKillboard's file of ids and hashes."""
-        return self._file(self._files[HASHES], day).read_bytes()
+        path = self._file(self._files[HASHES], day)
+        with _permitted(path):
+            return path.read_bytes()
 
     def close(self) -> None:
         """Nothing is open."""

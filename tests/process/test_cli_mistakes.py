@@ -121,6 +121,9 @@ TYPED: list[tuple[str, list[str]]] = [
     ("dead list --since yesterday", ["'yesterday'", "2d"]),
     ("dead list --since 2026-13-45", ["'2026-13-45'"]),
     ("dead list --since 999999d", ["'999999d'"]),
+    ("dead list --since 0001-01-01T00:00+05:00", ["'0001-01-01T00:00+05:00'", "2d"]),
+    ("import killmails --from 9999-12-31", ["'9999-12-31'", "no day of EVE"]),
+    ("import killmails --source esi --from 1999-12-31", ["'1999-12-31'", "no day of EVE"]),
     ("heal --since gestern", ["'gestern'", "2d"]),
     ("purge charcter --yes", ["'charcter'", "did you mean character?"]),
     ("purge", ["--yes"]),
@@ -163,6 +166,40 @@ def test_bytes_that_are_no_text_are_no_ids(esid: Daemon, home: Path) -> None:
 
     assert_refused(Ran(done.returncode, done.stdout.decode(), done.stderr.decode()), USAGE)
     assert_untouched(home)
+
+
+# -- standard streams
+
+
+@pytest.mark.parametrize("typed", ["config", "--help", "schedule", "purge charcter"])
+def test_who_reads_no_further_is_no_error(esid: Daemon, typed: str) -> None:
+    # Given a pipe whose reader has gone, and a buffered standard output as it is by default
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "esid", *typed.split()]
+    done = subprocess.run(
+        command, env=esid.environment, cwd=esid.directory, stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    wanted = (USAGE, 1) if "purge" in typed else (0, 0)
+    assert (done.returncode, len(done.stderr.splitlines())) == wanted, done.stderr
+
+
+def test_a_standard_output_that_is_full_is_one_line(esid: Daemon) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        command = [sys.executable, "-m", "esid", "config"]
+        done = subprocess.run(
+            command, env=esid.environment, cwd=esid.directory, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    words = b"esid: standard output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (NOT_PERMITTED, words)
+
+
+@pytest.mark.parametrize(("typed", "words"), [("enqueue character -", "closed"), ("purge", "--yes")])
+def test_a_closed_standard_input_is_one_line(esid: Daemon, typed: str, words: str) -> None:
+    command = f"exec {sys.executable} -m esid {typed} <&-"
+    done = subprocess.run(["sh", "-c", command], env=esid.environment, cwd=esid.directory, capture_output=True, check=False)
+    assert_refused(Ran(done.returncode, done.stdout.decode(), done.stderr.decode()), USAGE, words)
 
 
 # -- settings
@@ -445,7 +482,7 @@ def test_a_second_daemon_on_one_file_is_refused_from_another_data_directory_too(
     try:
         esid.start()
         with suppress(subprocess.TimeoutExpired):
-            ran = second.run("run", timeout_s=5)
+            ran = second.run("run", timeout_s=30)
             assert_refused(ran, BUSY, f"pid {esid.process.pid} since 20")
             return
         pytest.fail("the second daemon has started")

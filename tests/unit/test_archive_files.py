@@ -161,6 +161,27 @@ def test_a_folder_is_searched_for_each_source(tmp_path: Path) -> None:
         pass
 
 
+def test_what_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given files that belong to somebody else (the tests may run as root, who may read everything)
+    (tmp_path / "20260101.json").write_text("{}")
+    folder = Folder(tmp_path)
+
+    def refuse(path: Path, *_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    for name in ("rglob", "stat", "read_bytes"):
+        monkeypatch.setattr(Path, name, refuse)
+    for attempt in (
+        lambda: folder.hashes(dt.date(2026, 1, 1)),
+        lambda: folder.size(HASHES, dt.date(2026, 1, 1)),
+    ):
+        with pytest.raises(NotPermitted, match=r"20260101.json cannot be read: Permission denied; check its owner"):
+            attempt()
+    monkeypatch.setattr(Path, "is_dir", lambda _: True)
+    with pytest.raises(NotPermitted, match="cannot be read"):
+        Folder(tmp_path)
+
+
 def test_a_folder_that_is_none_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotPermitted, match="is no folder"):
         Folder(tmp_path / "nowhere")
