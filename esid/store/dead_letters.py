@@ -55,8 +55,8 @@ def add(store: Store, entity: str, key: int, failure: Failure, attempts: int, no
         "dead_letters",
         _COLUMNS[1:],
         [(
-            entity, key, failure.reason, failure.message[:2000], attempts, failure.status, _clean(failure.sample),
-            _clean(failure.traceback), None, stamp, stamp,
+            entity, key, failure.reason, clean(failure.message[:2000]), attempts, failure.status, clean(failure.sample),
+            clean(failure.traceback), None, stamp, stamp,
         )],
         "ON CONFLICT (entity_type, entity_id) DO UPDATE SET reason = excluded.reason, message = excluded.message, "
         "attempts = excluded.attempts, answer_status = excluded.answer_status, answer_sample = excluded.answer_sample, "
@@ -68,7 +68,7 @@ def add(store: Store, entity: str, key: int, failure: Failure, attempts: int, no
 def add_message(store: Store, reason: str, message: str, body: str) -> None:
     """Record a message that could not be read, or whose actor or arguments are unknown."""
     stamp = utc_text(clock.now())
-    row = (None, None, reason, message[:2000], 1, None, None, None, _clean(body[:4000]), stamp, stamp)
+    row = (None, None, reason, clean(message[:2000]), 1, None, None, None, clean(body[:4000]), stamp, stamp)
     store.run(lambda: store.insert("dead_letters", _COLUMNS[1:], [row]))
 
 
@@ -130,6 +130,6 @@ def _where(wanted: Filter) -> tuple[str, list[Any]]:
     return " AND ".join(conditions), parameters
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """PostgreSQL keeps no NUL and neither database a lone surrogate."""
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

@@ -130,26 +130,27 @@ def queued(store: Store, entity: str, ids: Sequence[int], since: dt.datetime) ->
         lookup.update(store, entity, ids, "due_at = NULL", which, (entity, *sorted(ids), utc_text(since)))
 
 
-def retry(store: Store, entity: str, waits: dict[int, float], failures: dict[int, Failure]) -> None:
-    """Count a failed attempt of each id and let it wait.
+def retry(store: Store, entity: str, waits: dict[int, float], failures: dict[int, Failure]) -> set[int]:
+    """Count a failed attempt of each id and let it wait. Returns those of which that is so: a job that somebody else has
+    done meanwhile, or is to be asked for with another argument, has not failed.
 
     Args:
         waits: seconds by id. An id of `failures` without a wait is given up: dead letter, status failed.
     """
 
-    def work() -> None:
-        now = clock.now()
+    def work() -> set[int]:
+        now, counted = clock.now(), set[int]()
         for key in sorted(failures):
-            failure = failures[key]
-            if key in waits:
-                due = utc_text(now + dt.timedelta(seconds=waits[key]))
-                _count(store, entity, key, "pending", failure, now, due)
-            else:
-                attempts = _count(store, entity, key, "failed", failure, now)
+            failure, wait_s = failures[key], waits.get(key)
+            due = None if wait_s is None else utc_text(now + dt.timedelta(seconds=wait_s))
+            attempts = _count(store, entity, key, failure, now, due)
+            if attempts and due is None:
                 first_at = dead_letters.add(store, entity, key, failure, attempts, now)
                 _expire(store, entity, key, _again_at(failure, first_at, now))
+            counted |= {key} if attempts else set()
+        return counted
 
-    store.run(work)
+    return store.run(work)
 
 
 def defer(store: Store, entity: str, ids: Sequence[int], wait_s: float) -> None:
@@ -308,19 +309,25 @@ def _book(store: Store, entity: str, done: Sequence[Done], changed: set[int], no
     )  # fmt: skip
     later = "MAX" if store.is_sqlite else "GREATEST"
     # SQLite's MAX(a, b) is NULL when one is; PostgreSQL's GREATEST is not.
+    # What was learned on the way of a job that has more to do forgives it no attempt.
+    kept = (
+        "retry_count = CASE excluded.status WHEN 'completed' THEN 0 ELSE sync_jobs.retry_count END, "
+        "error = CASE excluded.status WHEN 'completed' THEN NULL ELSE sync_jobs.error END"
+    )
     newest = "{later}(COALESCE(sync_jobs.{c}, excluded.{c}), COALESCE(excluded.{c}, sync_jobs.{c}))"
     returned = store.insert(
         "sync_jobs",
         columns,
         values,
-        "ON CONFLICT (entity_type, entity_id) DO UPDATE SET status = excluded.status, retry_count = 0, error = NULL, "
+        f"ON CONFLICT (entity_type, entity_id) DO UPDATE SET status = excluded.status, {kept}, "
         "updated_at = excluded.updated_at, etag = excluded.etag, "
         f"expires_at = {newest.format(later=later, c='expires_at')}, "
         f"checked_at = {newest.format(later=later, c='checked_at')}, "
         "changed_at = COALESCE(excluded.changed_at, sync_jobs.changed_at), due_at = excluded.due_at, "
         f"argument = COALESCE(excluded.argument, sync_jobs.argument) RETURNING entity_id, {_HAS_LETTERS}",
     )
-    return [key for key, has_letters in returned if has_letters]
+    unfinished = {one.id for one in done if one.unfinished}
+    return [key for key, has_letters in returned if has_letters and key not in unfinished]
 
 
 def discover(store: Store, seen: Iterable[Seen], now: dt.datetime, gathering: Collection[str] = ()) -> list[Seen]:
@@ -401,16 +408,15 @@ def _is_before(time: Any, limit: dt.datetime | None) -> bool:
     return value is not None and limit is not None and value <= limit
 
 
-def _count(
-    store: Store, entity: str, key: int, status: str, failure: Failure, now: dt.datetime, due_at: str | None = None
-) -> int:
-    """Count a failed attempt of one job; returns its attempts so far."""
+def _count(store: Store, entity: str, key: int, failure: Failure, now: dt.datetime, due_at: str | None) -> int:
+    """Count a failed attempt of one job, which is given up where it has no time; its attempts so far. 0 = it is not open."""
     rows = store.rows(
         "UPDATE sync_jobs SET status = %s, error = %s, due_at = %s, updated_at = %s, retry_count = retry_count + 1 "
-        "WHERE entity_type = %s AND entity_id = %s RETURNING retry_count",
-        (status, _line(failure), due_at, utc_text(now), entity, key),
+        f"WHERE entity_type = %s AND entity_id = %s AND {_OPEN} AND COALESCE(argument, '') = COALESCE(%s, argument, '') "
+        "RETURNING retry_count",
+        ("pending" if due_at else "failed", _line(failure), due_at, utc_text(now), entity, key, failure.argument),
     )
-    return int(rows[0][0]) if rows else 1
+    return int(rows[0][0]) if rows else 0
 
 
 def _again_at(failure: Failure, first_at: dt.datetime, now: dt.datetime) -> dt.datetime | None:
@@ -429,7 +435,7 @@ def _expire(store: Store, entity: str, key: int, at: dt.datetime | None) -> None
 
 
 def _line(failure: Failure) -> str:
-    return f"{failure.reason}: {failure.message}"[:500]
+    return dead_letters.clean(f"{failure.reason}: {failure.message}"[:500])
 
 
 def _waits_for_company(now: dt.datetime) -> str | None:

@@ -138,7 +138,12 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an id was not fetched: what a retry or a dead letter keeps of it."""
+    """Why an id was not fetched: what a retry or a dead letter keeps of it.
+
+    Attributes:
+        argument: what was asked for beside the id; a job that is to be asked for with another one has not failed. None =
+            whatever it is.
+    """
 
     reason: str
     message: str
@@ -148,3 +153,4 @@ class Failure:
     status: int | None = None
     sample: str = ""
     traceback: str = field(default="", repr=False)
+    argument: str | None = None

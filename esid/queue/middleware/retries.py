@@ -23,6 +23,7 @@ import logging
 import random
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import dramatiq
@@ -62,13 +63,18 @@ class Retries(dramatiq.Middleware):
                 self._crashed(message, exception)
         except EsidError:
             message.requeue = True
+        except Exception as error:  # noqa: BLE001
+            # Dramatiq would say nothing of it, and acknowledge: the sweep asks for these ids again.
+            words = f"what became of a message could not be written: {error!r}"
+            log.event(_log, "work.unbooked", words, level=logging.ERROR)
 
     def _retry(self, entity: str, failed: Sequence[Failed]) -> None:
-        failures = {one.job.id: _failure(one.error) for one in failed}
+        failures = {one.job.id: replace(_failure(one.error), argument=one.job.argument) for one in failed}
         waits = {one.job.id: wait for one in failed if (wait := _wait_of(one)) is not None}
-        ledger.retry(self._store, entity, waits, failures)
+        counted = ledger.retry(self._store, entity, waits, failures)
         for one in failed:
-            self._say(entity, one, waits.get(one.job.id))
+            if one.job.id in counted:
+                self._say(entity, one, waits.get(one.job.id))
 
     def _crashed(self, message: Any, exception: BaseException) -> None:
         """An error of our own: every id of the message has had an attempt."""

@@ -1,0 +1,154 @@
+"""Attempts come to an end, whatever else is learned of the same ids meanwhile."""
+
+from __future__ import annotations
+
+import datetime as dt
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from esid import clock
+from esid.entities import BY_NAME
+from esid.entities.base import Failed
+from esid.errors import EsiError, EsiUnavailable, NotFound, Refused
+from esid.esi.client import Answer
+from esid.esi.routes import Route
+from esid.queue.actors import Unfinished, Work
+from esid.queue.middleware.retries import Retries
+from esid.queue.publish import Publisher
+from esid.queue.requests import Requests, dispatch
+from esid.store import dead_letters, ledger
+from esid.store.connection import Store
+from esid.store.dead_letters import Filter
+from esid.store.model import Done, Failure, Seen
+
+CHARACTER = BY_NAME["character"]
+H1, H2 = "a" * 40, "b" * 40
+
+
+class Inbox:
+    """A queue in memory."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+
+    def enqueue_many(self, messages: Any) -> None:
+        """Take messages."""
+        self.messages += messages
+
+
+class HalfAnEsi:
+    """Bulk routes that work, and a route for details that does not."""
+
+    def __init__(self, error: EsiError) -> None:
+        self._error, self.asked = error, 0
+
+    def get(self, *_: Any, **__: Any) -> Answer:
+        """Never."""
+        self.asked += 1
+        raise self._error
+
+    def post(self, route: Route, ids: Any) -> Answer:
+        """Always."""
+        now = clock.now()
+        named, known = {"name": "x", "category": "character"}, {"corporation_id": 1_000_001}
+        is_names = route.path.endswith("names")
+        rows = [{"id": key, **named} if is_names else {"character_id": key, **known} for key in ids]
+        return Answer(rows, True, None, now, now + dt.timedelta(hours=1))
+
+
+def letters(store: Store) -> list[tuple[int | None, str]]:
+    """Ids and reasons of what is given up."""
+    return sorted((one.entity_id, one.reason) for one in dead_letters.find(store, Filter()))  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"), [(NotFound("HTTP 404", status=404), 3), (EsiUnavailable("HTTP 502", status=502), 10)]
+)
+def test_characters_that_fail_together_are_given_up_though_their_affiliations_are_known(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: EsiError, attempts: int
+) -> None:
+    # Given more characters than go into one small message, whose details cannot be had
+    moved = [dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC)]
+    monkeypatch.setattr(clock, "now", lambda: moved[0])
+    inbox, esi = Inbox(), HalfAnEsi(error)
+    publisher = Publisher(store, inbox, "t")  # type: ignore[arg-type]
+    work, retries = Work(store, esi, publisher, ["character"]), Retries(store)  # type: ignore[arg-type]
+    keys = range(90_000_001, 90_000_031)
+    list(Requests(store, publisher, "t").enqueue(CHARACTER, [(key, None) for key in keys]))
+
+    # When two hours go by
+    for _ in range(240):
+        dispatch(store, publisher, ["character"])
+        while inbox.messages:
+            message = inbox.messages.pop(0)
+            try:
+                work.perform(CHARACTER, list(message.args[0]))
+            except Unfinished as unfinished:
+                retries.after_process_message(None, SimpleNamespace(requeue=False), exception=unfinished)  # type: ignore[arg-type]
+        moved[0] += dt.timedelta(seconds=30)
+
+    # Then each was asked as often as the table says, and is a dead letter
+    assert esi.asked == attempts * len(keys)
+    assert letters(store) == [(key, error.reason) for key in keys]
+
+
+def test_what_is_learned_on_the_way_forgives_no_attempt_and_drops_no_letter(store: Store) -> None:
+    def learn(*, unfinished: bool) -> None:
+        ledger.take(store, "character", [1])
+        ledger.finish(store, "character", [Done(1, checked_at=clock.now(), unfinished=unfinished)])
+
+    ledger.request(store, [Seen("character", 1)])
+    ledger.retry(store, "character", {1: 0.0}, {1: Failure("not_found", "HTTP 404")})
+    learn(unfinished=True)
+    job = ledger.job(store, "character", 1)
+    assert job
+    assert (job["retry_count"], job["error"]) == (1, "not_found: HTTP 404")
+    ledger.retry(store, "character", {}, {1: Failure("not_found", "HTTP 404")})
+    ledger.request(store, [Seen("character", 1)])
+    learn(unfinished=True)
+    assert letters(store) == [(1, "not_found")]
+    learn(unfinished=False)
+    assert letters(store) == []
+
+
+def test_what_somebody_else_has_done_meanwhile_has_not_failed(store: Store) -> None:
+    # Given two deliveries of one id, of which the second succeeds before the failure of the first is written down
+    ledger.request(store, [Seen("corporation", 5)])
+    (job,) = ledger.take(store, "corporation", [5])
+    ledger.finish(store, "corporation", [Done(5, checked_at=clock.now(), expires_at=clock.now())])
+    book(store, Failed(job, NotFound("HTTP 404", status=404)))
+    assert ledger.states(store, "corporation", [5]) == [(5, "completed")]
+    assert letters(store) == []
+
+
+def test_a_hash_that_was_put_right_while_the_wrong_one_was_asked_is_asked(store: Store) -> None:
+    ledger.request(store, [Seen("killmail", 7, H1)])
+    (job,) = ledger.take(store, "killmail", [7])
+    assert ledger.request(store, [Seen("killmail", 7, H2)]).queued == (7,)
+    book(store, Failed(job, Refused("HTTP 422", status=422, reason="wrong_pair")))
+    assert letters(store) == []
+    assert [one.argument for one in ledger.take(store, "killmail", [7])] == [H2]
+
+
+@pytest.mark.parametrize("words", ["bad \ud800", "bad \0", "B\0a\0d\0"])
+def test_words_that_no_database_keeps_are_kept_in_other_words(store: Store, words: str) -> None:
+    ledger.request(store, [Seen("corporation", 5)])
+    (job,) = ledger.take(store, "corporation", [5])
+    book(store, Failed(job, NotFound(words, status=404)))
+    assert letters(store) == [(5, "not_found")]
+    dead_letters.add_message(store, "bad_message", words, words)
+    assert len(letters_of_messages(store)) == 1
+
+
+def letters_of_messages(store: Store) -> list[str]:
+    """What is given up and names no id."""
+    return [one.message for one in dead_letters.find(store, Filter()) if one.entity_id is None]
+
+
+def book(store: Store, failed: Failed) -> None:
+    """Write down a failed attempt as the middleware does."""
+    exception = Unfinished(failed.job.entity, [failed], [], None)
+    message = SimpleNamespace(requeue=False)
+    Retries(store).after_process_message(None, message, exception=exception)  # type: ignore[arg-type]
