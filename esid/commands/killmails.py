@@ -54,7 +54,7 @@ def import_(options: argparse.Namespace, chosen: Settings) -> int:
         print_json([report.as_dict() for report in sorted(reports, key=lambda report: report.day)])
     elif options.source != HASHES:
         print(render.import_summary(reports, bar.rate))
-    return int(any(report.error or report.refused for report in reports))
+    return int(not all(report.is_whole for report in reports))
 
 
 def heal(options: argparse.Namespace, chosen: Settings) -> int:

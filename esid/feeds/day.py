@@ -75,6 +75,11 @@ class Report:
     skipped: bool = False
     error: str | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        """True where every member of the archive is in the tables."""
+        return not self.error and not self.refused
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {**self.__dict__, "day": self.day.isoformat()}

@@ -66,6 +66,11 @@ class Healed:
         """The first of the errors."""
         return self.errors[0] if self.errors else None
 
+    @property
+    def is_whole(self) -> bool:
+        """True where every killmail of the day is here or has been asked for."""
+        return not self.error and not self.missing
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         names = ("expected", "have", "fetched", "asked", "missing")

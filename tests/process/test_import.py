@@ -313,9 +313,25 @@ def test_hashes_alone_become_jobs_for_esi_but_for_those_that_are_none(esid: Daem
     with FakeFeed(publisher) as fake:
         esid.settings |= fake.settings
         ran = esid.run("import", "killmails", "--from", str(SECOND), "--source", "esi")
+    assert ran.code == 1
     assert "299 asked of ESI, 1 still missing" in ran.out
     assert ledger.open_count(store, ["killmail"]) == 299
     assert ledger.job(store, "killmail", days[SECOND][5].id) is None
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_day_of_which_every_killmail_is_asked_of_esi_ends_well(esid: Daemon, store: Store) -> None:
+    mails, publisher = our_days()[FIRST], Publisher()
+    publisher.add(*mails)
+    with FakeFeed(publisher) as fake:
+        esid.settings |= fake.settings
+        asked, none = (("--from", str(FIRST), "--source", "esi"), ("--from", str(SECOND), "--source", "esi", "--json"))
+        assert "700 asked of ESI" in esid.ok("import", "killmails", *asked)
+        # A day whose hashes cannot be had is said by the exit code too.
+        ran = esid.run("import", "killmails", *none)
+    assert ran.code == 1
+    assert "HTTP 404" in json.loads(ran.out)[0]["errors"][0]
+    assert ledger.open_count(store, ["killmail"]) == 700
 
 
 @pytest.mark.parametrize(
