@@ -49,7 +49,7 @@ def works(
         return f"{ticks.prune(store):,} ticks and {samples.prune(store):,} samples were forgotten"
 
     return {
-        **{f"sync_{entity}": partial(sync, entity) for entity in ("alliance", "corporation", "character")},
+        **{f"sync_{entity.name}": partial(sync, entity.name) for entity in MIRRORED},
         "refresh_character": refresh,
         "sweep": swept,
         "clean_up": cleaned_up,

@@ -50,6 +50,7 @@ JOBS: tuple[Job, ...] = (
     Job("sync_alliance", "esid_schedule_alliances", "alliances that are due", "alliance"),
     Job("sync_corporation", "esid_schedule_corporations", "corporations that are due", "corporation"),
     Job("sync_character", "esid_schedule_characters", "characters whose details are due", "character"),
+    Job("sync_killmail", "esid_schedule_killmails", "killmails that failed or were purged and are due again", "killmail"),
     Job("refresh_character", "esid_schedule_affiliations", "affiliations of characters, 1000 a request", "character"),
     Job("heal", "esid_schedule_heal", "killmails by day compared with zKillboard", "killmail", runs_at_start=False),
     Job("sweep", "esid_schedule_sweep", "work whose message was lost", asks_esi=False, runs_at_start=False),

@@ -214,6 +214,7 @@ TABLE: tuple[Setting, ...] = (
     Setting("ESID_SCHEDULE_ALLIANCES", _schedule, "10m", "interval, crontab, off", "How often due alliances are asked"),
     Setting("ESID_SCHEDULE_CORPORATIONS", _schedule, "10m", "interval, crontab, off", "The same for corporations"),
     Setting("ESID_SCHEDULE_CHARACTERS", _schedule, "10m", "interval, crontab, off", "The same for characters' details"),
+    Setting("ESID_SCHEDULE_KILLMAILS", _schedule, "1h", "interval, crontab, off", "The same for killmails that failed"),
     Setting("ESID_SCHEDULE_AFFILIATIONS", _schedule, "10m", "interval, crontab, off", "The same for characters in bulk"),
     Setting("ESID_SCHEDULE_SWEEP", _schedule, "1m", "interval, crontab, off", "How often lost messages are looked for"),
     Setting("ESID_SCHEDULE_CLEAN_UP", _schedule, "1d", "interval, crontab, off", "How often old records are deleted"),
@@ -263,6 +264,7 @@ class Settings:
     esid_schedule_alliances: str
     esid_schedule_corporations: str
     esid_schedule_characters: str
+    esid_schedule_killmails: str
     esid_schedule_affiliations: str
     esid_schedule_sweep: str
     esid_schedule_clean_up: str

@@ -74,7 +74,7 @@ def purge(options: argparse.Namespace, chosen: Settings) -> int:
     requests = parts.open_requests(chosen, store)
     for queue in queues:
         messages, jobs = requests.purge(queue)
-        print(f"{queue}: {messages:,} messages deleted, {jobs:,} jobs wait for the next full sync")
+        print(f"{queue}: {messages:,} messages deleted, {jobs:,} jobs wait for the next scheduled sync")
     store.close()
     return 0
 

@@ -69,7 +69,7 @@ class Requests:
         )
 
     def purge(self, queue: str) -> tuple[int, int]:
-        """Empty one entity's queue; (messages, jobs) that waited. The jobs are due again at the next full sync."""
+        """Empty one entity's queue; (messages, jobs) that waited. The jobs are due again at the next scheduled sync."""
         messages = self._publisher.broker.purge(queue_name(self._prefix, queue))
         return messages, sum(ledger.purge(self._store, entity.name) for entity in ENTITIES if entity.queue == queue)
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from esid import clock
+from esid import clock, jobs
 from esid.entities import BY_NAME
 from esid.entities.alliance import ALLIANCE
 from esid.entities.character import CHARACTER
 from esid.entities.corporation import CORPORATION
+from esid.entities.killmail import KILLMAIL
 from esid.queue import requests
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.publish import Publisher
@@ -152,6 +153,24 @@ def test_a_purge_is_undone_by_the_next_full_sync(desk: Desk) -> None:
     assert desk.requests.purge("corporation") == (2, 30)
     assert (desk.waiting("corporation"), desk.waiting("alliance")) == (0, 1)
     assert desk.requests.sync("corporation") == 31  # and the list of NPC corporations
+
+
+def test_the_schedule_asks_again_for_killmails_that_were_purged_or_given_up(desk: Desk) -> None:
+    # Given a killmail that is done, two that were given up, of which one is to be left alone for a day, and a purged one
+    done, given_up, later, purged = range(130_000_001, 130_000_005)
+    list(desk.requests.enqueue(KILLMAIL, [(key, "0" * 40) for key in (done, given_up, later, purged)]))
+    ledger.finish(desk.store, "killmail", [Done(done)])
+    ledger.retry(desk.store, "killmail", {}, {given_up: Failure("unavailable", "", ask_again_after_s=0.0)})
+    ledger.retry(desk.store, "killmail", {}, {later: Failure("unavailable", "", ask_again_after_s=86_400.0)})
+    assert desk.requests.purge("killmail") == (1, 1)
+
+    # Then the schedule asks for what is due, once, with its hash
+    sync = jobs.works(desk.store, desk.publisher, desk.requests)["sync_killmail"]
+    assert sync() == "2 due jobs for ESI in the killmail queue"
+    assert sync() == "nothing was due"
+    assert desk.waiting("killmail") == 1
+    taken = ledger.take(desk.store, "killmail", [done, given_up, later, purged])
+    assert [(job.id, job.argument) for job in taken] == [(given_up, "0" * 40), (purged, "0" * 40)]
 
 
 def test_dead_letters_go_back_once(desk: Desk) -> None:

@@ -188,13 +188,14 @@ def test_a_purge_empties_our_queues_alone_and_the_next_sync_asks_again(
     others = OtherQueue(stack, store, f"{daemon.settings['ESID_QUEUE_PREFIX']}2.character")
 
     # When one is purged, then all
-    assert daemon.ok("purge", "character", "--yes") == "character: 1 messages deleted, 30 jobs wait for the next full sync\n"
+    purged = daemon.ok("purge", "character", "--yes")
+    assert purged == "character: 1 messages deleted, 30 jobs wait for the next scheduled sync\n"
     assert messages(daemon) == {"corporation": 3}
     assert daemon.ok("purge", "--yes").splitlines() == [
-        "alliance: 0 messages deleted, 0 jobs wait for the next full sync",
-        "corporation: 3 messages deleted, 45 jobs wait for the next full sync",
-        "character: 0 messages deleted, 0 jobs wait for the next full sync",
-        "killmail: 0 messages deleted, 0 jobs wait for the next full sync",
+        "alliance: 0 messages deleted, 0 jobs wait for the next scheduled sync",
+        "corporation: 3 messages deleted, 45 jobs wait for the next scheduled sync",
+        "character: 0 messages deleted, 0 jobs wait for the next scheduled sync",
+        "killmail: 0 messages deleted, 0 jobs wait for the next scheduled sync",
     ]
 
     # Then ours are empty, the other is not, and what was purged is asked for again

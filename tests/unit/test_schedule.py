@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from esid import settings
 from esid.clock import span
+from esid.entities import MIRRORED
 from esid.plan import JOBS, Planned, is_quiet, last_due, next_due, plan, planned
 
 QUEUES = ("alliance", "corporation", "character", "killmail")
@@ -40,6 +41,10 @@ def test_every_job_has_a_setting_of_its_own(job: object) -> None:
     (setting,) = [one for one in settings.TABLE if one.field == job.setting]  # type: ignore[attr-defined]
     assert setting.name.startswith("ESID_SCHEDULE_")
     assert plan({job.name: setting.default}, "x", QUEUES)  # type: ignore[attr-defined]
+
+
+def test_every_entity_is_asked_again_by_a_job_of_its_own() -> None:
+    assert {f"sync_{entity.name}" for entity in MIRRORED} == {job.name for job in JOBS if job.name.startswith("sync_")}
 
 
 @pytest.mark.parametrize("text", INTERVALS)
