@@ -15,8 +15,8 @@ from functools import lru_cache
 from typing import Any
 
 from apscheduler.triggers.base import BaseTrigger
-from apscheduler.triggers.cron import CronTrigger
 
+from esid import crontab
 from esid.settings import Settings, duration
 
 #: Seconds of the day in which nobody asks ESI by schedule.
@@ -197,7 +197,7 @@ def _interval_tick(offset_s: float, every_s: float, time: dt.datetime) -> dt.dat
 
 @lru_cache
 def _cron(expression: str) -> Any:
-    return CronTrigger.from_crontab(expression, timezone=dt.UTC)
+    return crontab.trigger(expression)
 
 
 def _midnight(time: dt.datetime) -> dt.datetime:

@@ -89,10 +89,10 @@ def _schedule(value: str) -> str:
     try:
         duration(value)
     except ValueError:
-        from apscheduler.triggers.cron import CronTrigger  # nobody waits for it who has no crontab expression
+        from esid import crontab  # nobody waits for APScheduler who has no crontab expression
 
         try:
-            cron = CronTrigger.from_crontab(value, timezone=dt.UTC)
+            cron = crontab.trigger(value)
         except ValueError:
             raise ValueError("an interval like 10m, a crontab expression like `17 * * * *`, or off") from None
         if _is_always_in_downtime(cron):

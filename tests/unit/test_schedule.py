@@ -94,6 +94,42 @@ def test_a_crontab_that_names_the_downtime_alone_never_ticks_and_is_refused() ->
         settings.read({"ESID_SCHEDULE_ALLIANCES": "5 11 * * *"})
 
 
+@pytest.mark.parametrize(
+    ("field", "days"),
+    [
+        ("*", "sun mon tue wed thu fri sat"),
+        ("0", "sun"),
+        ("7", "sun"),
+        ("1", "mon"),
+        ("06", "sat"),
+        ("SUN", "sun"),
+        ("1-5", "mon tue wed thu fri"),
+        ("0-2", "sun mon tue"),
+        ("5-7", "sun fri sat"),
+        ("fri-sun", "sun fri sat"),
+        ("Sun-Tue", "sun mon tue"),
+        ("1-sun", "sun mon tue wed thu fri sat"),
+        ("0-7", "sun mon tue wed thu fri sat"),
+        ("*/2", "sun tue thu sat"),
+        ("1-5/2", "mon wed fri"),
+        ("2/3", "tue fri"),
+        ("mon,4,6-7", "sun mon thu sat"),
+    ],
+)
+def test_days_of_the_week_are_those_of_crontab(field: str, days: str) -> None:
+    # From a Saturday on, a week of midnights
+    tick, end, found = at("2026-02-28T23:59:59"), at("2026-03-07T23:59:59"), []
+    job = Planned("x", f"0 0 * * {field}")
+    while (tick := next_due(job, tick) or end) < end:
+        found.append(tick.strftime("%a").lower())
+    assert " ".join(found) == days
+    assert settings.read({"ESID_SCHEDULE_HEAL": f"0 0 * * {field}"}).esid_schedule_heal == f"0 0 * * {field}"
+
+
+def test_a_day_must_fit_both_fields_of_a_crontab() -> None:
+    assert next_due(Planned("x", "0 0 13 * 5"), at("2026-03-14T00:00:00")) == at("2026-11-13T00:00:00")
+
+
 def test_two_installations_do_not_ask_at_the_same_second() -> None:
     seconds = {last_due(planned(SYNC, "10m", os.urandom(8).hex()), at("2026-03-01T09:00:00")) for _ in range(20)}
     assert len(seconds) > 15

@@ -298,7 +298,11 @@ def test_a_schedule_is_an_interval_or_a_crontab_or_off(name: str, text: str) -> 
     assert getattr(settings.read({name: text}), name.lower()) == text
 
 
-@pytest.mark.parametrize("text", ["0m", "hourly", "* * * *", "61 * * * *", "* * * * * *", "a b c d e", "OFF"])
+@pytest.mark.parametrize(
+    "text",
+    ["0m", "hourly", "* * * *", "61 * * * *", "* * * * * *", "a b c d e", "OFF", "0 0 * * 8", "0 0 * * 5-1",
+     "0 0 * * sat-mon", "0 0 * * */0", "0 0 * * 1,", "0 0 * * monday", "0 0 * * -1", "0 0 * * ٣"],
+)  # fmt: skip
 def test_any_other_schedule_is_refused(text: str) -> None:
     assert "an interval like 10m, a crontab expression" in refusal({"ESID_SCHEDULE_ALLIANCES": text})
 
