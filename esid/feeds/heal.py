@@ -153,16 +153,19 @@ class Healer:
             missing = _missing(wanted, have) if wanted is not None else None
         asked = self._ask_esi(day, missing or {}, errors)
         left = len(missing) - asked if missing is not None else max(0, expected - len(have))
-        days.settle(self._store, day, len(have), left + asked)
+        # Without the hashes nobody can tell whether something is missing: they are asked for again at the next run.
+        days.settle(self._store, day, len(have), left + asked if missing is not None else None)
         if missing == {} and not fetched and not asked:
-            # More or other killmails than zKillboard has, and all of its own among them.
             return None
         return Healed(day, expected, before, fetched, asked, left, tuple(errors))
 
     def _is_settled(self, day: dt.date, expected: int, have: int) -> bool:
-        """Nothing is missing: the numbers agree, or the ids did when the numbers were the same."""
+        """Nothing was missing when the ids were compared, and no number has moved since.
+
+        Equal numbers alone prove nothing: a killmail that zKillboard lacks makes up for one that is lost.
+        """
         told = days.compared(self._store, [day])[day]
-        return have == expected or (told.missing == 0 and told.have == have and told.expected == expected)
+        return told.missing == 0 and told.have == have and told.expected == expected
 
     def _hashes(self, day: dt.date, errors: list[str]) -> dict[int, str] | None:
         """zKillboard's ids and hashes of a day; None where they cannot be had."""

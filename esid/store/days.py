@@ -19,7 +19,7 @@ _DAY = dt.timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What was found when a day was last compared: `have` and `missing` are None where it never was."""
+    """What was found when a day was last compared: `missing` is None where it was not, or another total was expected."""
 
     expected: int
     have: int | None
@@ -67,18 +67,18 @@ def compared(store: Store, days: Sequence[dt.date]) -> dict[dt.date, Compared]:
 
 
 def expect(store: Store, totals: Mapping[dt.date, int]) -> None:
-    """Remember how many killmails zKillboard knows of each day."""
+    """Remember how many killmails zKillboard knows of each day; what was found with another total counts no more."""
     stamp = utc_text(clock.now())
     rows = [(day.isoformat(), total, stamp) for day, total in sorted(totals.items())]
     tail = (
-        "ON CONFLICT (day) DO UPDATE SET expected = excluded.expected, checked_at = excluded.checked_at "
+        "ON CONFLICT (day) DO UPDATE SET expected = excluded.expected, missing = NULL, checked_at = excluded.checked_at "
         "WHERE killmail_days.expected <> excluded.expected"
     )
     store.run(lambda: store.insert("killmail_days", ("day", "expected", "checked_at"), rows, tail))
 
 
-def settle(store: Store, day: dt.date, have: int, missing: int) -> None:
-    """Remember what a comparison found."""
+def settle(store: Store, day: dt.date, have: int, missing: int | None) -> None:
+    """Remember what a comparison found; None = it could not be made."""
     sql = "UPDATE killmail_days SET have = %s, missing = %s, checked_at = %s WHERE day = %s"
     store.run(lambda: store.rows(sql, (have, missing, utc_text(clock.now()), day.isoformat())))
 

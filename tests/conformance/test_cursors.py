@@ -93,4 +93,8 @@ def test_days_are_remembered_with_what_was_found(store: Store) -> None:
     days.settle(store, today, 3, 2)
     days.expect(store, {today: 5})
     assert days.compared(store, [today])[today] == days.Compared(5, 3, 2)
+    # What was found among five says nothing of six
+    days.expect(store, {today: 6})
+    assert days.compared(store, [today])[today] == days.Compared(6, 3, None)
+    days.expect(store, {today: 5})
     assert days.latest(store)[0] == {"day": today.isoformat(), "have": 0, "expected": 5, "missing": 5}
