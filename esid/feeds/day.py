@@ -17,10 +17,11 @@ from esid import clock
 from esid.clock import Stop
 from esid.entities.ids import seen_alliance, seen_character, seen_corporation
 from esid.entities.killmail import SHAPES
-from esid.entities.killmail_body import Body
+from esid.entities.killmail_body import KILLMAIL_COLUMNS, Body
 from esid.errors import DamagedArchive, EsiError, Held, Stopping
 from esid.feeds import readers
 from esid.feeds.archives import EVEREF, Archive
+from esid.feeds.hashes import is_askable
 from esid.feeds.readers import Refused
 from esid.queue.actors import GATHERING
 from esid.store import days, notes, wholes
@@ -29,7 +30,7 @@ from esid.store.days import Reading
 from esid.store.model import Seen
 from esid.store.wholes import Layout, Whole
 
-LAYOUT = Layout("killmail", SHAPES, own=1)
+LAYOUT = Layout("killmail", SHAPES, own=1, argument=KILLMAIL_COLUMNS.index("hash"), is_lasting=is_askable)
 #: Killmails and rows of a batch: on SQLite, which has one writer, few enough that it is held for about a tenth of a second.
 SQLITE_BATCH, POSTGRESQL_BATCH, LARGEST_BATCH_ROWS = 250, 1000, 40_000
 #: Part of the time that a batch held SQLite's writer for which it is then left to others.

@@ -230,8 +230,15 @@ class Healing:
 
 
 def _missing(wanted: Mapping[int, str], have: Mapping[int, str]) -> dict[int, str]:
-    """What zKillboard has and the tables have not, or with another hash."""
-    return {key: hash_ for key, hash_ in wanted.items() if have.get(key) != hash_}
+    """What zKillboard has and the tables have not, or with words in the place of its hash.
+
+    Another hash that ESI can be asked with stands: nobody knows which of the two is wrong, and the killmail is whole.
+    """
+    return {key: hash_ for key, hash_ in wanted.items() if _is_missing(hash_, have.get(key))}
+
+
+def _is_missing(theirs: str, ours: str | None) -> bool:
+    return ours is None or (is_askable(theirs) and not is_askable(ours))
 
 
 def _words(report: Report) -> list[str]:

@@ -28,6 +28,7 @@ _ATTEMPTS, _WAIT_S = 20, 0.1
 #: Columns of the ledger's row of a thing that came whole.
 JOB_COLUMNS = ("entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at", "changed_at", "argument")
 Values = tuple[Any, ...]
+_Own = dict[int, list[Values]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,17 @@ class Whole:
 class Layout:
     """The tables of one kind of thing, by name, each with its columns; the first is the id.
 
-    `own` is the place of the table that has one row a thing.
+    Attributes:
+        own: the place of the table that has one row a thing.
+        argument: the place of the argument in that row.
+        is_lasting: true of an argument that stays as it stands, whatever another source says.
     """
 
     entity: str
     tables: tuple[tuple[type[Table], tuple[str, ...]], ...]
     own: int
+    argument: int
+    is_lasting: Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,9 @@ def _write(
     # What the ledger does not know is new. Where rows of it are there all the same, they have numbers of the new ones, and
     # are in their way: the second attempt looks at all more closely.
     suspects = [one for one in batch if one.id in known or not is_first]
-    there, spoiled = _compare(store, layout, suspects)
+    own = _own_rows(store, layout, suspects)
+    batch, suspects = ([_as_it_stands(layout, one, own) for one in some] for some in (batch, suspects))
+    there, spoiled = _compare(store, layout, suspects, own)
     new = [one for one in batch if one.id not in there]
     fresh = [*new, *(one for one in batch if one.id in spoiled)]
     _insert(store, layout, fresh, spoiled, {one.id for one in suspects}, now)
@@ -119,10 +127,25 @@ def _write(
     return Written(tuple(one.id for one in new), tuple(sorted(spoiled)), len(batch) - len(fresh))
 
 
-def _compare(store: Store, layout: Layout, batch: Sequence[Whole]) -> tuple[set[int], set[int]]:
-    """(ids that are there, those among them with other rows than they should have)."""
+def _own_rows(store: Store, layout: Layout, batch: Sequence[Whole]) -> _Own:
+    """The row of each thing that is there, in a list."""
     table, columns = layout.tables[layout.own]
-    own = bulk.by_id(store, _name(table), columns, [one.id for one in batch])
+    return bulk.by_id(store, _name(table), columns, [one.id for one in batch])
+
+
+def _as_it_stands(layout: Layout, one: Whole, own: _Own) -> Whole:
+    """A thing with the argument that it has: of two sources that differ neither overwrites the other again and again."""
+    standing = own[one.id][0][layout.argument] if one.id in own else one.argument
+    if standing == one.argument or not layout.is_lasting(standing):
+        return one
+    ((*row,),) = one.rows[layout.own]
+    row[layout.argument] = standing
+    rows = (*one.rows[: layout.own], [tuple(row)], *one.rows[layout.own + 1 :])
+    return Whole(one.id, standing, rows)
+
+
+def _compare(store: Store, layout: Layout, batch: Sequence[Whole], own: _Own) -> tuple[set[int], set[int]]:
+    """(ids that are there, those among them with other rows than they should have)."""
     here = [one for one in batch if one.id in own]
     spoiled = set()
     for place, (table, columns) in enumerate(layout.tables):

@@ -85,6 +85,23 @@ def test_a_batch_is_written_once_and_the_second_time_nothing_is(store: Store, ma
     assert stamps(store) == before
 
 
+def test_a_hash_that_esi_knows_stands_whatever_another_archive_says(store: Store, mails: list[Mail]) -> None:
+    # Given an archive in which CCP has made one killmail by hand
+    by_hand = Mail(mails[1].id, "CCP VERIFIED", mails[1].body)
+    write(store, [mails[0], by_hand, mails[2]])
+    # When another one has other hashes, and the first one comes again
+    others = [Mail(mails[0].id, "f" * 40, mails[0].body), mails[1], Mail(mails[2].id, "CCP VERIFIED", mails[2].body)]
+    assert write(store, others) == Written((), (mails[1].id,), 2)
+    assert write(store, [mails[0], by_hand, mails[2]]) == Written((), (), 3)
+    # Then hashes stand, and words alone have made room for one
+    assert_stored(store, mails[:3])
+    assert [ledger.job(store, "killmail", one.id)["argument"] for one in mails[:3]] == [one.hash for one in mails[:3]]  # type: ignore[index]
+    # And a killmail that is spoiled is written anew with the hash that it has
+    store.run(lambda: store.rows("UPDATE killmails SET solar_system_id = 1 WHERE id = %s", (mails[0].id,)))
+    assert write(store, others[:1]) == Written((), (mails[0].id,), 0)
+    assert_stored(store, mails[:3])
+
+
 def test_the_ledger_has_a_row_for_each_that_is_never_due(store: Store, mails: list[Mail]) -> None:
     write(store, mails)
     job = ledger.job(store, "killmail", mails[0].id)

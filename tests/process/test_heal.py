@@ -188,6 +188,24 @@ def test_killmails_that_zkillboard_does_not_have_hide_no_missing_one(esid: Daemo
 
 
 @pytest.mark.quick_on(STACKS[0])
+def test_a_wrong_hash_at_zkillboard_neither_overwrites_a_right_one_nor_is_asked(
+    esid: Daemon, store: Store, feed: FakeFeed, esi: FakeEsi
+) -> None:
+    # Given that zKillboard has another hash for two killmails; of one of them the tables have words alone
+    mails = feed.publisher.of(OTHER)
+    hashes = {str(mail.id): mail.hash for mail in mails} | {str(mail.id): "f" * 40 for mail in mails[:2]}
+    feed.publisher.spoiled[f"/history/{OTHER:%Y%m%d}.json"] = json.dumps(hashes).encode()
+    store.run(lambda: store.rows("UPDATE killmails SET hash = 'CCP VERIFIED' WHERE id = %s", (mails[1].id,)))
+    # Then a hash takes the place of the words, and the other one stands
+    (day,) = json.loads(esid.ok("heal", "--json"))
+    assert (day["day"], day["fetched"], day["asked"], day["missing"]) == (str(OTHER), 1, 0, 0)
+    assert_equal(store, all_mails(feed))
+    assert ledger.open_count(store, ["killmail"]) == 0
+    assert "no day lacks a killmail" in esid.ok("heal")
+    assert esi.log == []
+
+
+@pytest.mark.quick_on(STACKS[0])
 def test_totals_that_are_away_are_said_and_cost_nothing(esid: Daemon, store: Store, feed: FakeFeed) -> None:
     spoil(store, feed)
     feed.fail("/history/totals.json", 503)
