@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from esid import log, render, settings, typed
+from esid import log, render, typed
 from esid.clock import Stop
 from esid.commands.terminal import print_json, print_lines
 from esid.commands.waiting import Bar
 from esid.daemon import parts, sources
-from esid.errors import EsiError, Held, SourceUnavailable
 from esid.feeds import importing
-from esid.feeds.archives import HASHES, Folder
+from esid.feeds.archives import HASHES, SOURCES, Folder
 from esid.feeds.importing import Unit
 from esid.settings import Settings
 
@@ -29,7 +28,7 @@ def import_(options: argparse.Namespace, chosen: Settings) -> int:
     folder = Folder(Path(options.dir)) if options.dir else None
     days = sources.days_to_import(options.source, first, last, folder)
     if folder is None:
-        settings.check_contact(chosen, chosen.esid_archive_url, chosen.esid_feed_url)
+        sources.check_sources(chosen, options.source)
     log.set_up("WARNING", chosen.esid_log_format)
     store = parts.ready_store(chosen)
     expected = sources.expected_killmails(chosen, options.source, days, folder)
@@ -60,7 +59,7 @@ def import_(options: argparse.Namespace, chosen: Settings) -> int:
 def heal(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid heal`: its exit code."""
     since = typed.since(options.since).date() if options.since else None
-    settings.check_contact(chosen, chosen.esid_archive_url, chosen.esid_feed_url)
+    sources.check_sources(chosen, *SOURCES)
     log.set_up("WARNING", chosen.esid_log_format)
     store = parts.ready_store(chosen)
     bar = Bar(None)
@@ -73,8 +72,6 @@ def heal(options: argparse.Namespace, chosen: Settings) -> int:
 
     try:
         days = healer.run(since, on_day)
-    except (EsiError, Held) as error:
-        raise SourceUnavailable(f"the totals of killmails by day cannot be had: {error}; try again later") from None
     finally:
         healer.close()
     if options.json:

@@ -8,6 +8,7 @@ from esid import plan, render
 from esid.commands.terminal import print_json, print_lines
 from esid.daemon import parts, sources
 from esid.errors import UsageError
+from esid.feeds.archives import SOURCES
 from esid.schedule import run_now
 from esid.settings import Settings, nearest
 from esid.web import timetable
@@ -21,6 +22,8 @@ def schedule(options: argparse.Namespace, chosen: Settings) -> int:
             raise UsageError(f"unknown job {name!r}: one of {', '.join(names)}{nearest(name, names)}")
     if (options.verb == "run") != bool(options.jobs):
         raise UsageError("`esid schedule` lists the jobs, `esid schedule run NAME` runs one")
+    if "heal" in options.jobs:
+        sources.check_sources(chosen, *SOURCES)
     store = parts.ready_store(chosen)
     if options.verb == "run":
         works = sources.open_works(chosen, store)

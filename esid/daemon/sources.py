@@ -10,7 +10,7 @@ from esid import jobs
 from esid.clock import Stop
 from esid.daemon.parts import data_dir, open_publisher, open_requests
 from esid.entities.killmail import KILLMAIL
-from esid.errors import EsiError, Held, UsageError
+from esid.errors import EsiError, Held, SettingsError, UsageError
 from esid.feeds import importing
 from esid.feeds.archives import EVEREF, HASHES, ZKILLBOARD, Folder, Online
 from esid.feeds.heal import Healed, Healer, Healing
@@ -24,6 +24,24 @@ from esid.store.days import each_day
 
 #: Bytes of an archive for each killmail in it, to tell about how many there are (measured on two days).
 BYTES_PER_KILLMAIL = {EVEREF: 177, ZKILLBOARD: 2100, HASHES: 56}
+
+
+def check_sources(settings: Settings, *names: str) -> None:
+    """Refuse to ask sources that are off, or other people's servers without a contact.
+
+    Args:
+        names: sources of archives; `feeds.archives.SOURCES` for healing.
+
+    Raises:
+        SettingsError: with what to set.
+    """
+    urls = {EVEREF: settings.esid_archive_url, ZKILLBOARD: settings.esid_feed_url, HASHES: settings.esid_feed_url}
+    if any(urls[name] == "off" for name in names):
+        raise SettingsError(
+            "ESID_FEED_URL is off: zKillboard's history, which says what there is, is read from there; "
+            "set it for this command, for example ESID_FEED_URL=https://r2z2.zkillboard.com"
+        )
+    check_contact(settings, *(urls[name] for name in names))
 
 
 def open_feed_source(settings: Settings, stop: Stop | None = None, url: str = "") -> Source:

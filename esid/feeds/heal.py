@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from esid import clock, log
 from esid.clock import Stop
-from esid.errors import EsiError, Held, Stopping
+from esid.errors import EsiError, Held, SourceUnavailable, Stopping
 from esid.feeds import readers
 from esid.feeds.archives import SOURCES
 from esid.feeds.day import DayImport, Opener, Report
@@ -101,12 +101,12 @@ class Healer:
         """Heal every day since then (by default the last 14) that lacks something; newest first.
 
         Raises:
-            EsiError, Held: the totals cannot be had; nothing was done.
+            SourceUnavailable: the totals cannot be had; nothing was done.
             StoreError: what was committed stands.
             Stopping: the process stops.
         """
         first = since or clock.now().date() - dt.timedelta(days=days.LATEST_DAYS)
-        totals = {day: total for day, total in self._patiently(self._archives.totals).items() if day >= first}
+        totals = {day: total for day, total in self._totals().items() if day >= first}
         days.expect(self._store, totals)
         healed = []
         for day in sorted(totals, reverse=True):
@@ -167,6 +167,13 @@ class Healer:
         told = days.compared(self._store, [day])[day]
         return told.missing == 0 and told.have == have and told.expected == expected
 
+    def _totals(self) -> dict[dt.date, int]:
+        """How many killmails zKillboard knows of each day."""
+        try:
+            return dict(self._patiently(self._archives.totals))
+        except (EsiError, Held) as error:
+            raise SourceUnavailable(f"the totals of killmails by day cannot be had: {error}; try again later") from None
+
     def _hashes(self, day: dt.date, errors: list[str]) -> dict[int, str] | None:
         """zKillboard's ids and hashes of a day; None where they cannot be had."""
         try:
@@ -213,7 +220,7 @@ class Healing:
         self._healer = healer
 
     def run(self) -> str:
-        """Heal; what was healed, in words. Raises EsiError, Held where the totals cannot be had."""
+        """Heal; what was healed, in words. Raises SourceUnavailable where the totals cannot be had."""
         healer = self._healer()
         try:
             healed = healer.run(None)

@@ -208,11 +208,12 @@ def test_a_wrong_hash_at_zkillboard_neither_overwrites_a_right_one_nor_is_asked(
 @pytest.mark.quick_on(STACKS[0])
 def test_totals_that_are_away_are_said_and_cost_nothing(esid: Daemon, store: Store, feed: FakeFeed) -> None:
     spoil(store, feed)
-    feed.fail("/history/totals.json", 503)
-    ran = esid.run("heal")
-    assert ran.code == 69
-    assert "totals of killmails by day cannot be had" in ran.err
-    assert "HTTP 503" in ran.err
+    for command in (("heal",), ("schedule", "run", "heal")):
+        feed.fail("/history/totals.json", 503)
+        ran = esid.run(*command)
+        assert ran.code == 69
+        assert "totals of killmails by day cannot be had" in ran.err
+        assert "HTTP 503" in ran.err
 
 
 @pytest.mark.quick_on(STACKS[1])

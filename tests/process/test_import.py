@@ -356,8 +356,30 @@ def test_what_cannot_be_meant_is_said_in_one_line(esid: Daemon, arguments: tuple
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_other_peoples_servers_are_not_asked_without_a_contact(esid: Daemon) -> None:
-    esid.settings |= {"ESID_ARCHIVE_URL": "https://data.everef.net/killmails"}
-    for command in (("import", "killmails", "--from", "2021-11-29"), ("heal",)):
+    esid.settings |= {"ESID_ARCHIVE_URL": "https://data.everef.net/killmails", "ESID_FEED_URL": "http://127.0.0.1:9"}
+    for command in (("import", "killmails", "--from", "2021-11-29"), ("heal",), ("schedule", "run", "heal")):
         ran = esid.run(*command)
         assert ran.code == 78
         assert "ESI_CONTACT is empty" in ran.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["heal", "schedule run sweep heal", "import killmails --from 2021-11-29 --source zkillboard",
+     "import killmails --from 2021-11-29 --source esi"],
+)  # fmt: skip
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_reads_zkillboards_history_says_that_it_is_off(esid: Daemon, command: str) -> None:
+    ran = esid.run(*command.split(), ESI_CONTACT="you@example.com", ESID_FEED_URL="off")
+    assert (ran.code, ran.out) == (78, "")
+    assert "ESID_FEED_URL is off" in ran.err
+    assert len(ran.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_eve_refs_archives_need_no_zkillboard(esid: Daemon, store: Store) -> None:
+    publisher = Publisher()
+    publisher.add(*our_days()[FIRST])
+    with FakeFeed(publisher) as fake:
+        esid.ok("import", "killmails", "--from", str(FIRST), ESID_ARCHIVE_URL=fake.archive_url, ESID_FEED_URL="off")
+    assert_equal(store, our_days()[FIRST])
