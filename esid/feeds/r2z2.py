@@ -15,7 +15,7 @@ from typing import Any
 from esid import clock
 from esid.entities.killmail import rows_of
 from esid.entities.killmail_body import read
-from esid.errors import BadBody, BadField, NotFound, TooLarge
+from esid.errors import BadBody, BadField, NotFound, Refused, TooLarge
 from esid.esi.decode import Fields, check_id, parse_json
 from esid.feeds.feed import Feed, Part, Raw
 from esid.feeds.hashes import check_hash
@@ -69,21 +69,21 @@ class _Reader:
         if self._away_since is not None and clock.monotonic() >= self._head_at and (part := self._found(source, number)):
             return part
         try:
-            body = source.get(f"/ephemeral/{number}.json")
+            bodies = [_file(source, number)]
         except NotFound:
             source.hold(self._after_404_s)
             return self._away(number, cursor.moved_at)
-        except TooLarge as error:
-            return Part((Raw(f"sequence {number}", error.sample, error),), str(number + 1))
-        self._away_since, self._holes = None, 0
-        bodies = [Raw(f"sequence {number}", body)]
-        if older := _rewritten(body, number):
+        self._away_since, self._is_late, self._holes = None, False, 0
+        if older := _rewritten(bodies[0], number):
             try:
-                bodies.append(Raw(f"sequence {older}", source.get(f"/ephemeral/{older}.json")))
+                bodies.append(_file(source, older))
             except NotFound:
                 # It has expired: what it said is what stands in the newer file.
                 source.hold(self._after_404_s)
                 return Part(tuple(bodies), str(number + 1), self._after_404_s)
+            except Refused as error:
+                # Asking for the newer one again would end here again.
+                bodies.append(Raw(f"sequence {older}", error.sample, error))
         return Part(tuple(bodies), str(number + 1))
 
     def _away(self, number: int, moved_at: dt.datetime | None) -> Part:
@@ -150,10 +150,20 @@ def _uploaded_at(fields: Fields) -> dt.datetime | None:
         raise BadField("feed", "uploaded_at", seconds) from None
 
 
-def _rewritten(body: bytes, number: int) -> int | None:
-    """The older sequence that a file says was written anew. A spoiled body names none: `decode` says what is wrong."""
+def _file(source: Source, number: int) -> Raw:
+    """One file, of which too large a one is its beginning. Raises as `Source.get` otherwise."""
     try:
-        value = parse_json(body)
+        return Raw(f"sequence {number}", source.get(f"/ephemeral/{number}.json"))
+    except TooLarge as error:
+        return Raw(f"sequence {number}", error.sample, error)
+
+
+def _rewritten(raw: Raw, number: int) -> int | None:
+    """The older sequence that a file says was written anew. A spoiled body names none: `decode` says what is wrong."""
+    if raw.error:
+        return None
+    try:
+        value = parse_json(raw.body)
     except BadBody:
         return None
     older = value.get("sequence_updated") if isinstance(value, dict) else None

@@ -276,6 +276,47 @@ def test_a_file_too_large_is_refused_with_its_beginning(
     assert [letter.reason for letter in letters(store)] == ["too_large"]
 
 
+def rewritten(store: Store, feed: FakeFeed, reader: Reader, mails: list[Mail]) -> tuple[int, int]:
+    """The numbers of a file that was read, and of the newest one, which says that the first was written anew."""
+    first = feed.publisher.publish(mails[0])
+    reader.until(store, first + 1)
+    return first, feed.publisher.reissue(mails[1], rewritten=first)
+
+
+def test_a_rewritten_file_too_large_is_refused_and_the_feed_goes_on(
+    store: Store, feed: FakeFeed, reader: Reader, mails: list[Mail], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esid.feeds.http.LARGEST_BODY", 200_000)
+    first, last = rewritten(store, feed, reader, mails)
+    feed.publisher.files[first] = b"[" + b" " * 300_000 + b"]"
+    reader.until(store, last + 1)
+    assert_stored(store, feed.publisher, *mails[:2])
+    (letter,) = letters(store)
+    assert letter.reason == "too_large"
+    assert f"sequence {first}" in letter.message
+
+
+def test_a_rewritten_file_that_is_refused_does_not_hold_the_feed(
+    store: Store, feed: FakeFeed, reader: Reader, mails: list[Mail]
+) -> None:
+    first, last = rewritten(store, feed, reader, mails)
+    feed.fail(f"/ephemeral/{first}.json", 410, times=1000)
+    reader.until(store, last + 1)
+    assert_stored(store, feed.publisher, *mails[:2])
+    assert [letter.reason for letter in letters(store)] == ["http_410"]
+
+
+def test_a_rewritten_file_that_is_away_for_a_moment_is_asked_for_again(
+    store: Store, feed: FakeFeed, reader: Reader, mails: list[Mail], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esid.feeds.follow.FIRST_WAIT_S", 0.01)
+    first, last = rewritten(store, feed, reader, mails)
+    feed.fail(f"/ephemeral/{first}.json", 503)
+    reader.until(store, last + 1)
+    assert letters(store) == []
+    assert feed.count(f"/ephemeral/{first}.json", 200) == 2
+
+
 def test_hashes_that_ccp_has_written_by_hand_are_stored_and_never_asked(
     store: Store, feed: FakeFeed, reader: Reader, mails: list[Mail]
 ) -> None:
@@ -331,6 +372,43 @@ def test_files_that_have_expired_are_passed_in_one_jump(
     assert len(jumps) == 1
     assert f"from sequence {first} to {first + 299}" in jumps[0]
     assert feed.violations() == []
+
+
+def test_a_hole_after_a_long_silence_takes_no_files_with_it(
+    store: Store, feed: FakeFeed, reader: Reader, mails: list[Mail]
+) -> None:
+    # Given a feed that said nothing for two days, and then goes on where it stood
+    old = utc_text(clock.now() - dt.timedelta(days=2))
+    store.run(lambda: store.rows("UPDATE feed_cursors SET moved_at = %s", (old,)))
+    reader.follower._cursor = None
+    for _ in range(3):
+        reader.follower._rest(reader.follower.step())
+    last = feed.publisher.publish(mails[0])
+    reader.until(store, last + 1)
+    # When a number has no file
+    feed.publisher.next_sequence += 1
+    for mail in mails[1:4]:
+        last = feed.publisher.publish(mail)
+    feed.publisher.head = last
+    reader.until(store, last + 1)
+    # Then that number alone is passed
+    assert_stored(store, feed.publisher, *mails[:4])
+
+
+def test_a_file_too_large_after_a_wait_takes_no_file_with_it(
+    store: Store, feed: FakeFeed, reader: Reader, mails: list[Mail], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given that a file was waited for so long that the present is to be looked up, and is too large
+    monkeypatch.setattr("esid.feeds.http.LARGEST_BODY", 200_000)
+    reader.follower._rest(reader.follower.step())
+    feed.publisher.publish_bytes(b"[" + b" " * 300_000 + b"]")
+    reader.follower.step()
+    for mail in mails[:2]:
+        last = feed.publisher.publish(mail)
+    feed.publisher.head = last
+    reader.follower._rest(STUCK_S)
+    reader.until(store, last + 1)
+    assert_stored(store, feed.publisher, *mails[:2])
 
 
 def test_a_number_without_a_file_is_passed_once_the_feed_is_beyond_it(
