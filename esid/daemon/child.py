@@ -24,8 +24,8 @@ MOST_DEATHS, DEATHS_WITHIN_S = 5, 60.0
 SILENT_S, STUCK_S = 30.0, 180.0
 #: Seconds of silence after which a service manager is not told any more that all is well; it waits longer than we do.
 WELL_S = 10.0
-#: Seconds that a hanging child has to say where it stands.
-TRACE_S = 2.0
+#: Seconds that a hanging child has to say where it stands, and after which a process that could not be made is tried again.
+TRACE_S, AGAIN_S = 2.0, 1.0
 _log = log.get("daemon")
 
 
@@ -43,15 +43,27 @@ class Child:
         self._process: Any = None
         self._deaths: deque[float] = deque()
         self._kill_at: float | None = None
+        self._again_at = 0.0
         self._forgiven_s, self._forgiven_until = 0.0, 0.0
 
     def start(self, *, again: bool = False) -> None:
-        """Start a process."""
+        """Start a process.
+
+        Raises:
+            EsidError: the system makes none; there is no process then.
+        """
         self._cell.start(again=again)
         self._kill_at = None
         arguments = (self.name, self._main, self._cell, os.getpid())
-        self._process = self._fork.Process(target=_main, args=arguments, name=self.name)
-        self._process.start()
+        process = self._fork.Process(target=_main, args=arguments, name=self.name)
+        try:
+            process.start()
+        except OSError as error:
+            raise EsidError(
+                f"{self.name} cannot be started: the system makes no process ({error.strerror}); "
+                "allow more of them (ulimit -u, TasksMax= of the unit, a container's pids), or free memory"
+            ) from error
+        self._process = process
 
     def is_alive(self) -> bool:
         """True while its process runs."""
@@ -69,6 +81,8 @@ class Child:
 
     def keep_alive(self) -> bool:
         """Replace a dead process and end a silent one; False when that is of no use any more."""
+        if self._process is None:
+            return clock.monotonic() < self._again_at or self._replace(again=False)
         if self._process.exitcode is None:
             self._look()
             return True
@@ -78,16 +92,10 @@ class Child:
         if code > 0 and not self._cell.booted:
             self._give_up(f"{self.name} cannot start (its error stands above)", code)
             return False
-        now = clock.monotonic()
-        self._deaths.append(now)
-        while self._deaths[0] < now - DEATHS_WITHIN_S:
-            self._deaths.popleft()
-        if len(self._deaths) > MOST_DEATHS:
-            self._give_up(f"{self.name} died {len(self._deaths)} times within {DEATHS_WITHIN_S:.0f} s", code)
+        if self._dies_too_often(code):
             return False
         log.event(_log, "daemon.child_replaced", f"{self.name} died", level=logging.WARNING, pid=pid, exit=code)
-        self.start(again=True)
-        return True
+        return self._replace(again=True)
 
     def forgive(self, seconds: float) -> None:
         """The whole daemon stood still for so long: until its next word the child is allowed that much more silence."""
@@ -101,6 +109,27 @@ class Child:
         """End it now."""
         self._process.kill()
         self._process.join()
+
+    def _replace(self, *, again: bool) -> bool:
+        """Start a process in the place of a dead one. Where none can be made that is a death more, and is tried again."""
+        try:
+            self.start(again=again)
+        except EsidError as error:
+            log.event(_log, "daemon.child_missing", str(error), level=logging.ERROR)
+            self._again_at = clock.monotonic() + AGAIN_S
+            return not self._dies_too_often(error.exit_code)
+        return True
+
+    def _dies_too_often(self, code: int) -> bool:
+        """Count a death; True where it was one too many."""
+        now = clock.monotonic()
+        self._deaths.append(now)
+        while self._deaths[0] < now - DEATHS_WITHIN_S:
+            self._deaths.popleft()
+        if len(self._deaths) <= MOST_DEATHS:
+            return False
+        self._give_up(f"{self.name} died {len(self._deaths)} times within {DEATHS_WITHIN_S:.0f} s", code)
+        return True
 
     def _look(self) -> None:
         """End a process that has not been heard of for too long, after it has said where it stands."""

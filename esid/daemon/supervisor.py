@@ -123,11 +123,12 @@ class Supervisor:
         while any(child.is_alive() for child in alive) and clock.monotonic() < ends_at:
             if signals.wait(0.02) == signals.STOP_NOW:
                 break
-        self._kill([child for child in alive if child.is_alive()])
+        self._kill(alive)
         log.event(_log, "daemon.stopped")
 
     def _kill(self, some: Sequence[Child]) -> None:
         """End these at once; what they had in hand goes back to the queue by itself."""
         for child in some:
-            log.event(_log, "daemon.child_killed", f"{child.name} ends at once", level=logging.WARNING)
-            child.kill()
+            if child.is_alive():
+                log.event(_log, "daemon.child_killed", f"{child.name} ends at once", level=logging.WARNING)
+                child.kill()

@@ -115,6 +115,48 @@ def test_the_sixth_death_within_a_minute_ends_the_daemon(make_daemon: Make, stor
 
 
 @sqlite_only
+def test_a_child_that_cannot_be_replaced_is_tried_again_and_the_supervisor_hears_all_the_same(
+    make_daemon: Make, store: Store, tmp_path: Path
+) -> None:
+    # Given a system that makes no process when a worker dies
+    gate = tmp_path / "no fork"
+    daemon = make_daemon(hooks={"ESID_TEST_NO_FORK": str(gate)})
+    daemon.start()
+    wait_for_workers(daemon, 1)
+    gate.touch()
+    os.kill(worker(daemon), signal.SIGKILL)
+    wait_until(lambda: "daemon.child_missing" in daemon.log, 10, lambda: daemon.log)
+    assert "worker-1 cannot be started: the system makes no process" in daemon.log
+
+    # Then it is replaced as soon as there may be one
+    gate.unlink()
+    wait_for_workers(daemon, 1)
+
+    # And a stop ends the others while it is missing
+    said = daemon.log.count("daemon.child_missing")
+    gate.touch()
+    os.kill(worker(daemon), signal.SIGKILL)
+    wait_until(lambda: daemon.log.count("daemon.child_missing") > said, 10, lambda: daemon.log)
+    daemon.signal(signal.SIGQUIT)
+    assert daemon.wait(5) == 0
+    assert processes(daemon) == set()
+
+
+@sqlite_only
+def test_a_daemon_without_room_for_its_children_does_not_start_and_says_why(
+    make_daemon: Make, store: Store, tmp_path: Path
+) -> None:
+    gate = tmp_path / "no fork"
+    gate.touch()
+    daemon = make_daemon(hooks={"ESID_TEST_NO_FORK": str(gate)})
+    daemon.spawn()
+    assert daemon.wait(15) == 70
+    assert "worker-1 cannot be started: the system makes no process" in daemon.log
+    assert "TasksMax=" in daemon.log
+    assert "Traceback" not in daemon.log
+
+
+@sqlite_only
 def test_a_worker_that_hangs_says_where_and_is_replaced(make_daemon: Make, esi: FakeEsi, world: World, store: Store) -> None:
     # Given an id on which a thread takes the interpreter and never gives it back
     key = min(world.alliances)

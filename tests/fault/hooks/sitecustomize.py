@@ -10,12 +10,14 @@ ESID_TEST_PAGES=file        SQLite may have as many pages as the file says, for 
 ESID_TEST_POISON=entity:id[:how]   whoever asks ESI for this id dies (how: kill, exit, segfault, hang, spin)
 ESID_TEST_CLOCK=file        the wall clock differs from the machine's by the seconds that stand in the file
 ESID_TEST_BOOT=child        that child cannot start: ImportError
+ESID_TEST_NO_FORK=file      no process can be made for as long as the file is there
 """
 
 from __future__ import annotations
 
 import ctypes
 import datetime as dt
+import errno
 import importlib
 import os
 import signal
@@ -185,6 +187,17 @@ def _cannot_boot(child: str) -> None:
     setattr(children, child, fail)
 
 
+def _forbid_forks(path: Path) -> None:
+    fork = os.fork
+
+    def forbidden() -> int:
+        if path.exists():
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return fork()
+
+    os.fork = forbidden
+
+
 if "ESID_TEST_CRASH" in _environ:
     _point, _, _n = _environ["ESID_TEST_CRASH"].partition(":")
     _crash_at(_point, int(_n or 1))
@@ -199,3 +212,5 @@ if "ESID_TEST_CLOCK" in _environ:
     _shift_clock(Path(_environ["ESID_TEST_CLOCK"]))
 if "ESID_TEST_BOOT" in _environ:
     _cannot_boot(_environ["ESID_TEST_BOOT"])
+if "ESID_TEST_NO_FORK" in _environ:
+    _forbid_forks(Path(_environ["ESID_TEST_NO_FORK"]))
