@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from zlib import crc32
 
@@ -54,17 +55,32 @@ class Outcome:
 
     Attributes:
         status: None = no answer came.
-        is_sent: False = there was no connection, so that ESI has heard of nothing.
+        is_sent: False = it did not leave (no connection, or held while it connected): ESI has heard of nothing.
         failed: what was wrong where ESI itself is the cause (5xx, no answer, no JSON): the breaker counts it.
         is_outage: set by the budget: ESI is away, so this failure is not an id's own.
+
+    Args:
+        look: what it is held by now, though it had leave; None = nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, look: Callable[[], Held | None] = lambda: None) -> None:
         self.status: int | None = None
         self.is_sent = True
         self.headers: Mapping[str, str] = {}
         self.failed = ""
         self.is_outage = False
+        self._look = look
+
+    @property
+    def was_held(self) -> bool:
+        """True where it had leave and did not use it: that tells nothing of ESI."""
+        return not (self.is_sent or self.failed)
+
+    def check(self) -> None:
+        """Where time has gone by since it had leave, and before it leaves. Raises Held; it does not leave then."""
+        if held := self._look():
+            self.is_sent = False
+            raise held
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +133,7 @@ class Budget:
             Stopping: the daemon stops.
         """
         ticket = self._wait(route, crc32(url.encode()) + 1 if url else 0, probe)
-        outcome = Outcome()
+        outcome = Outcome(partial(self._held, ticket))
         try:
             yield outcome
         finally:
@@ -142,7 +158,7 @@ class Budget:
             ticket = Ticket(0, (place,), 0, now, is_probe=True)
             self.places.take(ticket.buckets, ticket.url)
             self._count_sent(now)
-        outcome = Outcome()
+        outcome = Outcome(partial(self._held, ticket))
         try:
             yield outcome
         finally:
@@ -230,6 +246,16 @@ class Budget:
         if stopped:
             raise Stopping("stopping")
         return False
+
+    def _held(self, ticket: Ticket) -> Held | None:
+        """What holds everything now: while one request connects, which may take seconds, others have been answered."""
+        with self.shared.locked() as state:
+            now = clock.monotonic()
+            if (closed_s := self._closed_s(now)) > 0:
+                return Held(closed_s, "420" if state.paused_until > now else "no share of the budget")
+            if self.breaker.open_since() and not ticket.is_probe:
+                return Held(max(_LOOK_S, self.breaker.away_s(now)), "ESI is away")
+        return None
 
     def admit(self, route: Route, url: int, now: float) -> tuple[Ticket | None, float, str]:
         """(ticket, seconds until it leaves, "") or (None, seconds to wait, why). Under lock."""
@@ -339,7 +365,7 @@ class Budget:
     def settle(self, ticket: Ticket, outcome: Outcome, now: float) -> str:
         """Book one answer; what the breaker made of it. Under lock."""
         self._settle_limits(ticket, outcome, now)
-        if outcome.status in (420, 429):
+        if outcome.status in (420, 429) or outcome.was_held:
             return ""
         outcome.is_outage = bool(outcome.failed) and self.breaker.is_outage(ticket.circuit, now)
         change = self.breaker.settle(ticket.circuit, failed=bool(outcome.failed), now=now, sent_at=ticket.leaves_at)
@@ -351,7 +377,7 @@ class Budget:
         state, status, headers = self.shared.state, outcome.status, outcome.headers
         self.places.give_back(ticket.buckets, ticket.url)
         state.not_modified += status == 304
-        state.errors += status is None or status >= 400
+        state.errors += not outcome.was_held if status is None else status >= 400
         if not outcome.is_sent:
             return
         told = headers.get("X-Ratelimit-Group")

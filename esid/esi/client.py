@@ -179,6 +179,7 @@ class Client:
     ) -> tuple[int, Mapping[str, str], bytes]:
         try:
             prepared = self._prepared(method, path, headers, body)
+            prepared.hooks = {"connected": [outcome.check]}
             with self._adapter.send(prepared, stream=True, timeout=(CONNECT_S, READ_S)) as response:
                 outcome.headers, outcome.status = response.headers, response.status_code
                 return response.status_code, response.headers, _read(response, exchange)

@@ -84,24 +84,30 @@ class Watch:
             clock.sleep(0.25)
 
 
-def adopt(connection: Any) -> None:
-    """The calling thread's exchange goes over this connection of `http.client` or urllib3, which is open."""
+def left_s() -> float:
+    """Seconds that the calling thread's exchange has left."""
+    exchange = getattr(_current, "exchange", None)
+    return math.inf if exchange is None else float(exchange.ends_at) - clock.monotonic()
+
+
+def adopt(sock: Any) -> None:
+    """The calling thread's exchange goes over this socket, which is open or about to be."""
     exchange = getattr(_current, "exchange", None)
     if exchange is not None:
-        exchange.sock = connection.sock
+        exchange.sock = sock
         if exchange.expired:
             exchange.cut()
 
 
 class _Connection(HTTPConnection):
     def getresponse(self) -> Any:
-        adopt(self)
+        adopt(self.sock)
         return super().getresponse()
 
 
 class _SecureConnection(HTTPSConnection):
     def getresponse(self) -> Any:
-        adopt(self)
+        adopt(self.sock)
         return super().getresponse()
 
 

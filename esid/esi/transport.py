@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import re
 import select
+import socket
 import ssl
 import threading
 import weakref
@@ -24,7 +25,8 @@ from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from esid.esi.deadline import adopt
+from esid import clock
+from esid.esi.deadline import adopt, left_s
 
 #: Window bits that make zlib read gzip.
 _GZIP = zlib.MAX_WBITS | 16
@@ -52,7 +54,7 @@ class Transport(BaseAdapter):
         self._tls = ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH) if host.scheme == "https" else None
         self._kept = threading.local()
         # Closed before anything that hangs together with them is thrown away, in whatever order that happens.
-        self._all: list[http.client.HTTPConnection] = []
+        self._all: list[_Connection] = []
         weakref.finalize(self, _close, self._all)
 
     def send(
@@ -67,6 +69,8 @@ class Transport(BaseAdapter):
         """Send it; the body is still to be read, in the same thread.
 
         Args:
+            request: its hook `connected` is called where a connection had to be opened, before anything is sent; what it
+                raises keeps the request from leaving.
             timeout: seconds to connect, and between two reads.
 
         Raises:
@@ -78,7 +82,8 @@ class Transport(BaseAdapter):
         try:
             if connection.sock is None:
                 connection.connect()
-            adopt(connection)
+                _tell_connected(request)
+            adopt(connection.sock)
             is_sent = True
             connection.sock.sendall(written)
             answer = _Answer(connection)
@@ -115,11 +120,11 @@ class Transport(BaseAdapter):
             raise requests.exceptions.InvalidHeader("a line break within a header")
         return f"{head}\r\n\r\n".encode("latin-1") + (request.body or b"")  # type: ignore[operator]
 
-    def _connection(self, timeout: Any) -> Any:
+    def _connection(self, timeout: Any) -> _Connection:
         """This thread's own. One that the other side has closed, or says something unasked on, is opened anew."""
-        connection: Any = getattr(self._kept, "connection", None)
+        connection: _Connection | None = getattr(self._kept, "connection", None)
         if connection is None:
-            connection = self._kept.connection = _opened(self._address, self._tls, *timeout)
+            connection = self._kept.connection = _Connection(self._address, self._tls, *timeout)
             self._all.append(connection)
         elif connection.sock is not None and _is_readable(connection.sock):
             connection.close()
@@ -258,37 +263,77 @@ class _Body:
                 raise http.client.IncompleteRead(b"")
 
 
-def _opened(
-    address: tuple[str, int], tls: ssl.SSLContext | None, connect_s: float, read_s: float
-) -> http.client.HTTPConnection:
-    """A connection that opens itself when it is used."""
-    connection = (
-        _SecureConnection(*address, timeout=connect_s, context=tls) if tls else _Connection(*address, timeout=connect_s)
-    )
-    connection.read_s = read_s
-    return connection
+class _Connection:
+    """One connection, opened when it is used. Connecting and reading have times of their own.
 
+    Attributes:
+        sock: None while it is closed.
+    """
 
-class _Patient:
-    """Connecting and reading have times of their own."""
-
-    sock: Any
-    read_s: float
+    def __init__(self, address: tuple[str, int], tls: ssl.SSLContext | None, connect_s: float, read_s: float) -> None:
+        self._address, self._tls = address, tls
+        self._connect_s, self._read_s = connect_s, read_s
+        self.sock: Any = None
 
     def connect(self) -> None:
-        super().connect()  # type: ignore[misc]
-        self.sock.settimeout(self.read_s)
+        """Open it. Raises OSError."""
+        self.sock = _connected(self._address, self._connect_s)
+        self.sock.settimeout(self._connect_s)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls:
+            self.sock = self._tls.wrap_socket(self.sock, server_hostname=self._address[0], do_handshake_on_connect=False)
+            adopt(self.sock)
+            self.sock.do_handshake()
+        self.sock.settimeout(self._read_s)
+
+    def close(self) -> None:
+        """Close it; it is opened anew when it is used again."""
+        sock, self.sock = self.sock, None
+        if sock is not None:
+            sock.close()
 
 
-class _Connection(_Patient, http.client.HTTPConnection):
-    pass
+def _connected(address: tuple[str, int], connect_s: float) -> socket.socket:
+    """A socket to the first address of a name that takes it.
+
+    All addresses together have `connect_s`, in even parts: one that says nothing leaves some of it to the next.
+
+    Raises:
+        OSError: of the last address that was tried, or of the name.
+    """
+    found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    ends_at, failed = clock.monotonic() + connect_s, OSError("timed out")
+    for number, one in enumerate(found):
+        seconds = min(ends_at - clock.monotonic(), left_s()) / (len(found) - number)
+        if seconds <= 0:
+            break
+        try:
+            return _opened(one, seconds)
+        except OSError as error:
+            failed = error
+    raise failed
 
 
-class _SecureConnection(_Patient, http.client.HTTPSConnection):
-    pass
+def _opened(one: Any, seconds: float) -> socket.socket:
+    """A socket to one of the addresses that `getaddrinfo` has found. Raises OSError."""
+    family, kind, protocol, _, where = one
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.settimeout(seconds)
+        adopt(sock)
+        sock.connect(where)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
-def _close(connections: list[http.client.HTTPConnection]) -> None:
+def _tell_connected(request: requests.PreparedRequest) -> None:
+    for hook in request.hooks.get("connected", ()):
+        hook()
+
+
+def _close(connections: list[_Connection]) -> None:
     for connection in connections:
         connection.close()
 

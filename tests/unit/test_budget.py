@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from email.utils import format_datetime
 from itertools import count
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
@@ -21,7 +23,8 @@ from esid import clock
 from esid.clock import Stop
 from esid.errors import EsiError, Held, NotFound, NotPermitted, Stopping
 from esid.esi import budget as module
-from esid.esi import shared
+from esid.esi import shared, transport
+from esid.esi.breaker import FAILURES
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
 from esid.esi.headers import retry_after_s
@@ -278,6 +281,72 @@ def test_after_a_420_nothing_leaves_on_any_route(esi: FakeEsi, open_budget: Open
         assert caught.value.reason == "420"
         assert caught.value.wait_s > 39
     assert len(esi.log) == 1
+
+
+class Dialling:
+    """A client whose next connection takes as long as the test wants, and the thread that waits for it."""
+
+    def __init__(self, client: Client, route: Route, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.held: list[Held] = []
+        self._is_dialling, self._may_go_on = threading.Event(), threading.Event()
+        self._client, self._route, self._connect = client, route, transport._connected
+        self._thread = threading.Thread(target=self._ask)
+        monkeypatch.setattr(transport, "_connected", self._connected)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._is_dialling.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._may_go_on.set()
+        self._thread.join(10)
+
+    def _ask(self) -> None:
+        with pytest.raises(Held) as caught:
+            self._client.get(self._route, id=next(IDS), argument=HASH)
+        self.held.append(caught.value)
+
+    def _connected(self, *arguments: Any) -> socket.socket:
+        if threading.current_thread() is self._thread:
+            self._is_dialling.set()
+            assert self._may_go_on.wait(10)
+        return self._connect(*arguments)
+
+
+def test_what_was_still_connecting_when_a_420_came_does_not_leave(
+    esi: FakeEsi, open_budget: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = open_budget()
+    client = Client(esi.base_url, budget)
+    esi.faults.add("/alliances", times=1, status=420, headers={"X-Esi-Error-Limit-Reset": "40"})
+    with Dialling(client, KILLMAIL, monkeypatch) as dialling:
+        with pytest.raises(Held):
+            client.get(ALLIANCES)
+        before = snapshot(budget)
+    assert [held.reason for held in dialling.held] == ["420"]
+    assert dialling.held[0].wait_s > 39
+    assert [request.path for request in esi.log] == ["/alliances"]
+    # And what did not leave has cost nothing and tells nothing of ESI
+    after = snapshot(budget)
+    assert (after["in_flight"], after["errors"]) == (0, before["errors"])
+    assert bucket(budget, "killmail")["available"] == 3528
+    assert budget.breaker._state.circuits[0].failures == 0
+
+
+def test_what_was_still_connecting_when_esi_went_away_does_not_leave(
+    esi: FakeEsi, open_budget: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = open_budget()
+    client = Client(esi.base_url, budget)
+    with Dialling(client, ALLIANCES, monkeypatch) as dialling:
+        for _ in range(FAILURES):
+            with budget.request(STATUS) as outcome:
+                outcome.failed = "no answer"
+        opened_at = budget.breaker.open_since()
+    assert [held.reason for held in dialling.held] == ["ESI is away"]
+    assert esi.log == []
+    assert 0 < opened_at == budget.breaker.open_since()
 
 
 def test_after_a_420_nothing_leaves_from_another_process(esi: FakeEsi, open_budget: Open, path: Path) -> None:

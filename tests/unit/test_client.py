@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -550,6 +550,57 @@ def test_a_name_that_does_not_resolve_is_unavailable_and_named(budget: Budget) -
         Client("http://nowhere.invalid", budget).get(ALLIANCE, id=7)
 
 
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port that neither takes a connection nor refuses one: its queue of those to be taken is full."""
+    with socket.socket() as listener, ExitStack() as waiting:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        with suppress(TimeoutError):
+            while True:
+                waiting.enter_context(socket.create_connection(("127.0.0.1", port), timeout=0.2))
+        yield port
+
+
+def resolve(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
+    """Every name has one address for each of these ports."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+
+def test_all_addresses_of_a_name_together_have_the_time_to_connect(
+    budget: Budget, monkeypatch: pytest.MonkeyPatch, silent: int
+) -> None:
+    monkeypatch.setattr(edge, "CONNECT_S", 0.8)
+    resolve(monkeypatch, *[silent] * 8)
+    assert 0.7 < took_s(lambda: Client("http://esi.invalid", budget).get(ALLIANCE, id=7)) < 3
+
+
+def test_an_address_that_says_nothing_leaves_time_for_the_next(
+    budget: Budget, monkeypatch: pytest.MonkeyPatch, silent: int
+) -> None:
+    monkeypatch.setattr(edge, "CONNECT_S", 1.0)
+    with Raw(OK + b"Content-Length: 2\r\n\r\n[]") as server:
+        resolve(monkeypatch, silent, int(server.base_url.rpartition(":")[2]))
+        assert Client("http://esi.invalid", budget).get(ALLIANCE, id=7).body == []
+
+
+def test_connecting_ends_with_the_exchange(budget: Budget, monkeypatch: pytest.MonkeyPatch, silent: int) -> None:
+    monkeypatch.setattr(edge, "TOTAL_S", 0.5)
+    assert took_s(lambda: Client(f"http://127.0.0.1:{silent}", budget).get(ALLIANCE, id=7)) < 3
+
+
+def test_connecting_ends_at_a_stop(budget: Budget, silent: int) -> None:
+    client, took = Client(f"http://127.0.0.1:{silent}", budget), list[float]()
+    asking = threading.Thread(target=lambda: took.append(took_s(lambda: client.get(ALLIANCE, id=7))))
+    asking.start()
+    wait_until(lambda: any(one.sock for one in client._watch._exchanges), 5, "a thread that connects")
+    client.end_within(0)
+    asking.join(10)
+    assert took[0] < 3
+
+
 def test_a_server_without_tls_is_unavailable_and_not_asked_in_the_clear(budget: Budget) -> None:
     with Raw(OK + b"Content-Length: 2\r\n\r\n[]") as server, pytest.raises(EsiUnavailable, match="TLS"):
         Client(server.base_url.replace("http:", "https:"), budget).get(ALLIANCE, id=7)
@@ -589,6 +640,14 @@ def test_a_tls_handshake_that_never_ends_is_given_up(budget: Budget, monkeypatch
     with Raw(after=linger) as server:
         client = Client(server.base_url.replace("http:", "https:"), budget)
         assert took_s(lambda: client.get(ALLIANCE, id=7)) < 3
+
+
+def test_a_tls_handshake_that_drips_is_cut_by_the_total_deadline(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "TOTAL_S", 1.0)
+    monkeypatch.setattr(edge, "CONNECT_S", 1.0)
+    with Raw(b"\x16\x03\x03\x40\x00", after=drip) as server:  # the head of a message of 16 KiB
+        client = Client(server.base_url.replace("http:", "https:"), budget)
+        assert 0.9 < took_s(lambda: client.get(ALLIANCE, id=7)) < 4
 
 
 def test_a_cut_exchange_says_so_and_the_next_one_goes_well(ask: Ask, esi: FakeEsi, monkeypatch: pytest.MonkeyPatch) -> None:
