@@ -146,7 +146,7 @@ class Client:
         """One exchange; what is wrong with ESI rather than with what was asked is told to the breaker."""
         try:
             status, answer_headers, data = self._send(method, path, headers, body, outcome, exchange)
-            _check_status(status, answer_headers, data)
+            _check_status(status, data)
             if status == 304 and etag is None:
                 raise BadBody("HTTP 304 to a request without If-None-Match", status=304)
             parsed = None if status == 304 else parse_json(data)
@@ -182,6 +182,8 @@ class Client:
             prepared.hooks = {"connected": [outcome.check]}
             with self._adapter.send(prepared, stream=True, timeout=(CONNECT_S, READ_S)) as response:
                 outcome.headers, outcome.status = response.headers, response.status_code
+                # What holds us is said in the head, however its body ends.
+                _check_held(response.status_code, response.headers)
                 return response.status_code, response.headers, _read(response, exchange)
         except (requests.RequestException, OSError) as error:
             outcome.is_sent = getattr(error, "is_sent", True)
@@ -221,7 +223,15 @@ def _read(response: requests.Response, exchange: Exchange) -> bytes:
     return b"".join(parts)
 
 
-def _check_status(status: int, headers: Mapping[str, str], body: bytes) -> None:
+def _check_held(status: int, headers: Mapping[str, str]) -> None:
+    """Raises Held for an answer that says when to come again."""
+    if status == 420:
+        raise Held(error_reset_s(headers), "420")
+    if status == 429:
+        raise Held(retry_after_s(headers), "429")
+
+
+def _check_status(status: int, body: bytes) -> None:
     """Turn everything that is neither 200 nor 304 into an error of its kind."""
     if status == 200:
         if not body.strip():
@@ -230,10 +240,6 @@ def _check_status(status: int, headers: Mapping[str, str], body: bytes) -> None:
     if status == 304:
         return
     words = f"HTTP {status}: {_error_text(body)}"
-    if status == 420:
-        raise Held(error_reset_s(headers), "420")
-    if status == 429:
-        raise Held(retry_after_s(headers), "429")
     if status == 404:
         raise NotFound(words, status=404, sample=body)
     if status == 422:

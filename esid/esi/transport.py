@@ -33,6 +33,7 @@ _GZIP = zlib.MAX_WBITS | 16
 #: Bytes of one read, and most of the headers of an answer.
 _CHUNK, _LARGEST_HEAD = 64 * 1024, 64 * 1024
 _PORTS = {"http": 80, "https": 443}
+_TOO_EARLY = "the answer ended too early"
 #: What no path holds.
 _UNFIT = re.compile(r"[\x00-\x20\x7f]")
 
@@ -220,7 +221,7 @@ class _Answer:
         if not self._has_head:
             raise http.client.RemoteDisconnected("the other side closed the connection without a whole answer")
         if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
-            raise http.client.IncompleteRead(b"")
+            raise http.client.HTTPException(_TOO_EARLY)
         self.is_whole = True
         return 0
 
@@ -260,7 +261,7 @@ class _Body:
             if data := member.decompress(packed, size):
                 return bytes(data)
             if not (packed or member.eof):
-                raise http.client.IncompleteRead(b"")
+                raise http.client.HTTPException(_TOO_EARLY)
 
 
 class _Connection:

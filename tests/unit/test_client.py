@@ -221,11 +221,36 @@ def test_a_304_has_no_body_whatever_its_length_says(budget: Budget) -> None:
     assert (answer.is_new, answer.etag) == (False, '"a"')
 
 
-def test_a_420_is_heard_although_its_body_is_broken(budget: Budget) -> None:
-    head = b"HTTP/1.1 420 Slow\r\nX-Esi-Error-Limit-Remain: 0\r\nX-Esi-Error-Limit-Reset: 17\r\n"
-    with Raw(head + b"Transfer-Encoding: chunked\r\n\r\nxyz") as server, pytest.raises(EsiUnavailable):
-        get(server, budget)
-    assert 17 <= budget.hold_s(ALLIANCE) <= 20
+BROKEN = [
+    b"Content-Length: 9\r\n\r\n{}",
+    b"Transfer-Encoding: chunked\r\n\r\nxyz",
+    b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd",
+]
+
+
+@pytest.mark.parametrize("rest", BROKEN, ids=repr)
+@pytest.mark.parametrize(("status", "header"), [(420, b"X-Esi-Error-Limit-Reset"), (429, b"Retry-After")])
+def test_who_is_told_to_wait_waits_although_the_body_is_broken(
+    budget: Budget, status: int, header: bytes, rest: bytes
+) -> None:
+    with Raw(b"HTTP/1.1 %d X\r\n%b: 17\r\n" % (status, header) + rest) as server:
+        with pytest.raises(Held) as caught:
+            get(server, budget)
+        assert (caught.value.reason, caught.value.wait_s) == (str(status), 17)
+        # And nobody asks again
+        with pytest.raises(Held):
+            get(server, budget)
+    assert len(server.requests) == 1
+
+
+def test_the_connection_of_a_429_is_used_again_only_after_its_whole_body(budget: Budget) -> None:
+    for body, left in ((b"{}", True), (b"{", False)):
+        with Raw(b"HTTP/1.1 429 X\r\nRetry-After: 0\r\nContent-Length: 2\r\n\r\n" + body, after=linger) as server:
+            client = Client(server.base_url, budget)
+            with pytest.raises(Held):
+                client.get(Route(f"/{left}"))
+            assert (client._adapter._kept.connection.sock is not None) == left  # type: ignore[attr-defined]
+            client._adapter.close()
 
 
 def test_trailers_do_not_go_on_for_ever(budget: Budget) -> None:
@@ -510,6 +535,16 @@ HEADS = [OK + b"Content-Type: appli", OK, b"HTTP/1.1 200 O", b"HTTP/1.1 404 Not 
 @pytest.mark.parametrize("sent", HEADS, ids=repr)
 def test_a_head_that_is_cut_is_no_answer(budget: Budget, sent: bytes) -> None:
     with Raw(sent) as server, pytest.raises(EsiUnavailable):
+        get(server, budget)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [CUT[0], CUT[3], OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"[]")[:-4]],
+    ids=["length", "chunks", "gzip"],
+)
+def test_an_answer_that_is_cut_is_said_to_be_so(budget: Budget, sent: bytes) -> None:
+    with Raw(sent) as server, pytest.raises(EsiUnavailable, match=r" at 127\.0\.0\.1:\d+: the answer ended too early$"):
         get(server, budget)
 
 
