@@ -54,9 +54,11 @@ class Sharing:
         Args:
             leaving: give everything up but what is used.
         """
-        started, grown = clock.monotonic(), {}
+        started, grown = clock.monotonic(), dict[str, float]()
 
         def meet(now: float, rows: Mapping[str, Row]) -> tuple[str, Row]:
+            # A transaction that is repeated meets others again: what the first try found free may be gone.
+            grown.clear()
             self._name(now, rows)
             row, more = self._meet(now, rows, leaving)
             grown.update(more)

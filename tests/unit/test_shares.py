@@ -282,6 +282,29 @@ def test_an_exchange_that_is_not_committed_gives_nothing(host: Callable[..., Hos
     assert len(one.grant(200)) == 90
 
 
+def test_a_transaction_that_is_repeated_gives_what_its_last_try_has_found(
+    host: Callable[..., Host], database: Database, now: Any
+) -> None:
+    # Given two hosts, of which one could grow
+    one, other = (host(name, max_rps=50) for name in ("one", "other"))
+    for each in (one, other):
+        each.tell()
+        now(2)
+    one.budget.shared.state.rps_allowed = 10.0
+    database.rows["other"]["parts"]["rps"] = [0.0, 0.0, False]
+
+    # When the other takes everything after the first try, which is lost before its commit
+    def run(meet: Any) -> None:
+        meet(database.now, dict(database.rows))
+        database.rows["other"]["parts"]["rps"] = [40.0, 0.0, False]
+        name, database.rows["one"] = meet(database.now, dict(database.rows))
+        assert name == "one"
+
+    one.sharing._exchange = run
+    one.tell()
+    assert one.budget.shared.state.rps_allowed == database.rows["one"]["parts"]["rps"][0] == 10.0
+
+
 def test_who_cannot_tell_any_more_stops_before_the_others_take_its_share(host: Callable[..., Host], now: Any) -> None:
     one, other = host("one"), host("other")
     for each in (one, other, one, other):
