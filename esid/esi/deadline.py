@@ -52,8 +52,10 @@ class Watch:
         with self._changed:
             exchange = Exchange(min(clock.monotonic() + seconds, self._last_at))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="esi-deadline", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="esi-deadline", daemon=True)
+                # Where the system makes no thread just now, the next exchange tries again.
+                thread.start()
+                self._thread = thread
             self._exchanges.add(exchange)
             if len(self._exchanges) == 1:
                 self._changed.notify()

@@ -693,6 +693,24 @@ def test_a_cut_exchange_says_so_and_the_next_one_goes_well(ask: Ask, esi: FakeEs
     assert ask().is_new
 
 
+def test_a_watcher_that_could_not_be_started_is_started_by_the_next_exchange(
+    budget: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge, "TOTAL_S", 1.0)
+    with Raw(OK + b"Content-Length: 9999\r\n\r\n", after=drip) as server:
+        client = Client(server.base_url, budget)
+        with monkeypatch.context() as limits:
+            limits.setattr(threading.Thread, "start", no_thread)
+            with pytest.raises(RuntimeError, match="new thread"):
+                client.get(ALLIANCE, id=7)
+        assert 0.9 < took_s(lambda: client.get(ALLIANCE, id=7)) < 4
+
+
+def no_thread(_: threading.Thread) -> None:
+    """A system that makes no more threads."""
+    raise RuntimeError("can't start new thread")
+
+
 def test_the_deadline_of_one_thread_does_not_cut_another(
     esi: FakeEsi, world: World, budget: Budget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
