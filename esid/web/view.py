@@ -43,7 +43,7 @@ class View:
         self.sources = Sources(store, broker, budget, schedules, installation, entities)
         self._workers, self._daemon = workers, daemon
         self._lock = threading.Lock()
-        self._state: dict[str, Any] | None = None
+        self._state: dict[str, Any] | EsidError | None = None
         self._until = 0.0
 
     def state(self) -> dict[str, Any]:
@@ -51,9 +51,19 @@ class View:
         with self._lock:
             if self._state is None or clock.monotonic() >= self._until:
                 self._state = None
-                self._state = collect(self.sources)
+                self._state = self._collected()
                 self._until = clock.monotonic() + KEPT_S
-            return self._state
+            state = self._state
+        if isinstance(state, EsidError):
+            raise state.with_traceback(None)
+        return state
+
+    def _collected(self) -> dict[str, Any] | EsidError:
+        """A database that is slow to fail fails once for all who wait, or they would fill the places of `/healthz`."""
+        try:
+            return collect(self.sources)
+        except EsidError as error:
+            return type(error)(str(error))  # without what hangs on it: connections, rows
 
     def unready(self) -> str:
         """Why work cannot be done now; "" = it can."""
