@@ -12,6 +12,10 @@ from pathlib import Path
 from esid import clock
 from esid.errors import AlreadyRunning, NotPermitted
 
+#: Seconds for which a lock that is held is tried again, and between two tries: who only asks whether it is held
+#: (`holder`) holds it for a moment, too.
+PATIENCE_S, _AGAIN_S = 0.5, 0.02
+
 
 class InstanceLock:
     """Held from `__init__` until `release` or the end of the process. Children must not inherit it: see `supervisor`.
@@ -30,15 +34,25 @@ class InstanceLock:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise NotPermitted(f"{path} cannot be made: {error.strerror}; set ESID_DATA_DIR or DATABASE_URL") from None
-        try:
-            fcntl.flock(self._file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._is_taken(fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
             os.close(self._file)
             raise AlreadyRunning(
                 f"esid is already running here ({holder(path)}, lock {path}); stop it first, or set ESID_DATA_DIR"
             ) from None
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"pid {os.getpid()} since {clock.now():%Y-%m-%d %H:%M:%S} UTC\n".encode(), 0)
+
+    def _is_taken(self, kind: int) -> bool:
+        ends_at = clock.monotonic() + PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(self._file, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if clock.monotonic() >= ends_at:
+                    return False
+                clock.sleep(_AGAIN_S)
+            else:
+                return True
 
     def release(self) -> None:
         """Give it back."""
