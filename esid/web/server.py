@@ -1,10 +1,12 @@
 """The status server: a page for people, `/metrics` for Prometheus, `/healthz`, `/readyz`, `/status` for programs.
 
-GET only, read-only, bound to loopback unless told otherwise. Nothing that it is sent changes anything.
+GET only, read-only, bound to loopback unless told otherwise. Nothing that it is sent changes anything. On loopback it
+answers to no name but localhost: a page of somebody else whose name comes to mean this machine reads nothing here.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import threading
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from typing import Any
+from urllib.parse import urlsplit
 
 from esid import __version__
 from esid.errors import EsidError
@@ -36,6 +39,7 @@ _HEADERS = (
     ("Content-Security-Policy", _POLICY),
 )
 _STATIC = {"/page.css": "text/css; charset=utf-8", "/page.js": "text/javascript; charset=utf-8"}
+_MISDIRECTED = "listening on loopback, this answers to addresses and to localhost alone; a proxy is to send them as Host"
 _KNOWN = "known paths: / /metrics /healthz /readyz /status"
 
 
@@ -49,6 +53,7 @@ class _Server(ThreadingHTTPServer):
         self.socket.close()
         self.socket = listener
         self.view = view
+        self.is_on_loopback = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
         self._places = threading.Semaphore(MOST_CLIENTS)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -84,6 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer one request."""
         if len(self.requestline) > MOST_LINE:
             self._json(HTTPStatus.REQUEST_URI_TOO_LONG, {"error": f"the first line is longer than {MOST_LINE} bytes"})
+            return
+        if self.server.is_on_loopback and not all(map(_is_local, self.headers.get_all("Host", ()))):
+            self._json(HTTPStatus.MISDIRECTED_REQUEST, {"error": _MISDIRECTED})
             return
         path = self.path.partition("?")[0]
         try:
@@ -136,6 +144,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def _is_local(host: str) -> bool:
+    """Whether a Host header names an address, or this machine by the one name that nobody else can have."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name == "localhost"
+    return True
 
 
 @contextmanager

@@ -20,9 +20,9 @@ Get = Callable[..., int]
 
 
 @pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    """On loopback."""
-    with socket.create_server(("127.0.0.1", 0), backlog=200) as opened:
+def listener(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
+    """On loopback, unless the test says otherwise."""
+    with socket.create_server((getattr(request, "param", "127.0.0.1"), 0), backlog=200) as opened:
         yield opened
 
 
@@ -37,7 +37,7 @@ def get(listener: socket.socket, view: View) -> Iterator[Get]:
     """Asks a running server; the status, 0 where it closes the connection without one."""
 
     def ask(path: str = "/healthz", host: str | None = None) -> int:
-        with socket.create_connection(listener.getsockname()[:2], timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", listener.getsockname()[1]), timeout=10) as client:
             said = "" if host is None else f"Host: {host}\r\n"
             client.sendall(f"GET {path} HTTP/1.0\r\n{said}\r\n".encode())
             try:
@@ -95,3 +95,29 @@ def test_a_failure_is_remembered_no_longer_than_a_state(view: View, monkeypatch:
             view.state()
     times[0] += module.KEPT_S
     assert view.state() == {"version": "1"}
+
+
+@pytest.mark.parametrize(
+    "host",
+    [None, "127.0.0.1", "127.0.0.1:8580", "localhost", "LOCALHOST:8580", "[::1]", "[::1]:8580", "192.0.2.7:80"],
+)
+def test_on_loopback_it_answers_to_addresses_and_localhost(get: Get, host: str | None) -> None:
+    assert get(host=host) == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8580", "localhost.evil.example", "127.0.0.1.evil.example", "", ":80", "[::1", "[x]"],
+)
+@pytest.mark.parametrize("path", ["/", "/status", "/healthz", "/nowhere"])
+def test_on_loopback_it_answers_to_no_other_name(get: Get, host: str, path: str) -> None:
+    assert get(path, host) == 421
+
+
+def test_of_two_names_neither_may_be_another(get: Get) -> None:
+    assert get(host="localhost\r\nHost: evil.example") == 421
+
+
+@pytest.mark.parametrize("listener", ["0.0.0.0"], indirect=True)
+def test_where_it_listens_for_others_it_answers_to_any_name(get: Get) -> None:
+    assert get(host="esid.example") == 200
