@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 
 from esid import clock, log
@@ -94,7 +95,8 @@ class Supervisor:
         parts.open_budget(self._settings).close()
         store = parts.ready_store(self._settings)
         try:
-            parts.open_publisher(self._settings, store).broker.check()
+            with closing(parts.open_publisher(self._settings, store).broker) as broker:
+                broker.check()
         finally:
             store.close()
 

@@ -21,7 +21,7 @@ SLOW = frozenset(entity.queue for entity in MIRRORED if entity.route.group)
 
 
 class Queue(Protocol):
-    """What both brokers add to `dramatiq.Broker`. All of them raise BrokerUnavailable or a DatabaseUnavailable.
+    """What both brokers add to `dramatiq.Broker`. All of them but `close` raise BrokerUnavailable or a DatabaseUnavailable.
 
     Attributes:
         slow_queues: queues whose routes have a token bucket. A process takes one message at a time from each of them, so
@@ -41,6 +41,9 @@ class Queue(Protocol):
 
     def purge(self, queue_name: str) -> int:
         """Empty one queue; returns how many messages were in it."""
+
+    def close(self) -> None:
+        """Close what it has opened."""
 
 
 def queue_name(prefix: str, entity_queue: str) -> str:

@@ -58,6 +58,16 @@ def wait_for_workers(daemon: Daemon, count: int) -> None:
     wait_until(lambda: sum(map(is_worker, daemon.children().values())) >= count, 20, lambda: f"workers: {daemon.log}")
 
 
+@pytest.mark.parametrize("main_stack", [RABBITMQ], indirect=True)
+def test_no_connection_crosses_the_fork(make_daemon: Make, store: Store) -> None:
+    daemon = make_daemon().start()
+    assert daemon.process
+    # What the supervisor had opened before the first fork and has not closed, every child has too
+    descriptors = Path(f"/proc/{daemon.process.pid}/fd").iterdir()
+    assert [name for one in descriptors if (name := str(one.readlink())).startswith("socket:")] == []
+    assert daemon.stop() == 0
+
+
 @both
 @pytest.mark.quick_on(RABBITMQ)
 def test_workers_killed_again_and_again_cost_no_row(make_daemon: Make, esi: FakeEsi, world: World, store: Store) -> None:
