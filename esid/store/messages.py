@@ -62,11 +62,13 @@ def turn(
 
 def _claim(store: Store, queue: str, owner: str, wanted: int, lease_s: float) -> list[Claimed]:
     lock = "" if store.is_sqlite else "FOR UPDATE SKIP LOCKED"
+    # Not materialized, the locking part would be read as often as PostgreSQL likes, for more rows than are wanted.
     rows = store.rows(
-        f"UPDATE messages SET owner = %s, ready_at = {now_s(store)} + %s, deliveries = deliveries + 1 WHERE id IN "
-        f"(SELECT id FROM messages WHERE queue = %s AND ready_at <= {now_s(store)} ORDER BY priority DESC, id "
-        f"LIMIT %s {lock}) RETURNING id, body, deliveries, priority",
-        (owner, lease_s, queue, wanted),
+        f"WITH wanted AS MATERIALIZED (SELECT id FROM messages WHERE queue = %s AND ready_at <= {now_s(store)} "
+        f"ORDER BY priority DESC, id LIMIT %s {lock}) "
+        f"UPDATE messages SET owner = %s, ready_at = {now_s(store)} + %s, deliveries = deliveries + 1 "
+        "WHERE id IN (SELECT id FROM wanted) RETURNING id, body, deliveries, priority",
+        (queue, wanted, owner, lease_s),
     )
     return [Claimed(*row[:3]) for row in sorted(rows, key=lambda row: (-row[3], row[0]))]
 

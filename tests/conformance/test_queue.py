@@ -361,6 +361,15 @@ def test_a_clean_stop_loses_nothing_that_was_fetched_ahead(open_queue: Open, que
 # -- what only one of them can do
 
 
+def test_no_more_is_claimed_than_is_wanted_while_the_statistics_are_old(store: Store) -> None:
+    # Given a database that knows of one message and has many
+    messages.put(store, [("q", 0, "body", 0.0)])
+    store.run(lambda: store.rows("ANALYZE messages"))
+    messages.put(store, [("q", 0, "body", 0.0)] * 24)
+    for wanted in (1, 4):
+        assert len(messages.turn(store, "q", "owner", acked=[], returned=[], wanted=wanted, lease_s=30.0)) == wanted
+
+
 def test_a_lease_that_ends_gives_the_message_to_somebody_else(store: Store) -> None:
     messages.put(store, [("q", 0, "body", 0.0)])
     (first,) = messages.turn(store, "q", "frozen", acked=[], returned=[], wanted=1, lease_s=0.0)
