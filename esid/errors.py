@@ -83,7 +83,7 @@ class StoreError(EsidError):
 
 
 class DatabaseUnavailable(StoreError):
-    """The database cannot be reached, is locked, or its disk is full. It may come back by itself."""
+    """The database cannot be reached, is locked or read-only, or its disk is full. It may come back by itself."""
 
     exit_code = 69
 

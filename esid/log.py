@@ -78,7 +78,7 @@ class Outage:
     def __init__(self, logger: logging.Logger, name: str) -> None:
         self._logger, self._name = logger, name
         self._since: float | None = None
-        self._is_full = False
+        self._can_be_read = False
         self._lock = threading.Lock()
 
     def down(self, error: object) -> None:
@@ -86,13 +86,15 @@ class Outage:
         with self._lock:
             if self._since is not None:
                 return
-            self._since, self._is_full = clock.monotonic(), "disk full" in str(error)
+            self._since = clock.monotonic()
+            self._can_be_read = any(sign in str(error) for sign in ("disk full", "read-only"))
         event(self._logger, f"{self._name}.away", f"{error}; work waits", level=logging.ERROR)
 
     def up(self, *, wrote: bool = True) -> None:
-        """It answers; logs when it was away before. A full disk can be read: only who has `wrote` knows better."""
+        """It answers; logs when it was away before. What is full or read-only can be read: only who has `wrote` knows
+        better."""
         with self._lock:
-            if self._since is None or (self._is_full and not wrote):
+            if self._since is None or (self._can_be_read and not wrote):
                 return
             away_s, self._since = clock.monotonic() - self._since, None
         event(self._logger, f"{self._name}.back", "it answers again, work goes on", away_s=round(away_s, 1))

@@ -16,7 +16,7 @@ from typing import Any
 import dramatiq
 
 from esid import clock, host, log
-from esid.errors import DatabaseUnavailable
+from esid.errors import DatabaseUnavailable, EsidError
 from esid.queue.incoming import Moves, NoMessage, Parked, decode
 from esid.store import dead_letters, messages
 from esid.store.connection import Store
@@ -159,7 +159,8 @@ class DatabaseConsumer(dramatiq.Consumer):
                 self._broker.outage.up(wrote=not self._claimed and self._turn())
                 if (message := self._first_good()) is not None:
                     return message
-            except DatabaseUnavailable as error:
+            except EsidError as error:
+                # Whatever the database says: Dramatiq does not replace a consumer that has ended.
                 self._broker.outage.down(error)
                 self._poll_s = 1.0
             left_s = ends_at - clock.monotonic()
@@ -176,7 +177,7 @@ class DatabaseConsumer(dramatiq.Consumer):
                 self._settle(self._returned, claim)
             self._turn(wanted=0)
             messages.release(self._broker.store, self.owner)
-        except DatabaseUnavailable as error:
+        except EsidError as error:
             self._broker.outage.down(error)
 
     def _settle(self, into: list[int], claim: int) -> None:

@@ -24,7 +24,7 @@ from esid import clock
 from esid.errors import NotPermitted, SettingsError
 from esid.settings import without_password
 from esid.store import model, waiting
-from esid.store.faults import is_lost, is_repeatable, translated
+from esid.store.faults import is_lost, is_read_only, is_repeatable, translated
 from esid.store.model import utc_text
 
 T = TypeVar("T")
@@ -163,11 +163,12 @@ class Store:
                 return work()
 
     def _forget_broken(self, error: Exception) -> None:
-        """A connection that the server closed must not go back into use, nor those that it closed with it."""
+        """A connection that the server closed must not go back into use, nor those that it closed with it; nor one to a
+        server that has become a standby, while the next connection may find another server."""
         try:
             if not self.is_sqlite and not self.database.is_closed() and not self.database.is_connection_usable():
                 self.database.manual_close()
-            if not self.is_sqlite and (is_lost(error) or waiting.SILENT in str(error)):
+            if not self.is_sqlite and (is_lost(error) or is_read_only(error) or waiting.SILENT in str(error)):
                 self.database.close_idle()
         except (peewee.PeeweeException, OSError):
             self.database.close()

@@ -34,8 +34,9 @@ _LOST = (
 #: What libpq's errors of a failed connect begin with: that is no loss of a connection.
 _NOT_CONNECTED = "connection to server at"
 _DISK_FULL_CODE = "53100"
+_READ_ONLY_CODE = "25006"
 _REFUSED = ("password authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
-_NOT_PERMITTED = ("readonly database", "permission denied", "unable to open database file", "read-only transaction")
+_NOT_PERMITTED = ("readonly database", "permission denied", "unable to open database file")
 _DAMAGED = ("malformed", "file is not a database", "file is encrypted")
 _DISK_FULL = ("disk is full", "no space left on device", "disk full")
 
@@ -54,6 +55,11 @@ def is_lost(error: BaseException) -> bool:
         return True
     text = " ".join(str(link) for link in links).lower()
     return _NOT_CONNECTED not in text and any(sign in text for sign in _LOST)
+
+
+def is_read_only(error: BaseException) -> bool:
+    """True when a PostgreSQL can be read only: a standby, a failover under way, or set so by its host."""
+    return _has_code(error, _READ_ONLY_CODE)
 
 
 def translated(error: Exception, where: str) -> EsidError:
@@ -76,6 +82,10 @@ def translated(error: Exception, where: str) -> EsidError:
         return SchemaMismatch(f"{where} holds tables of somebody else ({line}); give esid a database of its own")
     if any(sign in low for sign in _DISK_FULL) or _has_code(error, _DISK_FULL_CODE):
         return DatabaseUnavailable(f"disk full: {where} cannot grow; make room, work resumes by itself")
+    if is_read_only(error):
+        return DatabaseUnavailable(
+            f"{where} is read-only ({line}): a standby, or a failover under way; make it writable, or set another {setting}"
+        )
     if any(sign in low for sign in _DAMAGED):
         return DatabaseDamaged(f"{where} is damaged or no database ({line}); restore a backup, the file is left as it is")
     if any(sign in low for sign in _NOT_PERMITTED):

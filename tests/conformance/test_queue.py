@@ -12,7 +12,7 @@ import dramatiq
 import pika
 import pytest
 
-from esid.errors import BrokerRefused, BrokerUnavailable, QueueMismatch
+from esid.errors import BrokerRefused, BrokerUnavailable, NotPermitted, QueueMismatch
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.database import DatabaseConsumer
 from esid.queue.middleware import dead_letters as middleware
@@ -408,6 +408,25 @@ def test_a_database_that_goes_away_stops_no_consumer(store: Store, monkeypatch: 
     store.database = database
     wait_until(lambda: [next(consumer)] and messages.counts(store) == {}, 10, "the ack")
     consumer.close()
+
+
+def test_a_consumer_outlives_whatever_the_database_says(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a database that may be read and not be written: Dramatiq's threads end with an error of a consumer's end
+    broker: Any = open_broker(store, "", "x")
+    name = queue_name("x", "alliance")
+    broker.enqueue(message(name, 1, actor="alliance"))
+    consumer = broker.consume(name, prefetch=1, timeout=50)
+    with monkeypatch.context() as patch:
+        for verb in ("turn", "release"):
+            patch.setattr(messages, verb, _denied)
+        assert next(consumer) is None
+        consumer.close()
+    assert len(receive(consumer, 1)) == 1
+    consumer.close()
+
+
+def _denied(*_: Any, **__: Any) -> Any:
+    raise NotPermitted("permission denied")
 
 
 def test_a_queue_with_other_arguments_is_named_with_the_cure(rabbitmq: Rabbitmq, store: Store) -> None:
