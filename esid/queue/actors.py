@@ -22,7 +22,8 @@ from esid.entities.base import Edges, Entity, Failed
 from esid.errors import BadField, DatabaseUnavailable, EsidError, EsiError, EsiUnavailable, Held, QueueError, Stopping
 from esid.esi.decode import check_id
 from esid.queue.broker import FOLLOW_UP, queue_name
-from esid.queue.publish import QUARANTINE, Publisher
+from esid.queue.incoming import QUARANTINE
+from esid.queue.publish import Publisher
 from esid.store import ledger, notes
 from esid.store.connection import Store
 from esid.store.model import Done, Job, Seen

@@ -6,6 +6,7 @@ A broker is an input, not a friend: bytes of any shape must neither stop a consu
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import dramatiq
@@ -17,10 +18,18 @@ from esid.errors import EsidError
 T = TypeVar("T")
 #: Seconds that a message whose actor nobody here knows is kept before it goes back to the queue, for a newer worker.
 PARKED_S = 10.0
+#: The option of a message whose ids may kill their worker.
+QUARANTINE = "quarantine"
 _SHAPE = {
     "queue_name": str, "actor_name": str, "args": (list, tuple), "kwargs": dict, "options": dict, "message_id": str,
     "message_timestamp": int,
 }  # fmt: skip
+#: The options that our messages have, in this and every older release, and what they may be. Any other may mean something
+#: to Dramatiq: a `throws` that is no exception ends the thread that works on the message.
+_OPTIONS: dict[str, Callable[[Any], bool]] = {
+    "broker_priority": lambda value: value is None or (type(value) is int and 0 <= value <= 255),
+    QUARANTINE: lambda value: isinstance(value, bool),
+}
 
 
 class NoMessage(EsidError):
@@ -47,6 +56,9 @@ def decode(body: bytes, queue: str) -> dramatiq.Message[Any]:
         raise NoMessage(f"not a message for this queue but for {message.queue_name[:80]!r}")
     if "eta" in message.options:
         raise NoMessage("a message with a delay; delays are kept in the ledger")
+    for option, value in message.options.items():
+        if option not in _OPTIONS or not _OPTIONS[option](value):
+            raise NoMessage(f"not a message of ours: it has the option {option!r:.80} with the value {value!r:.80}")
     return message
 
 

@@ -10,13 +10,12 @@ import dramatiq
 from esid import clock
 from esid.entities.base import BULK_ABOVE, IDS_PER_MESSAGE, Entity
 from esid.queue.broker import Queue, queue_name
+from esid.queue.incoming import QUARANTINE
 from esid.store import ledger
 from esid.store.connection import Store
 
 #: Ids that are marked as queued in one transaction.
 _AT_ONCE = 5000
-#: The option of a message whose ids may kill their worker.
-QUARANTINE = "quarantine"
 
 
 class Publisher:

@@ -12,11 +12,13 @@ import dramatiq
 import pika
 import pytest
 
+from esid.entities.corporation import CORPORATION
 from esid.errors import BrokerRefused, BrokerUnavailable, NotPermitted, QueueMismatch
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.database import DatabaseConsumer
 from esid.queue.middleware import dead_letters as middleware
 from esid.queue.middleware.dead_letters import DeadLetters
+from esid.queue.publish import Publisher
 from esid.queue.rabbitmq import RabbitBroker
 from esid.store import dead_letters, messages, migrate
 from esid.store.connection import Store
@@ -246,10 +248,12 @@ def shaped(**changes: Any) -> Callable[[str], str]:
         "no JSON at all", '{"a": 1}', "[]", "null", "gASVCgAAAAAAAACMBm9zLnN5c3RlbZQu", "[" * 200_000, "7" * 5_000,
         shaped(options=None), shaped(args=None), shaped(actor_name=["x"]), shaped(queue_name="elsewhere"),
         shaped(options={"eta": 4_000_000_000_000}), shaped(kwargs=7), shaped(message_timestamp="now"), "x" * 5_000_000,
+        shaped(options={"throws": "x"}), shaped(options={"broker_priority": "x"}), shaped(options={"\ud800": 1}),
     ],
     ids=[
         "text", "object", "list", "null", "pickle", "nested", "digits", "no options", "no args", "actor is a list",
         "other queue", "delay", "kwargs", "timestamp", "5 MB",
+        "option of Dramatiq", "option of another kind", "option without a name",
     ],
 )  # fmt: skip
 def test_bytes_that_are_no_message_are_a_dead_letter_and_the_rest_flows(
@@ -277,6 +281,29 @@ def work_through(broker: Any, queue: str, done: Callable[[], bool]) -> None:
         wait_until(done, 20, "the worker")
     finally:
         worker.stop()
+
+
+def test_messages_of_ours_are_taken_whatever_release_made_them(open_queue: Open, stack: Stack, queue: str) -> None:
+    broker = open_queue()
+    publisher = Publisher(broker.store, broker, stack.queue_prefix)
+    sent = [publisher._message(CORPORATION, [n], n, quarantined) for n, quarantined in enumerate([False, True, False])]
+    broker.enqueue_many(sent)
+    for options in ({}, {"broker_priority": None}):
+        put_bytes(broker, queue, shaped(options=options)(queue))
+    consumer = broker.consume(queue, prefetch=8, timeout=200)
+    got = receive(consumer, 5)
+    assert [one.options for one in got[:3]] == [one.options for one in reversed(sent)]
+
+    # One that goes back is one of ours, too
+    for one in got:
+        one.requeue = True
+        consumer.ack(one)
+    again = receive(consumer, 5)
+    assert {one.message_id for one in again} == {one.message_id for one in got}
+    for one in again:
+        consumer.ack(one)
+    settle(broker, queue, consumer)
+    consumer.close()
 
 
 def test_an_unknown_actor_is_a_dead_letter_and_the_rest_flows(

@@ -17,7 +17,7 @@ from esid.clock import Stop
 from esid.entities import ENTITIES
 from esid.errors import DatabaseUnavailable, EsidError
 from esid.queue.hands import Hands
-from esid.queue.publish import QUARANTINE
+from esid.queue.incoming import QUARANTINE
 from esid.store import recoveries
 from esid.store.connection import Store
 
