@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import peewee
 import pytest
 
 from esid.store import migrate
@@ -166,6 +167,21 @@ def store(database_url: str) -> Iterator[Store]:
     migrate.migrate(opened)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def lose_an_answer(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Lets the next commit be done, and its answer be lost with the connection."""
+    commit, losses = store.database.commit, list[int]()
+
+    def commit_and_lose() -> None:
+        commit()
+        if losses:
+            losses.pop()
+            raise peewee.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(store.database, "commit", commit_and_lose)
+    return lambda: losses.append(1)
 
 
 @pytest.fixture(params=STACKS)

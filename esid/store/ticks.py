@@ -33,14 +33,14 @@ class Ran:
 
 def claim(store: Store, name: str, due_at: dt.datetime) -> bool:
     """True for the one caller that may run this tick; False when somebody has."""
-
-    def work() -> bool:
-        now = utc_text(clock.now())
-        row = (name, utc_text(due_at), now, _owner())
-        columns = ("name", "due_at", "ran_at", "owner")
-        return bool(store.insert("ticks", columns, [row], "ON CONFLICT DO NOTHING RETURNING name"))
-
-    return store.run(work)
+    row = (name, utc_text(due_at), utc_text(clock.now()), _owner())
+    columns = ("name", "due_at", "ran_at", "owner")
+    # A commit whose answer was lost is repeated, and finds the row that this very call has written.
+    mine = (
+        "ON CONFLICT (name, due_at) DO UPDATE SET ran_at = excluded.ran_at WHERE ticks.owner = excluded.owner "
+        "AND ticks.ran_at = excluded.ran_at AND ticks.ended_at IS NULL RETURNING name"
+    )
+    return store.run(lambda: bool(store.insert("ticks", columns, [row], mine)))
 
 
 def end(store: Store, name: str, due_at: dt.datetime, result: str, words: str) -> None:

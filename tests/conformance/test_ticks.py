@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 
 import pytest
 
@@ -25,6 +26,13 @@ def test_what_came_of_a_tick_is_remembered(store: Store) -> None:
     newest = ticks.newest_runs(store)
     assert [(one.name, one.result, one.words) for one in newest.values()] == [("a", "failed", "no luck"), ("b", None, None)]
     assert newest["a"].due_at == now
+    assert not ticks.claim(store, "a", now)
+
+
+def test_a_claim_whose_answer_was_lost_is_the_callers(store: Store, lose_an_answer: Callable[[], None]) -> None:
+    now = clock.now()
+    lose_an_answer()
+    assert ticks.claim(store, "a", now)
     assert not ticks.claim(store, "a", now)
 
 
