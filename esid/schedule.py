@@ -7,7 +7,9 @@ that is written once, and due jobs are claimed by an atomic statement, so each i
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -52,6 +54,29 @@ class _Pool(ThreadPoolExecutor):  # type: ignore[misc]
         self._pool.shutdown(wait=True)
 
 
+class InHand:
+    """The ticks that this process has claimed and not ended, for a scheduler and those that follow it.
+
+    Attributes:
+        due: when each was due. What database or broker has kept from running is tried again.
+    """
+
+    def __init__(self) -> None:
+        self.due: dict[str, dt.datetime] = {}
+        self._locks: dict[str, threading.Lock] = {}
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[bool]:
+        """True for one at a time who looks after this job; a scheduler that has ended may still run it."""
+        lock = self._locks.setdefault(name, threading.Lock())
+        is_alone = lock.acquire(blocking=False)
+        try:
+            yield is_alone
+        finally:
+            if is_alone:
+                lock.release()
+
+
 class Scheduler:
     """Runs jobs. Ticks that were due while the process was frozen, or the clock set forward, run once, late.
 
@@ -59,6 +84,7 @@ class Scheduler:
         works: what each job of a plan does, by name.
         errands: jobs that are nobody's to plan: name -> (seconds from one run to the next, what to do).
         may_run: asked before each run.
+        in_hand: what the scheduler before this one has left, which is run here, too.
     """
 
     def __init__(
@@ -67,11 +93,11 @@ class Scheduler:
         works: Mapping[str, Work],
         errands: Mapping[str, tuple[float, Callable[[], object]]],
         may_run: Callable[[], bool] = lambda: True,
+        in_hand: InHand | None = None,
     ) -> None:
         self._store, self._works, self._errands, self._may_run = store, dict(works), dict(errands), may_run
         self._planned: dict[str, Planned] = {}
-        #: Ticks that are ours and have no end yet: what database or broker has kept from running is tried again.
-        self._open: dict[str, dt.datetime] = {}
+        self._in_hand = in_hand or InHand()
         self._clock_s = _wall_less_monotonic()
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         self._pool = _Pool(4)
@@ -88,6 +114,8 @@ class Scheduler:
             self._scheduler.add_job(self._ticking(job), Ticks(job), id=job.name)
             if job.at_start:
                 self._once(job, clock.now(), "at_start")
+            elif job.name in self._in_hand.due:
+                self._tick_at(job, clock.now(), "again")
         self._look_for_late(clock.now())
         self._scheduler.start()
 
@@ -137,26 +165,33 @@ class Scheduler:
     def _at_once(self, job: Planned) -> Callable[[], None]:
         """A run at the start: it is the newest tick, where nobody has run that, else one of its own."""
 
+        def again() -> None:
+            self._once(job, _in_a_while(), "again")
+
         def work() -> None:
             now = clock.now()
-            due = last_due(job, now)
-            if not self._claim(job.name, due):
-                self._claim(job.name, now)
-            self._run_open(job.name)
+            with self._in_hand.alone(job.name) as is_alone:
+                if not is_alone:
+                    again()
+                elif self._claim(job.name, last_due(job, now)) or self._claim(job.name, now):
+                    self._run_claimed(job.name)
 
-        return self._guarded(job.name, work, again=lambda: self._once(job, _in_a_while(), "again"))
+        return self._guarded(job.name, work, again)
 
     def _ticking(self, job: Planned) -> Callable[[], None]:
         """A run of the newest tick, if nobody has run it: not another daemon, nor this one before the clock was set."""
 
+        def again() -> None:
+            self._tick_at(job, _in_a_while(), "again")
+
         def work() -> None:
-            if self._claim(job.name, last_due(job, clock.now())):
-                self._run_open(job.name)
+            with self._in_hand.alone(job.name) as is_alone:
+                if not is_alone:
+                    again()
+                elif self._claim(job.name, last_due(job, clock.now())):
+                    self._run_claimed(job.name)
 
-        return self._guarded(job.name, work, again=lambda: self._try_again(job))
-
-    def _try_again(self, job: Planned) -> None:
-        self._tick_at(job, _in_a_while(), "again")
+        return self._guarded(job.name, work, again)
 
     def _tick_at(self, job: Planned, at: dt.datetime, kind: str) -> None:
         """Look at some time whether the newest tick has been run."""
@@ -164,15 +199,21 @@ class Scheduler:
         self._scheduler.add_job(tick, next_run_time=at, id=f"{job.name}/{kind}", replace_existing=True)
 
     def _claim(self, name: str, due_at: dt.datetime | None) -> bool:
-        """True when this scheduler has a tick of the job to run."""
-        if name not in self._open and due_at is not None and ticks.claim(self._store, name, due_at):
-            self._open[name] = due_at
-        return name in self._open
+        """True when this process has a tick of the job to run."""
+        open_ticks = self._in_hand.due
+        if name not in open_ticks and due_at is not None and ticks.claim(self._store, name, due_at):
+            open_ticks[name] = due_at
+        return name in open_ticks
 
-    def _run_open(self, name: str) -> None:
-        if name in self._open:
-            run(self._store, name, self._open[name], self._works[name])
-            self._open.pop(name, None)
+    def _run_claimed(self, name: str) -> None:
+        try:
+            run(self._store, name, self._in_hand.due[name], self._works[name])
+        except (DatabaseUnavailable, BrokerUnavailable, Stopping):
+            raise
+        except Exception:
+            del self._in_hand.due[name]
+            raise
+        del self._in_hand.due[name]
 
     def _guarded(
         self, name: str, work: Callable[[], object], again: Callable[[], object] = lambda: None
@@ -192,12 +233,8 @@ class Scheduler:
             except Stopping:
                 return
             except EsidError as error:
-                self._open.pop(name, None)
                 log.event(_log, "schedule.failed", str(error), level=30, job=name)
                 self._try_failed_again(name)
-            except Exception:
-                self._open.pop(name, None)
-                raise
 
         return run
 

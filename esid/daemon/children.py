@@ -124,6 +124,7 @@ def scheduler(settings: Settings, life: Life, *, with_syncs: bool = True) -> Non
     lead = Leadership(store, settings.entities)
     progress_s = PROGRESS_TTY_S if sys.stderr.isatty() else PROGRESS_S
     texts = plan.schedules(settings, with_syncs=with_syncs)
+    in_hand = schedule.InHand()
 
     def start(queues: Sequence[str]) -> schedule.Scheduler:
         """A scheduler of some queues, running."""
@@ -134,7 +135,7 @@ def scheduler(settings: Settings, life: Life, *, with_syncs: bool = True) -> Non
             "progress": (progress_s, progress.say),
             "sample": (samples.EVERY_S, lambda: history.sample(store, publisher.broker, budget)),
         }
-        runner = schedule.Scheduler(store, works, errands, lead.holds)
+        runner = schedule.Scheduler(store, works, errands, lead.holds, in_hand)
         runner.start(plan.plan(texts, parts.installation(store), queues))
         return runner
 

@@ -7,11 +7,14 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Sequence
 
 import pytest
 
 from esid import clock, schedule
-from esid.plan import Planned
+from esid.daemon.post import Post
+from esid.errors import DAY_S, DatabaseUnavailable
+from esid.plan import Planned, last_due
 from esid.store import ticks
 from esid.store.connection import Store
 from esid.store.model import utc_time
@@ -102,6 +105,63 @@ def test_a_clock_that_is_set_back_does_not_silence_the_schedule(store: Store, mo
         assert done.wait(10)
     finally:
         runner.stop()
+
+
+def test_a_tick_that_an_outage_kept_from_running_is_run_when_the_post_comes_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a daily job that meets a database that is away, and a daemon that loses the schedule with it
+    monkeypatch.setattr(schedule, "AGAIN_S", 0.1)
+    tries, is_back = list[int](), threading.Event()
+
+    def work() -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            assert is_back.wait(20)
+            raise DatabaseUnavailable("it is away")
+        return "done after all"
+
+    in_hand, lead, job = schedule.InHand(), Lead(), Planned("heal", DAY_S)
+    due = last_due(job, clock.now())
+    assert due
+    ticks.claim(store, "heal", due - dt.timedelta(days=1))
+    ticks.end(store, "heal", due - dt.timedelta(days=1), "done", "")
+
+    def start(_: Sequence[str]) -> schedule.Scheduler:
+        runner = schedule.Scheduler(store, {"heal": work}, {}, lambda: bool(lead.ours), in_hand)
+        runner.start([job])
+        return runner
+
+    post = Post(lead, start, ["killmail"])  # type: ignore[arg-type]
+    post.look()
+    wait_until(lambda: tries, 20, "the tick")
+    lead.ours = frozenset()
+    post.look()
+
+    # When it has the schedule again while the old run still waits, that tick is run, by one at a time
+    lead.ours = frozenset(["killmail"])
+    post.look()
+    wait_until(lambda: "heal/again" in {one.id for one in post._runner._scheduler.get_jobs()}, 20, "another look")  # type: ignore[union-attr]
+    assert len(tries) == 1
+    is_back.set()
+    try:
+        wait_until(lambda: ticks.newest_runs(store)["heal"].result == "done" and len(tries) == 2, 20, "the second run")
+        assert ticks.newest_runs(store)["heal"].due_at == due
+    finally:
+        post.leave()
+
+
+class Lead:
+    """Whose schedule it is, as a test says."""
+
+    ours = frozenset(["killmail"])
+
+    def renew(self) -> frozenset[str]:
+        """What is ours now."""
+        return self.ours
+
+    def close(self) -> None:
+        """Give it up."""
 
 
 def test_a_job_that_the_database_kept_from_running_is_run_once_when_it_is_back(
