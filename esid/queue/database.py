@@ -57,7 +57,7 @@ class DatabaseBroker(dramatiq.Broker):
         """Store one message for good.
 
         Args:
-            delay: milliseconds before which nobody gets it (Dramatiq's unit).
+            delay: milliseconds before which nobody gets it (Dramatiq's unit), less than a minute.
         """
         self.emit_before("enqueue", message, delay)
         messages.put(self.store, [_stored(message, (delay or 0) / 1000)])

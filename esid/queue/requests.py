@@ -120,7 +120,8 @@ def dispatch(store: Store, publisher: Publisher, queues: Sequence[str]) -> int:
     for entity in (entity for entity in ENTITIES if entity.queue in queues):
         if entity.batch:
             count += _dispatch_batches(store, publisher, entity)
-        if ids := ledger.claim(store, entity.name, ledger.unpublished(store, entity.name, AT_ONCE)):
+        waiting = ledger.unpublished(store, entity.name, AT_ONCE, far=not entity.batch)
+        if ids := ledger.claim(store, entity.name, waiting):
             # An id whose worker died goes alone, or in a small message: see `store.recoveries`.
             suspects = recoveries.suspects(store, entity.name)
             publisher.publish(entity, [key for key in ids if key not in suspects], SCHEDULED)

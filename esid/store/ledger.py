@@ -24,6 +24,8 @@ from esid.store.upsert import upsert
 PUBLISH_GRACE_S = 10.0
 #: Seconds that an id for a bulk route waits for company at most, if nobody gathers; far beyond any other wait.
 GATHER_S = 86_400.0
+#: Seconds: nothing else waits as long. What is due later than that was written before the clock was set back.
+_AHEAD_S = 7200.0
 OPEN = ("pending", "processing")
 _OPEN = f"status IN {OPEN}"
 _HAS_LETTERS = (
@@ -169,15 +171,24 @@ def give_back(store: Store, entity: str, ids: Sequence[int]) -> None:
         lookup.update(store, entity, ids, "status = 'pending', updated_at = %s", among(ids, "processing"), parameters)
 
 
-def unpublished(store: Store, entity: str, limit: int) -> list[int]:
-    """Pending ids whose time to be published has come, the longest waiting first."""
+def unpublished(store: Store, entity: str, limit: int, *, far: bool = False) -> list[int]:
+    """Pending ids whose time to be published has come, the longest waiting first.
+
+    Args:
+        far: also those whose time is too far ahead for any wait: the clock was set back. Of an entity whose ids may wait
+            for company `gathered` finds them.
+    """
+    now = clock.now()
+    one = f"SELECT entity_id, due_at FROM sync_jobs WHERE entity_type = %s AND {_OPEN} AND due_at"
+    parts = [f"{one} <= %s ORDER BY due_at, entity_id LIMIT %s"]
+    parameters: list[Any] = [entity, utc_text(now), limit]
+    if far:
+        # Not by OR: every wait would be read.
+        parts.append(f"{one} > %s ORDER BY due_at, entity_id LIMIT %s")
+        parameters += [entity, utc_text(now + dt.timedelta(seconds=_AHEAD_S)), limit]
+    union = " UNION ALL ".join(f"SELECT entity_id FROM ({part}) AS part_{number}" for number, part in enumerate(parts))
     with store.connection():
-        rows = store.rows(
-            f"SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND due_at <= %s AND {_OPEN} "
-            "ORDER BY due_at, entity_id LIMIT %s",
-            (entity, utc_text(clock.now()), limit),
-        )
-    return [key for (key,) in rows]
+        return [key for (key,) in store.rows(f"{union} LIMIT %s", (*parameters, limit))]
 
 
 def claim(store: Store, entity: str, ids: Sequence[int]) -> list[int]:
@@ -188,9 +199,10 @@ def claim(store: Store, entity: str, ids: Sequence[int]) -> list[int]:
 
     def work() -> list[int]:
         now = clock.now()
-        which = f"{among(ids, *OPEN)} AND (due_at <= %s OR due_at > %s)"
-        parameters = (_grace(now), entity, *sorted(ids), utc_text(now), _waits_for_company(now))
-        return sorted(key for (key,) in lookup.update(store, entity, ids, "due_at = %s", which, parameters, "entity_id"))
+        # It is touched now, whatever the clock said before: its publisher is to note what it has published.
+        sets, which = "due_at = %s, updated_at = %s", f"{among(ids, *OPEN)} AND (due_at <= %s OR due_at > %s)"
+        parameters = (_grace(now), utc_text(now), entity, *sorted(ids), utc_text(now), _waits_for_company(now))
+        return sorted(key for (key,) in lookup.update(store, entity, ids, sets, which, parameters, "entity_id"))
 
     return store.run(work) if ids else []
 
@@ -205,17 +217,19 @@ def gathered(store: Store, entity: str, limit: int) -> tuple[list[int], float]:
             (entity, _waits_for_company(now), limit),
         )
     first = utc_time(rows[0][1]) if rows else None
-    return [key for key, _ in rows], (now - first).total_seconds() if first else 0.0
+    # A time to come is one before the clock was set back.
+    return [key for key, _ in rows], abs((now - first).total_seconds()) if first else 0.0
 
 
 def orphaned(store: Store, entity: str, quiet_s: float, limit: int) -> list[int]:
-    """Open ids that nothing has touched for `quiet_s` seconds although a message for them was confirmed."""
-    before = utc_text(clock.now() - dt.timedelta(seconds=quiet_s))
+    """Open ids that nothing has touched for `quiet_s` seconds although a message for them was confirmed; also those that
+    were touched so far ahead: the clock was set back."""
+    now, quiet = clock.now(), dt.timedelta(seconds=quiet_s)
     with store.connection():
         rows = store.rows(
             f"SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND {_OPEN} AND due_at IS NULL "
-            "AND updated_at <= %s ORDER BY entity_id LIMIT %s",
-            (entity, before, limit),
+            "AND (updated_at <= %s OR updated_at > %s) ORDER BY entity_id LIMIT %s",
+            (entity, utc_text(now - quiet), utc_text(now + quiet), limit),
         )
     return [key for (key,) in rows]
 

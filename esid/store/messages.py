@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from esid.store.connection import Store, marks
 
+#: Seconds: no lease and no delay is as long. What is ready later than that was written before the clock was set back.
+AHEAD_S = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
@@ -25,11 +28,15 @@ def now_s(store: Store) -> str:
     return "((julianday('now') - 2440587.5) * 86400.0)" if store.is_sqlite else "EXTRACT(EPOCH FROM clock_timestamp())"
 
 
+def _is_ready(store: Store) -> str:
+    return f"(ready_at <= {now_s(store)} OR ready_at > {now_s(store)} + {AHEAD_S})"
+
+
 def put(store: Store, messages: Sequence[tuple[str, int, str, float]]) -> None:
     """Store messages for good, all or none.
 
     Args:
-        messages: (queue, priority, body, seconds of delay) each.
+        messages: (queue, priority, body, seconds of delay) each; no delay is longer than `AHEAD_S`.
     """
 
     def work() -> None:
@@ -64,7 +71,7 @@ def _claim(store: Store, queue: str, owner: str, wanted: int, lease_s: float) ->
     lock = "" if store.is_sqlite else "FOR UPDATE SKIP LOCKED"
     # Not materialized, the locking part would be read as often as PostgreSQL likes, for more rows than are wanted.
     rows = store.rows(
-        f"WITH wanted AS MATERIALIZED (SELECT id FROM messages WHERE queue = %s AND ready_at <= {now_s(store)} "
+        f"WITH wanted AS MATERIALIZED (SELECT id FROM messages WHERE queue = %s AND {_is_ready(store)} "
         f"ORDER BY priority DESC, id LIMIT %s {lock}) "
         f"UPDATE messages SET owner = %s, ready_at = {now_s(store)} + %s, deliveries = deliveries + 1 "
         "WHERE id IN (SELECT id FROM wanted) RETURNING id, body, deliveries, priority",
@@ -76,7 +83,7 @@ def _claim(store: Store, queue: str, owner: str, wanted: int, lease_s: float) ->
 def is_ready(store: Store, queue: str) -> bool:
     """True when there is something to claim. Reads only."""
     with store.connection():
-        sql = f"SELECT 1 FROM messages WHERE queue = %s AND ready_at <= {now_s(store)} LIMIT 1"
+        sql = f"SELECT 1 FROM messages WHERE queue = %s AND {_is_ready(store)} LIMIT 1"
         return bool(store.rows(sql, (queue,)))
 
 
@@ -102,7 +109,7 @@ def counts(store: Store) -> dict[str, tuple[int, int]]:
     """Queue -> (ready, in somebody's hands)."""
     with store.connection():
         rows = store.rows(
-            f"SELECT queue, SUM(CASE WHEN ready_at <= {now_s(store)} OR owner IS NULL THEN 1 ELSE 0 END), COUNT(*) "
+            f"SELECT queue, SUM(CASE WHEN {_is_ready(store)} OR owner IS NULL THEN 1 ELSE 0 END), COUNT(*) "
             "FROM messages GROUP BY queue"
         )
     return {queue: (int(ready), int(total) - int(ready)) for queue, ready, total in rows}

@@ -417,9 +417,24 @@ def test_a_lease_is_renewed_while_its_owner_lives(store: Store) -> None:
 
 
 def test_a_delayed_message_waits_in_the_table(store: Store) -> None:
-    messages.put(store, [("q", 0, "later", 3600.0), ("q", 0, "now", 0.0)])
+    messages.put(store, [("q", 0, "later", 30.0), ("q", 0, "now", 0.0)])
     claimed = messages.turn(store, "q", "owner", acked=[], returned=[], wanted=5, lease_s=30.0)
     assert [one.body for one in claimed] == ["now"]
+
+
+def test_a_clock_that_is_set_back_hides_no_message(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given messages of a database whose clock is three hours ahead, one of them in somebody's hands
+    now_s = messages.now_s
+    monkeypatch.setattr(messages, "now_s", lambda store: f"({now_s(store)} + 10800)")
+    messages.put(store, [("q", 1, "held", 0.0), ("q", 0, "waits", 0.0)])
+    messages.turn(store, "q", "gone", acked=[], returned=[], wanted=1, lease_s=30.0)
+
+    # When it is set back, they are to be had as before
+    monkeypatch.setattr(messages, "now_s", now_s)
+    assert messages.is_ready(store, "q")
+    claimed = messages.turn(store, "q", "owner", acked=[], returned=[], wanted=5, lease_s=30.0)
+    assert [one.body for one in claimed] == ["held", "waits"]
+    assert not messages.is_ready(store, "q")
 
 
 def test_a_database_that_goes_away_stops_no_consumer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import pytest
 from esid import clock, jobs
 from esid.entities import BY_NAME
 from esid.entities.alliance import ALLIANCE
+from esid.entities.base import Entity
 from esid.entities.character import CHARACTER
 from esid.entities.corporation import CORPORATION
 from esid.entities.killmail import KILLMAIL
@@ -91,6 +93,28 @@ def test_intents_that_were_never_published_are_dispatched(desk: Desk) -> None:
     assert dispatch(desk.store, desk.publisher, QUEUES) == 1
     assert dispatch(desk.store, desk.publisher, QUEUES) == 0
     assert desk.waiting("corporation") == 1
+
+
+@pytest.mark.parametrize("entity", [CORPORATION, CHARACTER], ids=lambda one: one.name)
+def test_a_clock_that_is_set_back_hides_no_work(desk: Desk, entity: Entity, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given what was accepted while the clock was three hours ahead: with a message, without one, with one that is lost
+    real = clock.now
+    monkeypatch.setattr(clock, "now", lambda: real() + dt.timedelta(hours=3))
+    enqueue(desk, entity.name, 1)
+    ledger.request(desk.store, [Seen(entity.name, 2)])
+    if entity.batch:
+        desk.store.run(lambda: ledger.discover(desk.store, [Seen(entity.name, 3)], clock.now(), {entity.name}))
+    desk.purge()
+
+    # When it is set back, it is published at once, and once
+    monkeypatch.setattr(clock, "now", real)
+    found = 2 if entity.batch else 1
+    assert dispatch(desk.store, desk.publisher, QUEUES) == found
+    assert dispatch(desk.store, desk.publisher, QUEUES) == 0
+    with desk.store.connection():
+        assert desk.store.rows("SELECT COUNT(*) FROM sync_jobs WHERE due_at IS NOT NULL") == [(0,)]
+    desk.purge()
+    assert sweep(desk.store, desk.publisher, QUEUES, 300.0) == 1
 
 
 def test_a_daemon_dispatches_only_what_it_works_on(desk: Desk) -> None:
