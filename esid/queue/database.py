@@ -123,7 +123,7 @@ class DatabaseConsumer(dramatiq.Consumer):
         self.owner = f"{host.NAME}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._claimed: deque[messages.Claimed] = deque()
         self._parked: Parked[int] = Parked()
-        self._held = 0
+        self._held: set[int] = set()
         self._acked: list[int] = []
         self._returned: list[int] = []
         self._lock = threading.Lock()
@@ -183,7 +183,7 @@ class DatabaseConsumer(dramatiq.Consumer):
     def _settle(self, into: list[int], claim: int) -> None:
         with self._lock:
             into.append(claim)
-            self._held -= 1
+            self._held.discard(claim)
         self._wake.set()
 
     def _turn(self, wanted: int | None = None) -> bool:
@@ -193,9 +193,10 @@ class DatabaseConsumer(dramatiq.Consumer):
             self._settle(self._returned, claim)
         with self._lock:
             acked, returned = self._acked[:], self._returned[:]
-            wanted = self._prefetch - self._held if wanted is None else wanted
-        if self._held > 0 and clock.monotonic() >= self._renew_at:
-            messages.renew(store, self.owner, LEASE_S)
+            held = tuple(self._held)
+            wanted = self._prefetch - len(held) if wanted is None else wanted
+        if held and clock.monotonic() >= self._renew_at:
+            messages.renew(store, self.owner, held, LEASE_S)
             self._renew_at = clock.monotonic() + RENEW_S
         if not (acked or returned or (wanted > 0 and messages.is_ready(store, self._queue))):
             return False
@@ -204,7 +205,7 @@ class DatabaseConsumer(dramatiq.Consumer):
         )
         with self._lock:
             del self._acked[: len(acked)], self._returned[: len(returned)]
-            self._held += len(claimed)
+            self._held.update(one.id for one in claimed)
         self._poll_s = _POLL_S
         self._claimed.extend(claimed)
         return True

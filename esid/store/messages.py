@@ -87,10 +87,11 @@ def is_ready(store: Store, queue: str) -> bool:
         return bool(store.rows(sql, (queue,)))
 
 
-def renew(store: Store, owner: str, lease_s: float) -> None:
-    """Extend the lease of everything that `owner` holds."""
-    sql = f"UPDATE messages SET ready_at = {now_s(store)} + %s WHERE owner = %s"
-    store.run(lambda: store.rows(sql, (lease_s, owner)))
+def renew(store: Store, owner: str, claims: Sequence[int], lease_s: float) -> None:
+    """Extend the lease of these claims of `owner`; what it does not know of, as the answer was lost, comes back."""
+    sql = f"UPDATE messages SET ready_at = {now_s(store)} + %s WHERE owner = %s AND id IN ({marks(claims)})"
+    if claims:
+        store.run(lambda: store.rows(sql, (lease_s, owner, *sorted(claims))))
 
 
 def release(store: Store, owner: str) -> int:

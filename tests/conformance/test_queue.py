@@ -14,6 +14,7 @@ import pytest
 
 from esid.entities.corporation import CORPORATION
 from esid.errors import BrokerRefused, BrokerUnavailable, NotPermitted, QueueMismatch
+from esid.queue import database
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.database import DatabaseConsumer
 from esid.queue.middleware import dead_letters as middleware
@@ -411,9 +412,35 @@ def test_a_lease_that_ends_gives_the_message_to_somebody_else(store: Store) -> N
 
 def test_a_lease_is_renewed_while_its_owner_lives(store: Store) -> None:
     messages.put(store, [("q", 0, "body", 0.0)])
-    messages.turn(store, "q", "owner", acked=[], returned=[], wanted=1, lease_s=0.0)
-    messages.renew(store, "owner", 30.0)
+    (one,) = messages.turn(store, "q", "owner", acked=[], returned=[], wanted=1, lease_s=0.0)
+    messages.renew(store, "owner", [one.id], 30.0)
     assert not messages.is_ready(store, "q")
+
+
+def test_what_was_claimed_while_the_answer_was_lost_comes_back(
+    store: Store, lose_an_answer: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a consumer on a busy queue that has claimed a message without learning of it, and another one that it holds
+    monkeypatch.setattr(database, "LEASE_S", 0.5)
+    monkeypatch.setattr(database, "RENEW_S", 0.05)
+    broker: Any = open_broker(store, "", "x")
+    name = queue_name("x", "alliance")
+    broker.enqueue_many([message(name, n, actor="alliance") for n in range(2)])
+    consumer = broker.consume(name, prefetch=1, timeout=50)
+    lose_an_answer()
+    (held,) = receive(consumer, 1)
+    assert held.args[0] == [1]
+
+    # When it lives on, the lease of the one that it holds is renewed, that of the other ends
+    def is_there() -> bool:
+        next(consumer)
+        return messages.is_ready(store, name)
+
+    wait_until(is_there, 10, "the message that nobody holds")
+    consumer.ack(held)
+    (other,) = receive(consumer, 1)
+    assert (other.args[0], other.redelivered) == ([0], True)
+    consumer.close()
 
 
 def test_a_delayed_message_waits_in_the_table(store: Store) -> None:
