@@ -17,7 +17,7 @@ import dramatiq
 
 from esid import clock, host, log
 from esid.errors import DatabaseUnavailable, EsidError
-from esid.queue.incoming import Moves, NoMessage, Parked, decode
+from esid.queue.incoming import Moves, NoMessage, decode
 from esid.store import dead_letters, messages
 from esid.store.connection import Store
 
@@ -102,8 +102,8 @@ class DatabaseBroker(dramatiq.Broker):
 
 
 class DatabaseMessage(dramatiq.MessageProxy):
-    """A claimed message. Set `requeue` to have it given back where it would be acknowledged, `parked_s` to have that
-    done after so many seconds."""
+    """A claimed message. Set `requeue` to have it given back where it would be acknowledged, `parked_s` to have nobody get
+    it for so many seconds."""
 
     def __init__(self, claimed: messages.Claimed, queue: str, consumer: DatabaseConsumer) -> None:
         super().__init__(decode(claimed.body.encode(), queue))
@@ -122,10 +122,9 @@ class DatabaseConsumer(dramatiq.Consumer):
         self._prefetch, self._timeout_s = prefetch, timeout_s
         self.owner = f"{host.NAME}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._claimed: deque[messages.Claimed] = deque()
-        self._parked: Parked[int] = Parked()
         self._held: set[int] = set()
         self._acked: list[int] = []
-        self._returned: list[int] = []
+        self._returned: list[tuple[int, float]] = []
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._poll_s = _POLL_S
@@ -136,10 +135,7 @@ class DatabaseConsumer(dramatiq.Consumer):
         if message.consumer is not self:
             # The consumer that it came from has given it back.
             return
-        if message.requeue and message.parked_s:
-            self._parked.add(message.claim, message.parked_s)
-        else:
-            self._settle(self._returned if message.requeue else self._acked, message.claim)
+        self._settle(message.claim, back_in_s=message.parked_s if message.requeue else None)
 
     def nack(self, message: Any) -> None:
         """Leave the queue: the dead-letter middleware has recorded it, or asks for it to be given back."""
@@ -148,7 +144,7 @@ class DatabaseConsumer(dramatiq.Consumer):
     def requeue(self, many: Iterable[Any]) -> None:
         """Give back what was claimed and not begun."""
         for message in many:
-            self._settle(self._returned, message.claim)
+            self._settle(message.claim, back_in_s=0.0)
 
     def __next__(self) -> Any:
         """The next message, or None after the timeout."""
@@ -173,24 +169,24 @@ class DatabaseConsumer(dramatiq.Consumer):
     def close(self) -> None:
         """Write the last acks and give back everything else."""
         try:
-            for claim in self._parked.due(everything=True):
-                self._settle(self._returned, claim)
             self._turn(wanted=0)
             messages.release(self._broker.store, self.owner)
         except EsidError as error:
             self._broker.outage.down(error)
 
-    def _settle(self, into: list[int], claim: int) -> None:
+    def _settle(self, claim: int, *, back_in_s: float | None) -> None:
+        """It is done, or back in the queue for whoever asks after so many seconds."""
         with self._lock:
-            into.append(claim)
+            if back_in_s is None:
+                self._acked.append(claim)
+            else:
+                self._returned.append((claim, back_in_s))
             self._held.discard(claim)
         self._wake.set()
 
     def _turn(self, wanted: int | None = None) -> bool:
         """Settle what is settled and claim more; True when there was something to write."""
         store = self._broker.store
-        for claim in self._parked.due():
-            self._settle(self._returned, claim)
         with self._lock:
             acked, returned = self._acked[:], self._returned[:]
             held = tuple(self._held)
@@ -219,7 +215,7 @@ class DatabaseConsumer(dramatiq.Consumer):
             except NoMessage as error:
                 dead_letters.add_message(self._broker.store, "bad_message", str(error), one.body)
                 self._claimed.popleft()
-                self._settle(self._acked, one.id)
+                self._settle(one.id, back_in_s=None)
             else:
                 self._claimed.popleft()
                 return message

@@ -16,7 +16,7 @@ from esid import clock
 from esid.errors import EsidError
 
 T = TypeVar("T")
-#: Seconds that a message whose actor nobody here knows is kept before it goes back to the queue, for a newer worker.
+#: Seconds after which a message whose actor nobody here knows is to be had again, by a newer worker.
 PARKED_S = 10.0
 #: The option of a message whose ids may kill their worker.
 QUARANTINE = "quarantine"

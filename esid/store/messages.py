@@ -49,18 +49,30 @@ def put(store: Store, messages: Sequence[tuple[str, int, str, float]]) -> None:
 
 
 def turn(
-    store: Store, queue: str, owner: str, *, acked: Sequence[int], returned: Sequence[int], wanted: int, lease_s: float
+    store: Store,
+    queue: str,
+    owner: str,
+    *,
+    acked: Sequence[int],
+    returned: Sequence[tuple[int, float]],
+    wanted: int,
+    lease_s: float,
 ) -> list[Claimed]:
-    """One transaction of a consumer: forget what was acked, give back what was returned, claim up to `wanted` more."""
+    """One transaction of a consumer: forget what was acked, give back what was returned, claim up to `wanted` more.
+
+    Args:
+        returned: (claim, seconds for which nobody gets it) each.
+    """
 
     def work() -> list[Claimed]:
         if acked:
             store.rows(f"DELETE FROM messages WHERE owner = %s AND id IN ({marks(acked)})", (owner, *acked))
-        if returned:
+        for wait_s in sorted({wait_s for _, wait_s in returned}):
+            claims = [claim for claim, claim_wait_s in returned if claim_wait_s == wait_s]
             store.rows(
-                f"UPDATE messages SET owner = NULL, ready_at = {now_s(store)} "
-                f"WHERE owner = %s AND id IN ({marks(returned)})",
-                (owner, *returned),
+                f"UPDATE messages SET owner = NULL, ready_at = {now_s(store)} + %s "
+                f"WHERE owner = %s AND id IN ({marks(claims)})",
+                (wait_s, owner, *claims),
             )
         return _claim(store, queue, owner, wanted, lease_s) if wanted > 0 else []
 

@@ -410,6 +410,20 @@ def test_a_lease_that_ends_gives_the_message_to_somebody_else(store: Store) -> N
     assert messages.counts(store) == {"q": (1, 0)}
 
 
+def test_a_message_that_is_parked_stands_in_nobodys_way(store: Store) -> None:
+    # Given a queue of which a process takes one message at a time, and one of an actor that it does not know
+    broker: Any = open_broker(store, "", "x", [DeadLetters(store)])
+    name, got = queue_name("x", "killmail"), list[list[int]]()
+    dramatiq.actor(got.append, broker=broker, actor_name="killmail", queue_name=name)
+    broker.enqueue(message(name, 1, actor="from_the_future", priority=1))
+    broker.enqueue_many([message(name, n, actor="killmail") for n in (2, 3)])
+
+    # Then the rest is done, and that one is there for whoever asks a little later
+    work_through(broker, name, lambda: got == [[2], [3]])
+    with store.connection():
+        assert store.rows("SELECT owner, deliveries FROM messages") == [(None, 1)]
+
+
 def test_a_lease_is_renewed_while_its_owner_lives(store: Store) -> None:
     messages.put(store, [("q", 0, "body", 0.0)])
     (one,) = messages.turn(store, "q", "owner", acked=[], returned=[], wanted=1, lease_s=0.0)
