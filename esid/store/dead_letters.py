@@ -15,6 +15,8 @@ _COLUMNS = (
     "id", "entity_type", "entity_id", "reason", "message", "attempts", "answer_status", "answer_sample", "traceback",
     "body", "first_at", "last_at",
 )  # fmt: skip
+#: Characters of a message that are kept, so that it can be sent again: far more than any of ours has.
+_LONGEST_BODY = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def add(store: Store, entity: str, key: int, failure: Failure, attempts: int, no
 def add_message(store: Store, reason: str, message: str, body: str) -> None:
     """Record a message that could not be read, or whose actor or arguments are unknown."""
     stamp = utc_text(clock.now())
-    row = (None, None, reason, clean(message[:2000]), 1, None, None, None, clean(body[:4000]), stamp, stamp)
+    row = (None, None, reason, clean(message[:2000]), 1, None, None, None, clean(body[:_LONGEST_BODY]), stamp, stamp)
     store.run(lambda: store.insert("dead_letters", _COLUMNS[1:], [row]))
 
 

@@ -19,7 +19,7 @@ from esid.queue import requests
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.publish import Publisher
 from esid.queue.requests import Requests, dispatch, sweep
-from esid.store import ledger, migrate
+from esid.store import dead_letters, ledger, migrate
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Done, Failure, Seen
@@ -205,3 +205,11 @@ def test_dead_letters_go_back_once(desk: Desk) -> None:
     assert desk.requests.retry_dead(Filter(entity="corporation")) == 2
     assert desk.requests.retry_dead(Filter(entity="corporation")) == 0
     assert desk.waiting("corporation") == 1
+
+
+def test_a_message_of_a_thousand_ids_is_sent_again_word_for_word(desk: Desk) -> None:
+    sent = desk.publisher._message(CHARACTER, range(2_100_000_000, 2_100_001_000), 0, False).copy(actor_name="war")
+    dead_letters.add_message(desk.store, "unknown_actor", "war", sent.encode().decode())
+    assert desk.requests.retry_dead(Filter()) == 1
+    assert desk.waiting("character") == 1
+    assert dead_letters.find(desk.store, Filter()) == []
