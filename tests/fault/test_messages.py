@@ -128,6 +128,7 @@ def test_a_queue_of_200_000_costs_no_memory_and_no_patience(make_daemon: Make, e
     for start in range(0, len(keys), 5000):
         ledger.request(store, [Seen("corporation", key) for key in keys[start : start + 5000]])
     broker.enqueue_many([publisher._message(BY_NAME["corporation"], [key], 0, False) for key in keys])
+    broker.close()
     before = time.monotonic()
     daemon.start("--no-scheduler")
     assert time.monotonic() - before < 10
