@@ -148,6 +148,9 @@ class Halving:
             self.bad.clear()
         except (EsiError, Held, Stopping) as error:
             self.error = error
+            if not self.answers:
+                # Nobody knows yet whether it is about ids.
+                self.bad.clear()
 
     def _ask(self, ids: Sequence[int], *, is_bad: bool) -> None:
         if (len(ids) == 1 or not is_bad) and self._is_accepted(ids):

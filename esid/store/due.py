@@ -37,10 +37,13 @@ def due(
         # What somebody else is making pending at this moment is passed over: waiting for it would end with an empty hand,
         # as if nothing more were due. Not materialized, the locking part would be read as often as PostgreSQL likes, for
         # more rows than the limit.
+        # By the time of expiry where nothing else is asked for: with few expired among many that never do, the order of the
+        # ids would have PostgreSQL read them all.
+        order = "entity_id" if looked_before else "expires_at, entity_id"
         locking = "" if store.is_sqlite else " FOR UPDATE SKIP LOCKED"
         returned = store.rows(
             "WITH wanted AS MATERIALIZED (SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND status IN "
-            f"('completed', 'failed') AND ({condition}) ORDER BY entity_id LIMIT %s{locking}) "
+            f"('completed', 'failed') AND ({condition}) ORDER BY {order} LIMIT %s{locking}) "
             "UPDATE sync_jobs SET status = 'pending', retry_count = 0, error = NULL, due_at = %s, updated_at = %s "
             "WHERE entity_type = %s AND entity_id IN (SELECT entity_id FROM wanted) RETURNING entity_id",
             (entity, *parameters, limit, utc_text(now + dt.timedelta(seconds=PUBLISH_GRACE_S)), utc_text(now), entity),
