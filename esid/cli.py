@@ -34,19 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     # Whatever is written (database, budget, lock) is for this user alone.
     os.umask(0o077)
+    code, words = 0, ""
     try:
         code, words = _attempt(arguments)
         if sys.stdout:
             sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read has had enough, and is not told so once more at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in {errno.EPIPE, errno.ENOSPC}:
             raise
+        # What is left is not written once more at the exit. A reader that has had enough is no fault.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code, words = 77, f"standard output cannot be written: {error.strerror}"
+        if error.errno == errno.ENOSPC:
+            code, words = 77, f"standard output cannot be written: {error.strerror}"
     if words:
         print(f"esid: {log.printable(log.redacted(words))}", file=sys.stderr)
     return code

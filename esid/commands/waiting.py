@@ -41,7 +41,7 @@ class Asked:
         return len(self._ids)
 
     def open(self) -> int:
-        """Those of the next thousand that are open, and all that come after; it is not looked at more than that."""
+        """How many are still to be done at most: no more than a thousand are looked at each time, the first ones first."""
         while self._left:
             part, rest = self._left[:_AT_ONCE], self._left[_AT_ONCE:]
             self._left = [key for key, status in self._states(part) if status in ledger.OPEN] + rest

@@ -41,9 +41,8 @@ from esid.web import history
 WORKER_STOP_S = 60.0
 #: Seconds after which a stop cuts off what is on its way to ESI; it goes back uncounted.
 CUT_S = 20.0
-#: Seconds that PostgreSQL may take for one statement of a child; most of them touch a few rows by their keys. Its main
-#: thread waits for some, and for a server that says nothing a little longer: that must be less than `child.SILENT_S`.
-STATEMENT_S = 15
+#: Seconds that PostgreSQL may take for one statement of a worker; all of them touch a few rows by their keys.
+WORKER_STATEMENT_S = 15
 #: Seconds between progress lines on a terminal, and elsewhere.
 PROGRESS_TTY_S, PROGRESS_S = 5.0, 60.0
 #: Connections of a worker process to PostgreSQL: its threads share them.
@@ -72,7 +71,7 @@ def worker_threads(settings: Settings) -> int:
 def worker(settings: Settings, life: Life) -> None:
     """Consume the queues of the chosen entities until a stop."""
     stop = life.stop
-    store = parts.open_store(settings, WORKER_POOL, STATEMENT_S)
+    store = parts.open_store(settings, WORKER_POOL, WORKER_STATEMENT_S)
     budget = parts.open_budget(settings, stop)
     sharing = parts.open_sharing(settings, store, budget, stop)
     if sharing:
@@ -116,7 +115,7 @@ def scheduler(settings: Settings, life: Life, *, with_syncs: bool = True) -> Non
     Args:
         with_syncs: False = retries, intents and sweeps only.
     """
-    store = parts.open_store(settings, statement_s=STATEMENT_S)
+    store = parts.open_store(settings)
     budget = parts.open_budget(settings)
     publisher = parts.open_publisher(settings, store)
     requests = parts.open_requests(settings, store)
@@ -152,7 +151,7 @@ def scheduler(settings: Settings, life: Life, *, with_syncs: bool = True) -> Non
 
 def feed(settings: Settings, life: Life) -> None:
     """Follow the live feed of killmails until a stop. An error of our own ends the process, and it is replaced."""
-    store = parts.open_store(settings, statement_s=STATEMENT_S)
+    store = parts.open_store(settings)
     source = sources.open_feed_source(settings, life.stop)
     broken: list[BaseException] = []
 
@@ -182,7 +181,7 @@ def web(settings: Settings, life: Life, listener: Any) -> None:
     from esid.web.server import serve  # no other process is to carry what the page and the metrics are made with
     from esid.web.view import View
 
-    store = parts.open_store(settings, statement_s=STATEMENT_S)
+    store = parts.open_store(settings)
     publisher = parts.open_publisher(settings, store)
     budget = parts.open_budget(settings)
     beats = Beats(store, life.kind, life.stop)

@@ -133,7 +133,7 @@ class Budget:
             Stopping: the daemon stops.
         """
         ticket = self._wait(route, crc32(url.encode()) + 1 if url else 0, probe)
-        outcome = Outcome(partial(self._held, ticket))
+        outcome = Outcome(partial(self._look, ticket))
         try:
             yield outcome
         finally:
@@ -158,7 +158,7 @@ class Budget:
             ticket = Ticket(0, (place,), 0, now, is_probe=True)
             self.places.take(ticket.buckets, ticket.url)
             self._count_sent(now)
-        outcome = Outcome(partial(self._held, ticket))
+        outcome = Outcome(partial(self._look, ticket))
         try:
             yield outcome
         finally:
@@ -239,22 +239,24 @@ class Budget:
         if not stopped and wait_s <= 0:
             return True
         with self.shared.locked():
-            is_away = self.breaker.open_since() and not ticket.is_probe
-            if not stopped and not is_away and not self._closed_s(clock.monotonic()):
+            if not stopped and not self._held(ticket, clock.monotonic()):
                 return True
             self.places.give_back(ticket.buckets, ticket.url)
         if stopped:
             raise Stopping("stopping")
         return False
 
-    def _held(self, ticket: Ticket) -> Held | None:
-        """What holds everything now: while one request connects, which may take seconds, others have been answered."""
-        with self.shared.locked() as state:
-            now = clock.monotonic()
-            if (closed_s := self._closed_s(now)) > 0:
-                return Held(closed_s, "420" if state.paused_until > now else "no share of the budget")
-            if self.breaker.open_since() and not ticket.is_probe:
-                return Held(max(_LOOK_S, self.breaker.away_s(now)), "ESI is away")
+    def _look(self, ticket: Ticket) -> Held | None:
+        """For a request that had leave and has not left: while it connects, which may take seconds, others are answered."""
+        with self.shared.locked():
+            return self._held(ticket, clock.monotonic())
+
+    def _held(self, ticket: Ticket, now: float) -> Held | None:
+        """What holds a request although it had leave. Under lock."""
+        if (closed_s := self._closed_s(now)) > 0:
+            return Held(closed_s, "420" if self.shared.state.paused_until > now else "no share of the budget")
+        if self.breaker.open_since() and not ticket.is_probe:
+            return Held(max(_LOOK_S, self.breaker.away_s(now)), "ESI is away")
         return None
 
     def admit(self, route: Route, url: int, now: float) -> tuple[Ticket | None, float, str]:

@@ -74,12 +74,12 @@ class Parked(Generic[T]):
         with self._lock:
             self._kept.append((clock.monotonic() + seconds, what))
 
-    def due(self, *, everything: bool = False) -> list[T]:
+    def due(self) -> list[T]:
         """Take out what has been kept long enough."""
         now = clock.monotonic()
         with self._lock:
-            out = [what for at, what in self._kept if everything or at <= now]
-            self._kept = [(at, what) for at, what in self._kept if not (everything or at <= now)]
+            out = [what for at, what in self._kept if at <= now]
+            self._kept = [(at, what) for at, what in self._kept if at > now]
         return out
 
 

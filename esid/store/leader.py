@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from esid import log
+from esid.store import waiting
 from esid.store.connection import DRIVER_ERRORS, Store, connect
 from esid.store.faults import translated
 
@@ -40,7 +41,7 @@ class Leadership:
         """
         if self._store.is_sqlite:
             return self._held
-        with self._lock:
+        with self._alone():
             try:
                 self._held = self._renewed()
                 log.outage("database").up(wrote=False)
@@ -52,7 +53,7 @@ class Leadership:
         """True when the connection that holds our locks has just answered."""
         if self._store.is_sqlite:
             return True
-        with self._lock:
+        with self._alone():
             try:
                 return bool(self._held) and bool(self._ask("SELECT 1"))
             except DRIVER_ERRORS as error:
@@ -63,6 +64,12 @@ class Leadership:
         """Give all of it up: the others take over at once."""
         with self._lock:
             self._forget()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Whoever asks, the main thread may wait behind it, and is to be heard of."""
+        with self._lock, waiting.at_most(waiting.SOON_S):
+            yield
 
     def _renewed(self) -> frozenset[str]:
         if self._connection is None:

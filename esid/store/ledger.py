@@ -199,9 +199,12 @@ def claim(store: Store, entity: str, ids: Sequence[int]) -> list[int]:
 
     def work() -> list[int]:
         now = clock.now()
-        # It is touched now, whatever the clock said before: its publisher is to note what it has published.
-        sets, which = "due_at = %s, updated_at = %s", f"{among(ids, *OPEN)} AND (due_at <= %s OR due_at > %s)"
-        parameters = (_grace(now), utc_text(now), entity, *sorted(ids), utc_text(now), _waits_for_company(now))
+        # What was touched at a time to come (the clock was set back) is touched now: its publisher is to note what it has
+        # published. Of all else the age stays: it tells for how long a broker has been away.
+        touched = "updated_at = CASE WHEN updated_at > %s THEN %s ELSE updated_at END"
+        sets, which = f"due_at = %s, {touched}", f"{among(ids, *OPEN)} AND (due_at <= %s OR due_at > %s)"
+        stamp = utc_text(now)
+        parameters = (_grace(now), stamp, stamp, entity, *sorted(ids), stamp, _waits_for_company(now))
         return sorted(key for (key,) in lookup.update(store, entity, ids, sets, which, parameters, "entity_id"))
 
     return store.run(work) if ids else []
@@ -322,12 +325,12 @@ def _book(store: Store, entity: str, done: Sequence[Done], changed: set[int], no
         "checked_at", "changed_at", "due_at", "argument",
     )  # fmt: skip
     later = "MAX" if store.is_sqlite else "GREATEST"
-    # SQLite's MAX(a, b) is NULL when one is; PostgreSQL's GREATEST is not.
     # What was learned on the way of a job that has more to do forgives it no attempt.
     kept = (
         "retry_count = CASE excluded.status WHEN 'completed' THEN 0 ELSE sync_jobs.retry_count END, "
         "error = CASE excluded.status WHEN 'completed' THEN NULL ELSE sync_jobs.error END"
     )
+    # SQLite's MAX(a, b) is NULL when one is; PostgreSQL's GREATEST is not.
     newest = "{later}(COALESCE(sync_jobs.{c}, excluded.{c}), COALESCE(excluded.{c}, sync_jobs.{c}))"
     returned = store.insert(
         "sync_jobs",

@@ -5,10 +5,13 @@ Installed once a process, for all connections: psycopg2 calls it whenever it has
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg2
@@ -20,6 +23,9 @@ from esid import clock
 #: statement_timeout, which answers first.
 CONNECT_S = 5.0
 _deadline_s = 35.0
+#: The same for who has to say within half a minute that it lives, and is behind one silent connection at a time.
+SOON_S = 15.0
+_thread = threading.local()
 #: How the error of a silent server begins.
 SILENT = "no answer within"
 
@@ -39,6 +45,22 @@ def is_installed() -> bool:
     return extensions.get_wait_callback() is not None
 
 
+@contextmanager
+def at_most(deadline_s: float) -> Iterator[None]:
+    """Meanwhile the calling thread waits for no answer any longer than that."""
+    before_s = getattr(_thread, "deadline_s", math.inf)
+    _thread.deadline_s = min(before_s, deadline_s)
+    try:
+        yield
+    finally:
+        _thread.deadline_s = before_s
+
+
+def patience_s() -> float:
+    """Seconds for which the calling thread waits for an answer."""
+    return min(_deadline_s, getattr(_thread, "deadline_s", math.inf))
+
+
 def _wait(connection: Any) -> None:
     poller: Any = None
     ends_at = deadline_s = 0.0
@@ -47,7 +69,7 @@ def _wait(connection: Any) -> None:
         if state == extensions.POLL_OK:
             return
         if poller is None:
-            deadline_s = CONNECT_S if connection.status == extensions.STATUS_SETUP else _deadline_s
+            deadline_s = CONNECT_S if connection.status == extensions.STATUS_SETUP else patience_s()
             poller, ends_at = select.poll(), clock.monotonic() + deadline_s
             poller.register(connection.fileno())
         poller.modify(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)

@@ -63,7 +63,9 @@ class View:
         try:
             return collect(self.sources)
         except EsidError as error:
-            return type(error)(str(error))  # without what hangs on it: connections, rows
+            # Without what hangs on it: connections, rows.
+            error.__cause__ = error.__context__ = None
+            return error.with_traceback(None)
 
     def unready(self) -> str:
         """Why work cannot be done now; "" = it can."""

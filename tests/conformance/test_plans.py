@@ -120,6 +120,20 @@ def test_hundreds_of_ids_are_looked_up_by_their_key_while_the_statistics_are_old
     assert re.search(r"Index Cond: .*entity_id = |entity_type=\? AND entity_id=\?", plan(store, sql, parameters)), sql
 
 
+def test_the_few_killmails_that_are_due_are_found_by_their_expiry(store: Store, statements: Statements) -> None:
+    # Given many jobs that never expire, and others of which all have expired, known to the statistics
+    for start in range(0, 30_000, 5000):
+        jobs_ = [Seen("killmail", key, "0" * 40, asked=False) for key in range(start + 1, start + 5001)]
+        store.run(lambda jobs_=jobs_: ledger.discover(store, jobs_, clock.now()))  # type: ignore[misc]
+    long_ago = clock.now().replace(year=2020)
+    ledger.finish(store, "corporation", [Done(98_000_000 + one, expires_at=long_ago) for one in range(3000)])
+    store.run(lambda: store.rows("ANALYZE sync_jobs"))
+    statements.clear()
+    assert due.due(store, "killmail", limit=50) == []
+    ((sql, parameters),) = statements.values()
+    assert "sync_jobs_expires_at" in plan(store, sql, parameters)
+
+
 def work(store: Store, directory: Path) -> None:
     """Pass every path to the tables once."""
     broker = open_broker(store, "", "plans")

@@ -95,6 +95,14 @@ def test_intents_that_were_never_published_are_dispatched(desk: Desk) -> None:
     assert desk.waiting("corporation") == 1
 
 
+def test_what_waits_for_a_broker_that_is_away_grows_older(desk: Desk) -> None:
+    ledger.request(desk.store, [Seen("corporation", 98_000_001)])
+    ledger.defer(desk.store, "corporation", [98_000_001], 0.0)
+    before = ledger.oldest_open(desk.store, ["corporation"])
+    assert ledger.claim(desk.store, "corporation", [98_000_001]) == [98_000_001]
+    assert ledger.oldest_open(desk.store, ["corporation"]) == before
+
+
 @pytest.mark.parametrize("entity", [CORPORATION, CHARACTER], ids=lambda one: one.name)
 def test_a_clock_that_is_set_back_hides_no_work(desk: Desk, entity: Entity, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given what was accepted while the clock was three hours ahead: with a message, without one, with one that is lost

@@ -142,6 +142,19 @@ def test_words_that_no_database_keeps_are_kept_in_other_words(store: Store, word
     assert len(letters_of_messages(store)) == 1
 
 
+def test_an_end_that_cannot_be_written_for_a_reason_of_our_own_is_said(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> set[int]:
+        raise ValueError("of our own")
+
+    ledger.request(store, [Seen("corporation", 5)])
+    (job,) = ledger.take(store, "corporation", [5])
+    monkeypatch.setattr(ledger, "retry", broken)
+    book(store, Failed(job, NotFound("HTTP 404", status=404)))
+    assert [record.getMessage() for record in caplog.records] == ["work.unbooked"]
+
+
 def letters_of_messages(store: Store) -> list[str]:
     """What is given up and names no id."""
     return [one.message for one in dead_letters.find(store, Filter()) if one.entity_id is None]

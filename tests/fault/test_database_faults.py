@@ -14,7 +14,7 @@ import pytest
 from esid import clock, log
 from esid.entities.corporation import Corporation
 from esid.errors import DatabaseUnavailable, NotPermitted
-from esid.store import connection, dead_letters, ledger, migrate, recoveries
+from esid.store import connection, dead_letters, ledger, migrate, recoveries, waiting
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Done, Failure, Row, Seen
@@ -41,6 +41,16 @@ def pg_store(pg_url: str) -> Iterator[Store]:
     store = Store(pg_url, pool_size=8)
     yield store
     store.close()
+
+
+def test_a_thread_in_a_hurry_waits_for_no_answer_any_longer(pg_store: Store) -> None:
+    with waiting.at_most(1.0):
+        with waiting.at_most(5.0):
+            assert waiting.patience_s() == 1.0
+        with pytest.raises(DatabaseUnavailable, match="no answer within 1 s"):
+            pg_store.change("SELECT pg_sleep(20)", ())
+    assert waiting.patience_s() > 30
+    assert pg_store.change("SELECT 1", ()) == [(1,)]
 
 
 @pytest.mark.parametrize("code", ["40001", "40P01"])

@@ -185,6 +185,23 @@ def test_who_reads_no_further_is_no_error(esid: Daemon, typed: str) -> None:
     assert (done.returncode, len(done.stderr.splitlines())) == wanted, done.stderr
 
 
+def test_an_error_is_told_also_where_who_reads_has_gone(esid: Daemon) -> None:
+    # Given a command that has something to print, and fails after that
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "import sys; from esid import cli; cli._attempt = lambda _: print(1) or (69, 'it is away'); sys.exit(cli.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=esid.environment,
+        cwd=esid.directory,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (UNAVAILABLE, b"esid: it is away\n")
+
+
 def test_a_standard_output_that_is_full_is_one_line(esid: Daemon) -> None:
     with open("/dev/full", "wb") as full:  # noqa: PTH123
         command = [sys.executable, "-m", "esid", "config"]

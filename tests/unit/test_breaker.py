@@ -65,14 +65,6 @@ class Host:
 
 
 @pytest.fixture
-def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The monotonic clock, in one place."""
-    found = [1000.0]
-    monkeypatch.setattr(clock, "monotonic", lambda: found[0])
-    return found
-
-
-@pytest.fixture
 def host(tmp_path: Path, times: list[float]) -> Iterator[Host]:
     """A budget whose error window is known."""
     made = Host(tmp_path / "budget", times)

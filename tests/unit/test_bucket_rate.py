@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from esid import clock
 from esid.clock import Stop
 from esid.esi.budget import Budget, Limits, Outcome, Ticket
 from esid.esi.routes import Route, token_cost
@@ -22,22 +21,14 @@ TOKENS, WINDOW_S, RESERVE_PERCENT = 3600, 900.0, 2
 ANSWER_S, LOOK_S = 0.1, 0.5
 
 
-class Clock:
-    """A monotonic clock that a test moves; the host was started a minute ago."""
-
-    now = 60.0
-
-
-@pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Every clock of the budget."""
-    moved = Clock()
-    monkeypatch.setattr(clock, "monotonic", lambda: moved.now)
-    return moved
+@pytest.fixture(autouse=True)
+def booted(times: list[float]) -> None:
+    """The host was started a minute ago."""
+    times[0] = 60.0
 
 
 @pytest.fixture
-def budget(tmp_path: Path, time: Clock) -> Iterator[Budget]:
+def budget(tmp_path: Path) -> Iterator[Budget]:
     """One without a pace."""
     one = Budget(tmp_path / "budget", Limits(max_rps=0, bucket_reserve=RESERVE_PERCENT))
     yield one
@@ -51,21 +42,21 @@ class Hammer:
         sent: when each request left, and what its answer cost.
     """
 
-    def __init__(self, budget: Budget, time: Clock, route: Route, answers: Iterator[Outcome]) -> None:
-        self._budget, self._time, self._route, self._answers = budget, time, route, answers
+    def __init__(self, budget: Budget, times: list[float], route: Route, answers: Iterator[Outcome]) -> None:
+        self._budget, self._times, self._route, self._answers = budget, times, route, answers
         self.sent: list[tuple[float, float]] = []
 
     def run(self, threads: int, seconds: float, exchange: Callable[[], object] = lambda: None) -> None:
         """For so long by the moved clock, with an exchange among hosts as often as there are some."""
-        order, ends_at, exchange_at = count(), self._time.now + seconds, 0.0
-        wakes = [(self._time.now + 0.01 * number, next(order), None) for number in range(threads)]
+        order, ends_at, exchange_at = count(), self._times[0] + seconds, 0.0
+        wakes = [(self._times[0] + 0.01 * number, next(order), None) for number in range(threads)]
         while (wake := heapq.heappop(wakes))[0] < ends_at:
-            self._time.now, _, held = wake
-            if self._time.now >= exchange_at:
-                exchange_at = self._time.now + EXCHANGE_S
+            self._times[0], _, held = wake
+            if self._times[0] >= exchange_at:
+                exchange_at = self._times[0] + EXCHANGE_S
                 exchange()
             ticket, wait_s = self._go_on(held)
-            heapq.heappush(wakes, (self._time.now + wait_s, next(order), ticket))
+            heapq.heappush(wakes, (self._times[0] + wait_s, next(order), ticket))
 
     def cost(self, start: float, seconds: float) -> float:
         """Tokens of a time."""
@@ -79,12 +70,12 @@ class Hammer:
         """One thread: settle what it holds, and ask for the next."""
         with self._budget.shared.locked():
             if held:
-                self._budget.settle(*held, self._time.now)
-            ticket, wait_s, _ = self._budget.admit(self._route, 0, self._time.now)
+                self._budget.settle(*held, self._times[0])
+            ticket, wait_s, _ = self._budget.admit(self._route, 0, self._times[0])
         if not ticket:
             return None, min(max(wait_s, 0.001), LOOK_S)
         outcome = next(self._answers)
-        self.sent.append((self._time.now, token_cost(outcome.status or 0)))
+        self.sent.append((self._times[0], token_cost(outcome.status or 0)))
         return (ticket, outcome), ANSWER_S
 
 
@@ -99,61 +90,61 @@ def answer(status: int, **headers: str) -> Outcome:
 
 @pytest.mark.parametrize("threads", [1, 6])
 @pytest.mark.parametrize("status", [200, 304, 404])
-def test_all_tokens_are_used_and_never_one_more(budget: Budget, time: Clock, status: int, threads: int) -> None:
+def test_all_tokens_are_used_and_never_one_more(budget: Budget, times: list[float], status: int, threads: int) -> None:
     # When a bucket is asked for two windows
-    hammer = Hammer(budget, time, KILLMAIL, repeat(answer(status)))
+    hammer = Hammer(budget, times, KILLMAIL, repeat(answer(status)))
     hammer.run(threads, 2 * WINDOW_S)
     # Then no window has cost more than the bucket less its reserve, and nearly all of it was used: twice as many answers of
     # 304 as of 200
     usable = TOKENS * (100 - RESERVE_PERCENT) / 100
     starts = [at for at, _ in hammer.sent[:: max(1, len(hammer.sent) // 100)]]
     assert max(hammer.cost(start, WINDOW_S) for start in starts) <= usable
-    assert hammer.cost(0, time.now) >= 0.95 * 2 * usable
+    assert hammer.cost(0, times[0]) >= 0.95 * 2 * usable
 
 
-def test_a_bucket_that_answers_tell_of_is_used_from_its_first_answers_on(tmp_path: Path, time: Clock) -> None:
+def test_a_bucket_that_answers_tell_of_is_used_from_its_first_answers_on(tmp_path: Path, times: list[float]) -> None:
     # Given a host that might share its budget, alone, and a route whose first answers tell of a bucket and are errors
     budget = Budget(tmp_path / "budget", Limits(max_rps=0, bucket_reserve=RESERVE_PERCENT), is_divided=True)
     rows: dict[str, str] = {}
 
     def exchange(meet: Callable[[float, dict[str, str]], tuple[str, str]]) -> None:
-        name, rows[name] = meet(time.now, dict(rows))
+        name, rows[name] = meet(times[0], dict(rows))
 
     sharing = Sharing(budget, exchange, "host", Stop())  # type: ignore[arg-type]
     for _ in range(3):
         sharing.once()
     told = {"X_Ratelimit_Group": "corporation", "X_Ratelimit_Limit": "900/15m"}
     answers = chain(repeat(answer(404, **told), 2), repeat(answer(200, **told)))
-    hammer = Hammer(budget, time, Route("/corporations/{id}"), answers)
+    hammer = Hammer(budget, times, Route("/corporations/{id}"), answers)
     # When it is asked for two windows
     hammer.run(4, 2 * WINDOW_S, sharing.once)
     # Then it stands still for no longer than after any burst
     assert hammer.longest_gap() < 0.3 * WINDOW_S
-    assert hammer.cost(0, time.now) >= 0.95 * 2 * 900 * (100 - RESERVE_PERCENT) / 100
+    assert hammer.cost(0, times[0]) >= 0.95 * 2 * 900 * (100 - RESERVE_PERCENT) / 100
     budget.close()
 
 
 @pytest.mark.parametrize("status", [200, 404])
-def test_answers_that_say_they_cost_nothing_are_not_believed(budget: Budget, time: Clock, status: int) -> None:
+def test_answers_that_say_they_cost_nothing_are_not_believed(budget: Budget, times: list[float], status: int) -> None:
     # Given an ESI that tells truly what is left of 900 tokens, and falsely that it took none
     left: list[float] = []
 
     def answers() -> Iterator[Outcome]:
         while True:
-            left[:] = [at for at in left if at > time.now - WINDOW_S] + [time.now]
+            left[:] = [at for at in left if at > times[0] - WINDOW_S] + [times[0]]
             remaining = max(0.0, 900 - token_cost(status) * len(left))
             told = {"X_Ratelimit_Limit": "900/15m", "X_Ratelimit_Remaining": f"{remaining:.0f}"}
             yield answer(status, **told, X_Ratelimit_Used="0")
 
-    hammer = Hammer(budget, time, KILLMAIL, answers())
+    hammer = Hammer(budget, times, KILLMAIL, answers())
     hammer.run(24, 1.5 * WINDOW_S)
     assert max(hammer.cost(at, WINDOW_S) for at, _ in hammer.sent) <= 900 * (100 - RESERVE_PERCENT) / 100
 
 
-def test_a_cost_that_cannot_be_holds_for_no_longer_than_a_window(budget: Budget, time: Clock) -> None:
+def test_a_cost_that_cannot_be_holds_for_no_longer_than_a_window(budget: Budget, times: list[float]) -> None:
     with budget.shared.locked():
-        ticket, *_ = budget.admit(KILLMAIL, 0, time.now)
+        ticket, *_ = budget.admit(KILLMAIL, 0, times[0])
         assert ticket
-        budget.settle(ticket, answer(200, X_Ratelimit_Used="1000000"), time.now)
-        time.now += 1.01 * WINDOW_S
-        assert budget.admit(KILLMAIL, 0, time.now)[0]
+        budget.settle(ticket, answer(200, X_Ratelimit_Used="1000000"), times[0])
+        times[0] += 1.01 * WINDOW_S
+        assert budget.admit(KILLMAIL, 0, times[0])[0]

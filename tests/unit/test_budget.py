@@ -224,11 +224,9 @@ def test_an_answer_of_the_last_window_that_comes_late_does_not_end_this_one(open
 
 
 def test_an_answer_whose_body_was_slow_neither_gives_errors_back_nor_moves_the_window(
-    open_budget: Open, monkeypatch: pytest.MonkeyPatch
+    open_budget: Open, times: list[float]
 ) -> None:
     # Given a request whose headers were written at once and whose body took 25 s
-    times = [1000.0]
-    monkeypatch.setattr(clock, "monotonic", lambda: times[0])
     budget = open_budget()
     settle(budget, None, 200, **errors(100, 60))
     with budget.request(route_of(None)) as slow:
@@ -243,10 +241,8 @@ def test_an_answer_whose_body_was_slow_neither_gives_errors_back_nor_moves_the_w
 
 
 def test_a_window_whose_end_was_told_by_a_slow_answer_is_corrected_by_the_next(
-    open_budget: Open, monkeypatch: pytest.MonkeyPatch
+    open_budget: Open, times: list[float]
 ) -> None:
-    times = [1000.0]
-    monkeypatch.setattr(clock, "monotonic", lambda: times[0])
     budget = open_budget()
     with budget.request(route_of(None)) as slow:
         times[0] += 25

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from esid import clock
 from esid.daemon import child as module
 from esid.daemon.child import AGAIN_S, MOST_DEATHS, Child
 from esid.errors import EsidError
@@ -40,14 +39,6 @@ class Process:
 
     def close(self) -> None:
         """Nothing is held."""
-
-
-@pytest.fixture
-def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The monotonic clock, in the test's hands."""
-    times = [1000.0]
-    monkeypatch.setattr(clock, "monotonic", lambda: times[0])
-    return times
 
 
 @pytest.fixture

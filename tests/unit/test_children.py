@@ -4,51 +4,43 @@ from __future__ import annotations
 
 import gc
 import signal
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from esid import clock, settings
-from esid.daemon import child, children, parts, signals
+from esid.daemon import child, signals
 from esid.daemon.board import Cell
 from esid.daemon.life import Life
 from esid.errors import DatabaseUnavailable
 from esid.store import notes, waiting
-
-MAINS = {"worker": children.worker, "scheduler": children.scheduler, "feed": children.feed, "web": children.web}
-
-
-class OpenedError(Exception):
-    """The database was opened, and that is all."""
+from esid.store.connection import _SILENT_S, STATEMENT_S, Store
+from esid.store.leader import Leadership
 
 
-@pytest.mark.parametrize("name", MAINS)
-def test_no_child_waits_for_one_statement_as_long_as_it_may_be_silent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    open_store = parts.open_store
+def test_no_main_thread_waits_for_one_answer_as_long_as_its_child_may_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given the patience of a store that nobody has told anything
+    waiting.install(STATEMENT_S + _SILENT_S)
+    came, patience = iter([None, signal.SIGTERM]), list[float]()
+    monkeypatch.setattr(signals, "wait", lambda _: next(came))
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    assert waiting.patience_s() > child.SILENT_S
 
-    def opened(*arguments: Any, **named: Any) -> None:
-        open_store(*arguments, **named).close()
-        raise OpenedError
+    # When a child lives, and somebody else asks for the schedule's lock, which its main thread waits for
+    Life("scheduler", Cell(0)).wait_for_stop(object(), every_second=lambda: patience.append(waiting.patience_s()))  # type: ignore[arg-type]
+    with Leadership(Store("postgresql://nobody@127.0.0.1:1/none"), ["alliance"])._alone():
+        patience.append(waiting.patience_s())
 
-    monkeypatch.setattr(parts, "open_store", opened)
-    environment = {"ESID_DATA_DIR": str(tmp_path), "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
-    chosen = settings.read({**environment, "ESI_CONTACT": "you@example.com"}, tmp_path / ".env")
-    main: Callable[..., None] = partial(MAINS[name], listener=None) if name == "web" else MAINS[name]
-    with pytest.raises(OpenedError):
-        main(chosen, Life(name, Cell(0)))
+    # Then neither waits too long, and everybody else as before
     a_look_s = 1.0
-    assert waiting.CONNECT_S + waiting._deadline_s + a_look_s < child.SILENT_S
+    assert [waiting.CONNECT_S + one + a_look_s < child.SILENT_S for one in patience] == [True, True]
+    assert waiting.patience_s() > child.SILENT_S
 
 
-def test_a_child_is_heard_of_between_two_waits_for_a_silent_database(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_is_heard_of_between_two_waits_for_a_silent_database(
+    monkeypatch: pytest.MonkeyPatch, times: list[float]
+) -> None:
     # Given a child that was replaced and notes it, and a database that says nothing
-    times, came = [1000.0], iter([None, signal.SIGTERM])
-    monkeypatch.setattr(clock, "monotonic", lambda: times[0])
+    came = iter([None, signal.SIGTERM])
     monkeypatch.setattr(signals, "wait", lambda _: next(came))
     monkeypatch.setattr(gc, "freeze", lambda: None)
 

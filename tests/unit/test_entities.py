@@ -823,6 +823,17 @@ def test_a_bulk_route_that_refuses_whatever_is_asked_bans_nobody_and_costs_few_e
     assert len(crowded.log) <= 120
 
 
+def test_a_search_for_bad_ids_that_is_cut_off_before_any_was_accepted_bans_nobody(
+    crowd: World, crowded: FakeEsi, budget: Budget
+) -> None:
+    entity, memory = BY_NAME["character"], Memory()
+    crowded.faults.add(AFFILIATION.path, times=14, status=404)
+    crowded.faults.add(AFFILIATION.path, status=503)
+    list(entity.sync(entity, [Job("character", key) for key in crowd.characters], memory.edges(crowded, budget)))
+    assert crowded.count(status=404) == 14
+    assert memory.kept == set()
+
+
 WRONG_ROWS = [
     {"character_id": None, "corporation_id": 98000001},
     {"character_id": "7", "corporation_id": 98000001},

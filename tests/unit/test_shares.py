@@ -82,10 +82,8 @@ def database() -> Database:
 
 
 @pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch, database: Database) -> Callable[[float], None]:
+def now(times: list[float], database: Database) -> Callable[[float], None]:
     """Lets time go by, everybody's."""
-    times = [1000.0]
-    monkeypatch.setattr(clock, "monotonic", lambda: times[0])
 
     def pass_by(seconds: float) -> None:
         times[0] += seconds
