@@ -39,6 +39,9 @@ class Queue(Protocol):
     def depths(self) -> dict[str, int]:
         """Messages that wait, by queue name."""
 
+    def busy(self) -> set[str]:
+        """Names of the queues with messages that a worker would get now."""
+
     def purge(self, queue_name: str) -> int:
         """Empty one queue; returns how many messages were in it."""
 

@@ -78,6 +78,10 @@ class DatabaseBroker(dramatiq.Broker):
         counts = messages.counts(self.store)
         return {name: counts.get(name, (0, 0))[0] for name in sorted(self.queues)}
 
+    def busy(self) -> set[str]:
+        """Names of the queues with messages that a worker would get now: not those that are parked."""
+        return {name for name in self.queues if messages.is_ready(self.store, name)}
+
     def purge(self, queue_name: str) -> int:
         """Empty one queue."""
         return messages.clear(self.store, queue_name)

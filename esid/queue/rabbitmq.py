@@ -132,6 +132,10 @@ class RabbitBroker(RabbitmqBroker):
 
         return self._twice(count)
 
+    def busy(self) -> set[str]:
+        """Names of the queues with messages that wait."""
+        return {name for name, depth in self.depths().items() if depth}
+
     def purge(self, queue_name: str) -> int:
         """Empty one queue and its dead-letter queue."""
 

@@ -151,9 +151,9 @@ def sweep(store: Store, publisher: Publisher, queues: Sequence[str], quiet_s: fl
 
     A message too many is harmless: what was done meanwhile is not taken again.
     """
-    count, depths = 0, publisher.broker.depths()
+    count, busy = 0, publisher.broker.busy()
     for entity in (entity for entity in ENTITIES if entity.queue in queues):
-        if any(name.endswith(f".{entity.queue}") and depth for name, depth in depths.items()):
+        if any(name.endswith(f".{entity.queue}") for name in busy):
             continue
         ids = ledger.orphaned(store, entity.name, quiet_s, AT_ONCE)
         if ids:

@@ -119,10 +119,11 @@ def owners(store: Store) -> list[str]:
 
 
 def counts(store: Store) -> dict[str, tuple[int, int]]:
-    """Queue -> (ready, in somebody's hands or waiting for its time)."""
+    """Queue -> (ready now or later, in somebody's hands)."""
     with store.connection():
         rows = store.rows(
-            f"SELECT queue, SUM(CASE WHEN {_is_ready(store)} THEN 1 ELSE 0 END), COUNT(*) FROM messages GROUP BY queue"
+            f"SELECT queue, SUM(CASE WHEN {_is_ready(store)} OR owner IS NULL THEN 1 ELSE 0 END), COUNT(*) "
+            "FROM messages GROUP BY queue"
         )
     return {queue: (int(ready), int(total) - int(ready)) for queue, ready, total in rows}
 
