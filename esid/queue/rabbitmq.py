@@ -67,6 +67,16 @@ class RabbitBroker(RabbitmqBroker):
         """Our consumer."""
         return RabbitConsumer
 
+    @RabbitmqBroker.channel.getter  # type: ignore[attr-defined]
+    def channel(self) -> Any:
+        """The shared channel. Dramatiq's remembers one that was never fit for use, and falls over it at the next fault."""
+        if getattr(self.state, "channel", None) is None:
+            channel = self.connection.channel()
+            channel.confirm_delivery()
+            self.channels.add(channel)
+            self.state.channel = channel
+        return self.state.channel
+
     def check(self) -> None:
         """Connect and declare every queue.
 

@@ -82,7 +82,9 @@ def take(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = F
     )
     if len(taken) < len(ids):
         with suppress(EsidError):  # the sweep finds them, too
-            lookup.update(store, entity, ids, "due_at = %s", f"{which} AND due_at IS NULL AND {alone}", parameters)
+            # Touched: a publisher who has not yet noted that this message was in the queue must not take it for there.
+            sets = "due_at = COALESCE(due_at, %s), updated_at = %s"
+            lookup.update(store, entity, ids, sets, f"{which} AND {alone}", (now, *parameters))
     jobs = [
         Job(entity, key, argument, retries, etag, utc_time(expires), utc_time(checked))
         for key, argument, retries, etag, expires, checked in taken

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from esid import clock
-from esid.store import dead_letters, due, ledger, notes
+from esid.store import dead_letters, due, ledger, notes, recoveries
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Done, Failure, Seen, utc_text
@@ -153,6 +153,30 @@ def test_a_job_that_is_taken_before_its_publisher_was_done_is_not_published_agai
 
     # Then work that takes longer than the publisher is given is left to that worker
     assert ledger.unpublished(store, "corporation", 10) == []
+
+
+@pytest.mark.parametrize("noted_first", [False, True], ids=["taken first", "noted first"])
+def test_a_job_that_is_left_out_of_its_message_stays_the_schedulers_whenever_its_publisher_is_done(
+    store: Store, monkeypatch: pytest.MonkeyPatch, noted_first: bool
+) -> None:
+    # Given an id whose worker may have died, with a message that a worker gets before its time has come
+    ledger.request(store, [Seen("corporation", 1)])
+    ledger.take(store, "corporation", [1])
+    recoveries.isolate(store, "corporation", [1])
+    ledger.defer(store, "corporation", [1], 10.0)
+    since = clock.now()
+    if noted_first:
+        ledger.queued(store, "corporation", [1], since)
+
+    # When the message is done with without it, before or after its publisher has noted that it is in the queue
+    assert ledger.take(store, "corporation", [1]) == []
+    if not noted_first:
+        ledger.queued(store, "corporation", [1], since)
+
+    # Then the scheduler publishes it
+    later = clock.now() + dt.timedelta(seconds=11)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    assert ledger.unpublished(store, "corporation", 10) == [1]
 
 
 def test_a_retry_is_counted_and_waits_and_a_hold_is_not_counted(store: Store) -> None:

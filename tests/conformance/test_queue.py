@@ -549,6 +549,23 @@ def test_a_connection_that_rabbitmq_closed_while_it_was_idle_is_no_outage(rabbit
         broker.close()
 
 
+def test_a_rabbitmq_that_goes_while_a_channel_is_opened_is_away(
+    rabbitmq: Rabbitmq, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any) -> None:
+        raise pika.exceptions.AMQPHeartbeatTimeout("no activity")
+
+    broker: Any = open_broker(store, rabbitmq.url, "opening")
+    name = queue_name("opening", "alliance")
+    monkeypatch.setattr(pika.adapters.blocking_connection.BlockingChannel, "confirm_delivery", lost)
+    for call in (broker.check, broker.depths, lambda: broker.enqueue(message(name, 1, actor="alliance"))):
+        with pytest.raises(BrokerUnavailable, match="no activity"):
+            call()
+    monkeypatch.undo()
+    assert broker.depths()[name] == broker.purge(name) == 0
+    broker.close()
+
+
 def test_rabbitmq_may_be_killed_between_two_messages(tmp_path: Path) -> None:
     # A server of its own: it is killed
     store = Store(f"sqlite:///{tmp_path / 'esid.db'}")
