@@ -21,7 +21,8 @@ _outages: dict[str, Outage] = {}
 _FOREIGN_LEVELS = {
     "dramatiq": logging.CRITICAL + 1,
     "pika": logging.CRITICAL + 1,
-    "apscheduler": logging.WARNING,
+    # It warns each second of a job that is not run because it still runs: an outage is said once, by `outage`.
+    "apscheduler": logging.ERROR,
     "urllib3": logging.ERROR,
     "peewee": logging.WARNING,
 }

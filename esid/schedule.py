@@ -236,6 +236,7 @@ class Scheduler:
                 log.event(_log, "schedule.failed", str(error), level=30, job=name)
                 self._try_failed_again(name)
 
+        run.__qualname__ = name  # what APScheduler calls it where it tells of an error
         return run
 
     def _try_failed_again(self, name: str) -> None:

@@ -67,7 +67,7 @@ class RabbitBroker(RabbitmqBroker):
         """Our consumer."""
         return RabbitConsumer
 
-    @RabbitmqBroker.channel.getter  # type: ignore[attr-defined]
+    @RabbitmqBroker.channel.getter  # type: ignore[attr-defined, untyped-decorator]
     def channel(self) -> Any:
         """The shared channel. Dramatiq's remembers one that was never fit for use, and falls over it at the next fault."""
         if getattr(self.state, "channel", None) is None:
