@@ -156,10 +156,9 @@ def sweep(store: Store, publisher: Publisher, queues: Sequence[str], quiet_s: fl
         if any(name.endswith(f".{entity.queue}") for name in busy):
             continue
         ids = ledger.orphaned(store, entity.name, quiet_s, AT_ONCE)
-        if ids:
-            publisher.publish(entity, ids, SCHEDULED)
-            ledger.touch(store, entity.name, ids)
-            count += len(ids)
+        ids = ledger.adopt(store, entity.name, ids, quiet_s)
+        publisher.publish(entity, ids, SCHEDULED)
+        count += len(ids)
     return count
 
 

@@ -28,6 +28,7 @@ GATHER_S = 86_400.0
 _AHEAD_S = 7200.0
 OPEN = ("pending", "processing")
 _OPEN = f"status IN {OPEN}"
+_QUIET = "due_at IS NULL AND (updated_at <= %s OR updated_at > %s)"
 _HAS_LETTERS = (
     "EXISTS (SELECT 1 FROM dead_letters WHERE dead_letters.entity_type = sync_jobs.entity_type "
     "AND dead_letters.entity_id = sync_jobs.entity_id)"
@@ -167,10 +168,16 @@ def defer(store: Store, entity: str, ids: Sequence[int], wait_s: float) -> None:
 
 
 def give_back(store: Store, entity: str, ids: Sequence[int]) -> None:
-    """Nobody works on these ids any more, and their message is on its way back to the queue."""
+    """Nobody works on these ids any more, and their message is on its way back to the queue.
+
+    If it was lost with its connection and somebody else has had it since, it does not come back: the scheduler publishes
+    what is not taken in time.
+    """
     if ids:
-        parameters = (utc_text(clock.now()), entity, *sorted(ids))
-        lookup.update(store, entity, ids, "status = 'pending', updated_at = %s", among(ids, "processing"), parameters)
+        now = clock.now()
+        sets = "status = 'pending', due_at = %s, updated_at = %s"
+        parameters = (_grace(now), utc_text(now), entity, *sorted(ids))
+        lookup.update(store, entity, ids, sets, among(ids, "processing"), parameters)
 
 
 def unpublished(store: Store, entity: str, limit: int, *, far: bool = False) -> list[int]:
@@ -229,21 +236,22 @@ def gathered(store: Store, entity: str, limit: int) -> tuple[list[int], float]:
 def orphaned(store: Store, entity: str, quiet_s: float, limit: int) -> list[int]:
     """Open ids that nothing has touched for `quiet_s` seconds although a message for them was confirmed; also those that
     were touched so far ahead: the clock was set back."""
-    now, quiet = clock.now(), dt.timedelta(seconds=quiet_s)
     with store.connection():
         rows = store.rows(
-            f"SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND {_OPEN} AND due_at IS NULL "
-            "AND (updated_at <= %s OR updated_at > %s) ORDER BY entity_id LIMIT %s",
-            (entity, utc_text(now - quiet), utc_text(now + quiet), limit),
+            f"SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND {_OPEN} AND {_QUIET} ORDER BY entity_id LIMIT %s",
+            (entity, *_around(quiet_s), limit),
         )
     return [key for (key,) in rows]
 
 
-def touch(store: Store, entity: str, ids: Sequence[int]) -> None:
-    """Mark open ids as published just now (by the sweep)."""
-    if ids:
-        parameters = (utc_text(clock.now()), entity, *sorted(ids))
-        lookup.update(store, entity, ids, "updated_at = %s, due_at = NULL", among(ids, *OPEN), parameters)
+def adopt(store: Store, entity: str, ids: Sequence[int], quiet_s: float) -> list[int]:
+    """Those of `ids` that are orphaned still; they are the caller's to publish, as claimed ones are."""
+    if not ids:
+        return []
+    now = clock.now()
+    sets, which = "status = 'pending', due_at = %s, updated_at = %s", f"{among(ids, *OPEN)} AND {_QUIET}"
+    parameters = (_grace(now), utc_text(now), entity, *sorted(ids), *_around(quiet_s))
+    return sorted(key for (key,) in lookup.update(store, entity, ids, sets, which, parameters, "entity_id"))
 
 
 def purge(store: Store, entity: str) -> int:
@@ -455,6 +463,12 @@ def _expire(store: Store, entity: str, key: int, at: dt.datetime | None) -> None
 
 def _line(failure: Failure) -> str:
     return dead_letters.clean(f"{failure.reason}: {failure.message}"[:500])
+
+
+def _around(seconds: float) -> tuple[str | None, str | None]:
+    """So long ago, and so far ahead."""
+    now, span = clock.now(), dt.timedelta(seconds=seconds)
+    return utc_text(now - span), utc_text(now + span)
 
 
 def _waits_for_company(now: dt.datetime) -> str | None:

@@ -291,6 +291,10 @@ def test_the_sweep_finds_what_has_no_message(store: Store) -> None:
     assert ledger.orphaned(store, "corporation", -1.0, 10) == [1, 2]
     ledger.defer(store, "corporation", [1], 60.0)
     assert ledger.orphaned(store, "corporation", -1.0, 10) == [2]
+    assert ledger.adopt(store, "corporation", [1, 2], 60.0) == []
+    assert ledger.adopt(store, "corporation", [1, 2], -1.0) == [2]
+    # One sweep publishes them
+    assert ledger.adopt(store, "corporation", [2], -1.0) == ledger.orphaned(store, "corporation", -1.0, 10) == []
 
 
 def test_purged_jobs_are_due_again(store: Store) -> None:

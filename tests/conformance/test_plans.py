@@ -152,7 +152,7 @@ def work(store: Store, directory: Path) -> None:
         ledger.give_back(store, entity.name, [taken[4].id])
         ledger.reopen(store, entity.name, [taken[0].id])
         ledger.orphaned(store, entity.name, -1.0, 10)
-        ledger.touch(store, entity.name, [taken[4].id])
+        ledger.adopt(store, entity.name, [taken[4].id], -1.0)
         ledger.job(store, entity.name, taken[0].id)
         due.due(store, entity.name)
         recoveries.book(store, entity.name, [taken[4].id])

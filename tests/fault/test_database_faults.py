@@ -121,7 +121,7 @@ def _publish(url: str, keys: list[int], rounds: int) -> None:
     store = Store(url, pool_size=1)
     for _ in range(rounds):
         ledger.queued(store, "corporation", keys, clock.now())
-        ledger.touch(store, "corporation", keys)
+        ledger.adopt(store, "corporation", keys, -1.0)
         ledger.claim(store, "corporation", keys)
     store.close()
 
