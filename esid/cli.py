@@ -47,7 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno == errno.ENOSPC:
             code, words = 77, f"standard output cannot be written: {error.strerror}"
     if words:
-        print(f"esid: {log.printable(log.redacted(words))}", file=sys.stderr)
+        try:
+            print(f"esid: {log.printable(log.redacted(words))}", file=sys.stderr, flush=True)
+        except OSError:
+            # Nobody reads it; the exit code tells.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     return code
 
 

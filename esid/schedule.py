@@ -7,11 +7,14 @@ that is written once, and due jobs are claimed by an atomic statement, so each i
 from __future__ import annotations
 
 import datetime as dt
+import logging
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MAX_INSTANCES
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -28,6 +31,8 @@ AGAIN_S = 5.0
 #: Seconds after which a job that has failed is tried again, where its next tick is later than that; and in which a job
 #: that has never run is run at the latest.
 FAILED_S, FIRST_S = 3600.0, 3600.0
+#: Seconds for which an errand may run on beyond its next time before that is said.
+STILL_S = 300.0
 #: Seconds by which the wall clock must differ from the monotonic one to have been set.
 SET_S = 1.0
 #: A job: does its work and says in words what it did.
@@ -102,6 +107,9 @@ class Scheduler:
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         self._pool = _Pool(4)
         self._scheduler: Any = _Background(timezone=dt.UTC, job_defaults=defaults, executors={"default": self._pool})
+        self._skipped_since: dict[str, float] = {}
+        self._scheduler.add_listener(self._is_skipped, EVENT_JOB_MAX_INSTANCES)
+        self._scheduler.add_listener(self._has_ended, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR)
 
     def start(self, planned: Sequence[Planned]) -> None:
         """Begin; returns at once. What is marked so runs once at the start, and so does what its process has died of."""
@@ -137,6 +145,18 @@ class Scheduler:
             if clock_s < before_s and job.next_run_time and job.id in {*self._planned, *self._errands}:
                 job.modify(next_run_time=job.trigger.get_next_fire_time(None, now))
         self._scheduler.wakeup()
+
+    def _is_skipped(self, event: Any) -> None:
+        """Its time came while it was still running: said once, where it takes long for what it does."""
+        now, name = clock.monotonic(), event.job_id
+        skipped_s = now - self._skipped_since.setdefault(name, now)
+        if skipped_s >= (STILL_S if name in self._errands else 0.0):
+            self._skipped_since[name] = math.inf
+            words = "its time has come again and it still runs; until it ends it is not begun anew"
+            log.event(_log, "schedule.still_runs", words, level=logging.WARNING, job=name)
+
+    def _has_ended(self, event: Any) -> None:
+        self._skipped_since.pop(event.job_id, None)
 
     def _look_for_late(self, at: dt.datetime) -> None:
         look = self._guarded("late", self._run_late, again=lambda: self._look_for_late(_in_a_while()))

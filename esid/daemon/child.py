@@ -16,6 +16,7 @@ from esid.daemon import signals
 from esid.daemon.board import Cell
 from esid.daemon.life import Life
 from esid.errors import EsidError
+from esid.store import waiting
 
 #: More deaths of one child than this within the seconds end the daemon (exit 70): the service manager decides then.
 MOST_DEATHS, DEATHS_WITHIN_S = 5, 60.0
@@ -156,7 +157,9 @@ def _main(name: str, main: Callable[[Life], None], cell: Cell, parent: int) -> N
     signals.die_with_parent(parent)
     faulthandler.enable()
     try:
-        main(Life(name.partition("-")[0], cell))
+        # Its main thread is to be heard of, from its start on.
+        with waiting.at_most(waiting.SOON_S):
+            main(Life(name.partition("-")[0], cell))
     except EsidError as error:
         log.event(_log, "daemon.child_failed", str(error), level=logging.ERROR, child=name)
         sys.exit(error.exit_code)

@@ -14,7 +14,7 @@ from esid.daemon import signals
 from esid.daemon.board import Cell
 from esid.errors import EsidError
 from esid.queue.hands import Hands
-from esid.store import notes, waiting
+from esid.store import notes
 from esid.store.connection import Store
 
 #: Seconds between two times that memory which is free goes back to the kernel.
@@ -54,18 +54,17 @@ class Life:
         # What a child is made of is no garbage, and need not be looked through for it.
         gc.freeze()
         trimmed_at = clock.monotonic()
-        with waiting.at_most(waiting.SOON_S):
-            while not self.stop.is_set() and signals.wait(1.0) not in signals.STOPPING:
-                signals.check_parent(self._parent)
+        while not self.stop.is_set() and signals.wait(1.0) not in signals.STOPPING:
+            signals.check_parent(self._parent)
+            self._cell.beat(moved_at() if moved_at else None)
+            self._note_restarts(store)
+            if every_second:
+                # Each of the two may have waited for a database that says nothing: together they take too long.
                 self._cell.beat(moved_at() if moved_at else None)
-                self._note_restarts(store)
-                if every_second:
-                    # Each of the two may have waited for a database that says nothing: together they take too long.
-                    self._cell.beat(moved_at() if moved_at else None)
-                    every_second()
-                if clock.monotonic() - trimmed_at >= _TRIM_S:
-                    host.give_memory_back()
-                    trimmed_at = clock.monotonic()
+                every_second()
+            if clock.monotonic() - trimmed_at >= _TRIM_S:
+                host.give_memory_back()
+                trimmed_at = clock.monotonic()
         self.stop.set()
 
     def _note_restarts(self, store: Store) -> None:

@@ -109,6 +109,9 @@ class DatabaseMessage(dramatiq.MessageProxy):
     """A claimed message. Set `requeue` to have it given back where it would be acknowledged, `parked_s` to have nobody get
     it for so many seconds."""
 
+    #: It is claimed until it is settled.
+    comes_back = True
+
     def __init__(self, claimed: messages.Claimed, queue: str, consumer: DatabaseConsumer) -> None:
         super().__init__(decode(claimed.body.encode(), queue))
         self.consumer = consumer

@@ -233,6 +233,11 @@ class RabbitMessage(_RabbitmqMessage):
         self.redelivered, self.consumer = redelivered, consumer
         self.received_at = clock.monotonic()
 
+    @property
+    def comes_back(self) -> bool:
+        """False once its connection is gone: it was delivered again then, and may have been done with."""
+        return bool(self.consumer.connection.is_open)
+
 
 class RabbitConsumer(_RabbitmqConsumer):
     """Dramatiq's consumer, with messages that can be given back, and a record of bytes that are no message."""

@@ -177,7 +177,7 @@ class Store:
 class _Pool(PooledPostgresqlDatabase):  # type: ignore[misc]
     """A pool that asks a connection whether it lives only when it has been idle: a round trip for each transaction is too
     much, and one that was lost in use is found in use. One dead idle connection ends them all, so that where packets
-    vanish the patience is spent once and not for each."""
+    vanish the patience is spent once and not for each; everybody who wants a connection waits for that, so it is short."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -189,8 +189,9 @@ class _Pool(PooledPostgresqlDatabase):  # type: ignore[misc]
 
     def _is_closed(self, connection: Any) -> bool:
         idle_s = clock.monotonic() - self._used_at.pop(id(connection), 0.0)
-        if not connection.closed and (idle_s < _IDLE_S or not super()._is_closed(connection)):
-            return False
+        with waiting.at_most(waiting.CONNECT_S):
+            if not connection.closed and (idle_s < _IDLE_S or not super()._is_closed(connection)):
+                return False
         self.close_idle()
         return True
 

@@ -131,8 +131,8 @@ def queued(store: Store, entity: str, ids: Sequence[int], since: dt.datetime) ->
             keeps its time.
     """
     if ids:
-        which = f"{among(ids, 'pending')} AND updated_at <= %s"
-        lookup.update(store, entity, ids, "due_at = NULL", which, (entity, *sorted(ids), utc_text(since)))
+        which, stamp = f"{among(ids, 'pending')} AND updated_at <= %s", utc_text(since)
+        lookup.update(store, entity, ids, "due_at = NULL, updated_at = %s", which, (stamp, entity, *sorted(ids), stamp))
 
 
 def retry(store: Store, entity: str, waits: dict[int, float], failures: dict[int, Failure]) -> set[int]:
@@ -167,16 +167,17 @@ def defer(store: Store, entity: str, ids: Sequence[int], wait_s: float) -> None:
         lookup.update(store, entity, ids, sets, among(ids, *OPEN), (due, utc_text(now), entity, *sorted(ids)))
 
 
-def give_back(store: Store, entity: str, ids: Sequence[int]) -> None:
-    """Nobody works on these ids any more, and their message is on its way back to the queue.
+def give_back(store: Store, entity: str, ids: Sequence[int], *, comes_back: bool = True) -> None:
+    """Nobody works on these ids any more.
 
-    If it was lost with its connection and somebody else has had it since, it does not come back: the scheduler publishes
-    what is not taken in time.
+    Args:
+        comes_back: their message is on its way back to the queue. One that was lost with its connection somebody else may
+            have had since, and the scheduler publishes what is not taken in time.
     """
     if ids:
         now = clock.now()
         sets = "status = 'pending', due_at = %s, updated_at = %s"
-        parameters = (_grace(now), utc_text(now), entity, *sorted(ids))
+        parameters = (None if comes_back else _grace(now), utc_text(now), entity, *sorted(ids))
         lookup.update(store, entity, ids, sets, among(ids, "processing"), parameters)
 
 

@@ -59,6 +59,7 @@ class Turns:
             thread.join(60)
         if self._errors:
             raise self._errors[0]
+        assert not any(thread.is_alive() for thread in threads)
 
     def turn(self) -> None:
         """Somebody else may go on before me."""
@@ -68,13 +69,13 @@ class Turns:
         with self._condition:
             self._now = self.dice.choice(self._running)
             self._condition.notify_all()
-            self._condition.wait_for(lambda: self._now == mine, 60)
+            assert self._condition.wait_for(lambda: self._now == mine, 60)
 
     def _task(self, number: int, task: Callable[[], None]) -> None:
         thread: Any = threading.current_thread()
         thread.number = number
         with self._condition:
-            self._condition.wait_for(lambda: self._now == number, 60)
+            assert self._condition.wait_for(lambda: self._now == number, 60)
         try:
             task()
         except BaseException as error:
@@ -176,7 +177,7 @@ class World:
         elif end == "held":
             ledger.defer(self.store, entity, jobs, self.dice.choice((0.0, 12.0)))
         else:
-            ledger.give_back(self.store, entity, jobs)
+            ledger.give_back(self.store, entity, jobs, comes_back=not lost)
             if not lost:
                 self.broker.waiting.append((entity, ids, True))
 

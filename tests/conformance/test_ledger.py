@@ -297,6 +297,18 @@ def test_the_sweep_finds_what_has_no_message(store: Store) -> None:
     assert ledger.adopt(store, "corporation", [2], -1.0) == ledger.orphaned(store, "corporation", -1.0, 10) == []
 
 
+def test_the_sweep_leaves_alone_what_was_published_after_a_long_wait(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask(store, 1)
+    ledger.retry(store, "corporation", {1: 300.0}, {1: Failure("unavailable", "HTTP 502")})
+    later = clock.now() + dt.timedelta(seconds=301)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    # Its age tells for how long it waits, until the broker has confirmed it
+    assert ledger.claim(store, "corporation", [1]) == [1]
+    assert (later - ledger.oldest_open(store, ["corporation"])["corporation"]).total_seconds() > 300
+    ledger.queued(store, "corporation", [1], later)
+    assert ledger.orphaned(store, "corporation", 300.0, 10) == []
+
+
 def test_purged_jobs_are_due_again(store: Store) -> None:
     ask(store, 1, 2)
     finish(store, 1)

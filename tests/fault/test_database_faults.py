@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from playhouse.pool import PooledPostgresqlDatabase
 
 from esid import clock, log
 from esid.entities.corporation import Corporation
@@ -51,6 +52,24 @@ def test_a_thread_in_a_hurry_waits_for_no_answer_any_longer(pg_store: Store) -> 
             pg_store.change("SELECT pg_sleep(20)", ())
     assert waiting.patience_s() > 30
     assert pg_store.change("SELECT 1", ()) == [(1,)]
+
+
+def test_nobody_waits_long_for_a_dead_connection_that_somebody_else_looks_at(
+    pg_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a connection that was idle for so long that it is asked whether it lives, under the lock of all connections
+    pg_store.change("SELECT 1", ())
+    monkeypatch.setattr(connection, "_IDLE_S", 0.0)
+    patience = list[float]()
+
+    def asked(*_: object) -> bool:
+        patience.append(waiting.patience_s())
+        return False
+
+    monkeypatch.setattr(PooledPostgresqlDatabase, "_is_closed", asked)
+    assert pg_store.change("SELECT 1", ()) == [(1,)]
+    assert patience == [waiting.CONNECT_S]
+    assert waiting.patience_s() > 30
 
 
 @pytest.mark.parametrize("code", ["40001", "40P01"])

@@ -202,6 +202,16 @@ def test_an_error_is_told_also_where_who_reads_has_gone(esid: Daemon) -> None:
     assert (done.returncode, done.stderr) == (UNAVAILABLE, b"esid: it is away\n")
 
 
+def test_who_reads_neither_output_nor_errors_has_the_exit_code(esid: Daemon) -> None:
+    # Given `esid … 2>&1 | reader`, and a reader that has gone
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "esid", "purge", "charcter"]
+    done = subprocess.run(command, env=esid.environment, cwd=esid.directory, stdout=writer, stderr=writer, check=False)
+    os.close(writer)
+    assert done.returncode == USAGE
+
+
 def test_a_standard_output_that_is_full_is_one_line(esid: Daemon) -> None:
     with open("/dev/full", "wb") as full:  # noqa: PTH123
         command = [sys.executable, "-m", "esid", "config"]

@@ -186,3 +186,30 @@ def test_a_job_that_the_database_kept_from_running_is_run_once_when_it_is_back(
         runner.stop()
     assert len(runs(store, "x")) == 1
     assert len(tries) == 3
+
+
+def test_an_errand_that_hangs_is_said_once_for_each_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(schedule, "STILL_S", 0.2)
+    gates = [threading.Event() for _ in range(3)]
+    begun: list[int] = []
+
+    def stuck() -> None:
+        begun.append(1)
+        gates[min(len(begun), 3) - 1].wait(30)
+
+    def said() -> int:
+        return [record.getMessage() for record in caplog.records].count("schedule.still_runs")
+
+    runner = schedule.Scheduler(store, {}, {"stuck": (0.05, stuck)})
+    runner.start([])
+    try:
+        for number, gate in enumerate(gates[:2], 1):
+            wait_until(lambda number=number: said() == number, 20, lambda: caplog.text)  # type: ignore[misc]
+            gate.set()
+        wait_until(lambda: len(begun) == 3, 20, "the third time")
+        assert said() == 2
+    finally:
+        gates[2].set()
+        runner.stop()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
+import os
 import signal
 from typing import Any
 
@@ -23,16 +25,22 @@ def test_no_main_thread_waits_for_one_answer_as_long_as_its_child_may_be_silent(
     came, patience = iter([None, signal.SIGTERM]), list[float]()
     monkeypatch.setattr(signals, "wait", lambda _: next(came))
     monkeypatch.setattr(gc, "freeze", lambda: None)
+    monkeypatch.setattr(signals, "die_with_parent", lambda _: None)
+    monkeypatch.setattr(faulthandler, "enable", lambda: None)
     assert waiting.patience_s() > child.SILENT_S
 
-    # When a child lives, and somebody else asks for the schedule's lock, which its main thread waits for
-    Life("scheduler", Cell(0)).wait_for_stop(object(), every_second=lambda: patience.append(waiting.patience_s()))  # type: ignore[arg-type]
+    # When a child starts and lives, and somebody else asks for the schedule's lock, which its main thread waits for
+    def lives(life: Life) -> None:
+        patience.append(waiting.patience_s())
+        life.wait_for_stop(object(), every_second=lambda: patience.append(waiting.patience_s()))  # type: ignore[arg-type]
+
+    child._main("scheduler", lives, Cell(0), os.getppid())
     with Leadership(Store("postgresql://nobody@127.0.0.1:1/none"), ["alliance"])._alone():
         patience.append(waiting.patience_s())
 
     # Then neither waits too long, and everybody else as before
     a_look_s = 1.0
-    assert [waiting.CONNECT_S + one + a_look_s < child.SILENT_S for one in patience] == [True, True]
+    assert [waiting.CONNECT_S + one + a_look_s < child.SILENT_S for one in patience] == [True, True, True]
     assert waiting.patience_s() > child.SILENT_S
 
 

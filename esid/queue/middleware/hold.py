@@ -70,7 +70,7 @@ class Hold(dramatiq.Middleware):
         interruption = unfinished.interruption
         if not isinstance(interruption, Held):
             message.requeue = True
-            self._let_go(unfinished)
+            self._let_go(message, unfinished)
             return
         self._say(interruption.wait_s, interruption.reason)
         wait_s = interruption.wait_s + random.uniform(0, 1 + 0.1 * interruption.wait_s)  # noqa: S311
@@ -79,10 +79,10 @@ class Hold(dramatiq.Middleware):
         except EsidError:
             message.requeue = True
 
-    def _let_go(self, unfinished: Unfinished) -> None:
+    def _let_go(self, message: Any, unfinished: Unfinished) -> None:
         """Stopping: nobody works on these ids any more, so that their message may be taken up as it is."""
         try:
-            ledger.give_back(self._store, unfinished.entity, unfinished.open_ids)
+            ledger.give_back(self._store, unfinished.entity, unfinished.open_ids, comes_back=message.comes_back)
         except EsidError:
             return
 
