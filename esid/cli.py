@@ -43,16 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in {errno.EPIPE, errno.ENOSPC}:
             raise
         # What is left is not written once more at the exit. A reader that has had enough is no fault.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _leave_unread(1)
         if error.errno == errno.ENOSPC:
             code, words = 77, f"standard output cannot be written: {error.strerror}"
     if words:
         try:
             print(f"esid: {log.printable(log.redacted(words))}", file=sys.stderr, flush=True)
         except OSError:
-            # Nobody reads it; the exit code tells.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            _leave_unread(2)  # the exit code tells
     return code
+
+
+def _leave_unread(descriptor: int) -> None:
+    """Nobody reads what is written there; Python's own end would fall over what is left in its buffer."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def _attempt(arguments: Sequence[str] | None) -> tuple[int, str]:

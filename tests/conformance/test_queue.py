@@ -549,6 +549,25 @@ def test_a_connection_that_rabbitmq_closed_while_it_was_idle_is_no_outage(rabbit
         broker.close()
 
 
+def test_a_message_knows_whether_it_comes_back(rabbitmq: Rabbitmq, store: Store) -> None:
+    with Wire(rabbitmq.port) as wire:
+        broker: Any = open_broker(store, rabbitmq.url.replace(str(rabbitmq.port), str(wire.port)), "back")
+        broker.check()
+        name = queue_name("back", "alliance")
+        broker.enqueue(message(name, 1, actor="alliance"))
+        consumer = broker.consume(name, prefetch=1, timeout=50)
+        (one,) = receive(consumer, 1)
+        assert one.comes_back
+        wire.reset_peers()
+        with pytest.raises(dramatiq.errors.ConnectionClosed):
+            wait_until(lambda: next(consumer), 10, "the end of the connection")
+        assert not one.comes_back
+        with pytest.raises(dramatiq.errors.ConnectionClosed):
+            consumer.close()
+        wait_until(lambda: broker.purge(name) == 1, 10, "the message, which RabbitMQ has taken back")
+        broker.close()
+
+
 def test_a_rabbitmq_that_goes_while_a_channel_is_opened_is_away(
     rabbitmq: Rabbitmq, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
