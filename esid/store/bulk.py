@@ -15,13 +15,11 @@ import msgspec
 from peewee import __exception_wrapper__ as _translating  # type: ignore[attr-defined]
 
 from esid.store import waiting
-from esid.store.connection import Store, marks
+from esid.store.connection import Store
 from esid.store.model import utc_text
 
 Values = Sequence[Any]
 _json = msgspec.json.Encoder()
-#: Ids of one IN list.
-_AT_ONCE = 1000
 
 
 def copy(store: Store, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
@@ -61,19 +59,15 @@ def by_id(store: Store, table: str, columns: Sequence[str], ids: Sequence[int]) 
     """The rows of some ids, in order of the first two columns; the first is the id. Ids without rows are absent."""
     found: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
     order = ", ".join(columns[:2])
-    for start in range(0, len(ids), _AT_ONCE):
-        part = ids[start : start + _AT_ONCE]
-        sql = f"SELECT {', '.join(columns)} FROM {table} WHERE {columns[0]} IN ({marks(part)}) ORDER BY {order}"
-        for row in store.rows(sql, part):
-            found[row[0]].append(row)
+    sql = f"SELECT {', '.join(columns)} FROM {table} WHERE {store.one_of(columns[0])} ORDER BY {order}"
+    for row in store.rows(sql, (store.listed(ids),)):
+        found[row[0]].append(row)
     return found
 
 
 def delete(store: Store, table: str, column: str, ids: Sequence[int]) -> None:
     """Delete every row of some ids."""
-    for start in range(0, len(ids), _AT_ONCE):
-        part = ids[start : start + _AT_ONCE]
-        store.rows(f"DELETE FROM {table} WHERE {column} IN ({marks(part)})", part)
+    store.rows(f"DELETE FROM {table} WHERE {store.one_of(column)}", (store.listed(ids),))
 
 
 def as_stored(store: Store, row: Values) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from esid import clock
-from esid.store.connection import Store, marks
+from esid.store.connection import Store
 from esid.store.model import Failure, utc_text, utc_time
 
 _COLUMNS = (
@@ -76,7 +76,7 @@ def add_message(store: Store, reason: str, message: str, body: str) -> None:
 
 def find(store: Store, wanted: Filter, limit: int = 10_000) -> list[DeadLetter]:
     """The newest dead letters first."""
-    where, parameters = _where(wanted)
+    where, parameters = _where(store, wanted)
     with store.connection():
         rows = store.rows(
             f"SELECT {', '.join(_COLUMNS)} FROM dead_letters WHERE {where} ORDER BY last_at DESC, id DESC LIMIT %s",
@@ -87,7 +87,7 @@ def find(store: Store, wanted: Filter, limit: int = 10_000) -> list[DeadLetter]:
 
 def pages(store: Store, wanted: Filter, size: int = 5_000) -> Iterator[list[DeadLetter]]:
     """All of them, however many, in order of their numbers; what is dropped or added meanwhile changes nothing else."""
-    where, parameters = _where(wanted)
+    where, parameters = _where(store, wanted)
     after = 0
     while True:
         with store.connection():
@@ -110,16 +110,16 @@ def reasons(store: Store) -> list[tuple[str | None, str, int]]:
 
 def drop(store: Store, wanted: Filter) -> int:
     """Delete dead letters; the jobs stay failed. Returns how many."""
-    where, parameters = _where(wanted)
+    where, parameters = _where(store, wanted)
     return len(store.run(lambda: store.rows(f"DELETE FROM dead_letters WHERE {where} RETURNING id", parameters)))
 
 
-def _where(wanted: Filter) -> tuple[str, list[Any]]:
+def _where(store: Store, wanted: Filter) -> tuple[str, list[Any]]:
     conditions: list[str] = ["1 = 1"]
     parameters: list[Any] = []
     if wanted.ids:
-        conditions.append(f"id IN ({marks(wanted.ids)})")
-        parameters += list(wanted.ids)
+        conditions.append(store.one_of("id"))
+        parameters.append(store.listed(wanted.ids))
     if wanted.entity:
         conditions.append("entity_type = %s")
         parameters.append(wanted.entity)

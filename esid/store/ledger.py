@@ -44,14 +44,14 @@ class Accepted:
     fresh: tuple[int, ...]
 
 
-def among(ids: Sequence[int], *states: str) -> str:
-    """SQL for "one of these ids of an entity, in one of these states"; its parameters are the entity and the ids.
+def among(store: Store, *states: str) -> str:
+    """SQL for "one of these ids of an entity, in one of these states"; its parameters are the entity and the listed ids.
 
     The status is out of reach of every index: with old statistics both databases take one that has it, and read all open
     jobs to find the few.
     """
     listed = ", ".join(f"'{state}'" for state in states)
-    return f"{lookup.OF_ENTITY} AND entity_id IN ({marks(ids)}) AND COALESCE(status, '') IN ({listed})"
+    return f"{lookup.OF_ENTITY} AND {store.one_of('entity_id')} AND COALESCE(status, '') IN ({listed})"
 
 
 def take(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = False) -> list[Job]:
@@ -66,12 +66,12 @@ def take(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = F
     if not ids:
         return []
     now = utc_text(clock.now())
-    which = among(ids, *OPEN)
+    which = among(store, *OPEN)
     alone = (
         "EXISTS (SELECT 1 FROM recoveries WHERE recoveries.entity_type = sync_jobs.entity_type "
         "AND recoveries.entity_id = sync_jobs.entity_id AND (ids_per_message < %s OR again_at > %s OR count > %s))"
     )
-    parameters = (now, entity, *sorted(ids), len(ids), now, 2**31 - 1 if quarantined else 1)
+    parameters = (now, entity, store.listed(ids), len(ids), now, 2**31 - 1 if quarantined else 1)
     taken = lookup.update(
         store,
         entity,
@@ -120,7 +120,9 @@ def reopen(store: Store, entity: str, ids: Sequence[int]) -> None:
     for start in range(0, len(ids), 1000):
         part = ids[start : start + 1000]
         sets = "status = 'failed', error = 'its rows are missing', updated_at = %s"
-        lookup.update(store, entity, part, sets, among(part, "completed"), (utc_text(clock.now()), entity, *part))
+        lookup.update(
+            store, entity, part, sets, among(store, "completed"), (utc_text(clock.now()), entity, store.listed(part))
+        )
 
 
 def queued(store: Store, entity: str, ids: Sequence[int], since: dt.datetime) -> None:
@@ -131,8 +133,8 @@ def queued(store: Store, entity: str, ids: Sequence[int], since: dt.datetime) ->
             keeps its time.
     """
     if ids:
-        which, stamp = f"{among(ids, 'pending')} AND updated_at <= %s", utc_text(since)
-        lookup.update(store, entity, ids, "due_at = NULL, updated_at = %s", which, (stamp, entity, *sorted(ids), stamp))
+        which, stamp = f"{among(store, 'pending')} AND updated_at <= %s", utc_text(since)
+        lookup.update(store, entity, ids, "due_at = NULL, updated_at = %s", which, (stamp, entity, store.listed(ids), stamp))
 
 
 def retry(store: Store, entity: str, waits: dict[int, float], failures: dict[int, Failure]) -> set[int]:
@@ -164,7 +166,7 @@ def defer(store: Store, entity: str, ids: Sequence[int], wait_s: float) -> None:
         now = clock.now()
         due = utc_text(now + dt.timedelta(seconds=wait_s))
         sets = "status = 'pending', due_at = %s, updated_at = %s"
-        lookup.update(store, entity, ids, sets, among(ids, *OPEN), (due, utc_text(now), entity, *sorted(ids)))
+        lookup.update(store, entity, ids, sets, among(store, *OPEN), (due, utc_text(now), entity, store.listed(ids)))
 
 
 def give_back(store: Store, entity: str, ids: Sequence[int], *, comes_back: bool = True) -> None:
@@ -177,8 +179,8 @@ def give_back(store: Store, entity: str, ids: Sequence[int], *, comes_back: bool
     if ids:
         now = clock.now()
         sets = "status = 'pending', due_at = %s, updated_at = %s"
-        parameters = (None if comes_back else _grace(now), utc_text(now), entity, *sorted(ids))
-        lookup.update(store, entity, ids, sets, among(ids, "processing"), parameters)
+        parameters = (None if comes_back else _grace(now), utc_text(now), entity, store.listed(ids))
+        lookup.update(store, entity, ids, sets, among(store, "processing"), parameters)
 
 
 def unpublished(store: Store, entity: str, limit: int, *, far: bool = False) -> list[int]:
@@ -212,9 +214,9 @@ def claim(store: Store, entity: str, ids: Sequence[int]) -> list[int]:
         # What was touched at a time to come (the clock was set back) is touched now: its publisher is to note what it has
         # published. Of all else the age stays: it tells for how long a broker has been away.
         touched = "updated_at = CASE WHEN updated_at > %s THEN %s ELSE updated_at END"
-        sets, which = f"due_at = %s, {touched}", f"{among(ids, *OPEN)} AND (due_at <= %s OR due_at > %s)"
+        sets, which = f"due_at = %s, {touched}", f"{among(store, *OPEN)} AND (due_at <= %s OR due_at > %s)"
         stamp = utc_text(now)
-        parameters = (_grace(now), stamp, stamp, entity, *sorted(ids), stamp, _waits_for_company(now))
+        parameters = (_grace(now), stamp, stamp, entity, store.listed(ids), stamp, _waits_for_company(now))
         return sorted(key for (key,) in lookup.update(store, entity, ids, sets, which, parameters, "entity_id"))
 
     return store.run(work) if ids else []
@@ -250,8 +252,8 @@ def adopt(store: Store, entity: str, ids: Sequence[int], quiet_s: float) -> list
     if not ids:
         return []
     now = clock.now()
-    sets, which = "status = 'pending', due_at = %s, updated_at = %s", f"{among(ids, *OPEN)} AND {_QUIET}"
-    parameters = (_grace(now), utc_text(now), entity, *sorted(ids), *_around(quiet_s))
+    sets, which = "status = 'pending', due_at = %s, updated_at = %s", f"{among(store, *OPEN)} AND {_QUIET}"
+    parameters = (_grace(now), utc_text(now), entity, store.listed(ids), *_around(quiet_s))
     return sorted(key for (key,) in lookup.update(store, entity, ids, sets, which, parameters, "entity_id"))
 
 
@@ -302,7 +304,8 @@ def _finish(store: Store, entity: str, done: Sequence[Done], gathering: Collecti
     mourned = _book(store, entity, done, changed, now)
     if mourned:
         store.rows(
-            f"DELETE FROM dead_letters WHERE entity_type = %s AND entity_id IN ({marks(mourned)})", (entity, *mourned)
+            f"DELETE FROM dead_letters WHERE entity_type = %s AND {store.one_of('entity_id')}",
+            (entity, store.listed(mourned)),
         )
     new = discover(store, (seen for one in done for seen in one.seen), now, gathering)
     return [one for one in new if one.entity not in gathering]

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from esid.store.connection import Store, marks
+from esid.store.connection import Store
 
-#: Ids of one statement.
-_AT_ONCE = 1000
 #: SQL for "of this entity" beside ids. Which one it is stays hidden from PostgreSQL's planner: one that its statistics know
 #: nothing of it takes for empty, and any index that begins with the entity for as good as the key.
 OF_ENTITY = "entity_type = (SELECT %s)"
 #: PostgreSQL: one row after the other, by its key.
 _EACH = (
-    "SELECT job.* FROM unnest(%s) AS wanted (id) CROSS JOIN LATERAL "
+    "SELECT job.* FROM unnest(CAST(%s AS BIGINT[])) AS wanted (id) CROSS JOIN LATERAL "
     f"(SELECT {{columns}} FROM sync_jobs WHERE {OF_ENTITY} AND entity_id = wanted.id LIMIT 1 {{lock}}) AS job"
 )
 
@@ -36,7 +34,9 @@ def update(
         return store.change(sql + tail, parameters)
     # Counted, the locks are there before the UPDATE looks for its first row.
     locked = f"WITH locked AS MATERIALIZED ({_EACH.format(columns='1', lock='FOR UPDATE')}) "
-    return store.change(f"{locked}{sql} AND (SELECT COUNT(*) FROM locked) >= 0{tail}", (sorted(ids), entity, *parameters))
+    return store.change(
+        f"{locked}{sql} AND (SELECT COUNT(*) FROM locked) >= 0{tail}", (store.listed(sorted(ids)), entity, *parameters)
+    )
 
 
 def jobs(
@@ -51,15 +51,8 @@ def jobs(
         columns: what to select.
         for_update: lock them, in that order. SQLite's writer is alone.
     """
-    ordered, found = sorted(ids), list[tuple[Any, ...]]()
-    lock = "FOR UPDATE" if for_update else ""
-    for start in range(0, len(ordered), _AT_ONCE):
-        part = ordered[start : start + _AT_ONCE]
-        if store.is_sqlite:
-            sql = (
-                f"SELECT {columns} FROM sync_jobs WHERE entity_type = %s AND entity_id IN ({marks(part)}) ORDER BY entity_id"
-            )
-            found += store.rows(sql, (entity, *part))
-        else:
-            found += store.rows(_EACH.format(columns=columns, lock=lock), (part, entity))
-    return found
+    wanted = store.listed(sorted(ids))
+    if store.is_sqlite:
+        sql = f"SELECT {columns} FROM sync_jobs WHERE entity_type = %s AND {store.one_of('entity_id')} ORDER BY entity_id"
+        return store.rows(sql, (entity, wanted))
+    return store.rows(_EACH.format(columns=columns, lock="FOR UPDATE" if for_update else ""), (wanted, entity))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from esid.store.connection import Store, marks
+from esid.store.connection import Store
 
 #: Seconds: no lease and no delay is as long. What is ready later than that was written before the clock was set back.
 AHEAD_S = 60.0
@@ -66,13 +66,13 @@ def turn(
 
     def work() -> list[Claimed]:
         if acked:
-            store.rows(f"DELETE FROM messages WHERE owner = %s AND id IN ({marks(acked)})", (owner, *acked))
+            store.rows(f"DELETE FROM messages WHERE owner = %s AND {store.one_of('id')}", (owner, store.listed(acked)))
         for wait_s in sorted({wait_s for _, wait_s in returned}):
             claims = [claim for claim, claim_wait_s in returned if claim_wait_s == wait_s]
             store.rows(
                 f"UPDATE messages SET owner = NULL, ready_at = {now_s(store)} + %s "
-                f"WHERE owner = %s AND id IN ({marks(claims)})",
-                (wait_s, owner, *claims),
+                f"WHERE owner = %s AND {store.one_of('id')}",
+                (wait_s, owner, store.listed(claims)),
             )
         return _claim(store, queue, owner, wanted, lease_s) if wanted > 0 else []
 
@@ -101,9 +101,9 @@ def is_ready(store: Store, queue: str) -> bool:
 
 def renew(store: Store, owner: str, claims: Sequence[int], lease_s: float) -> None:
     """Extend the lease of these claims of `owner`; what it does not know of, as the answer was lost, comes back."""
-    sql = f"UPDATE messages SET ready_at = {now_s(store)} + %s WHERE owner = %s AND id IN ({marks(claims)})"
+    sql = f"UPDATE messages SET ready_at = {now_s(store)} + %s WHERE owner = %s AND {store.one_of('id')}"
     if claims:
-        store.run(lambda: store.rows(sql, (lease_s, owner, *sorted(claims))))
+        store.run(lambda: store.rows(sql, (lease_s, owner, store.listed(claims))))
 
 
 def release(store: Store, owner: str) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from esid import clock
 from esid.store import ledger
-from esid.store.connection import Store, marks
+from esid.store.connection import Store
 from esid.store.model import utc_text
 
 #: Seconds between two writes of the counts of unknown fields by one process.
@@ -76,9 +76,9 @@ def unbatchable(store: Store, entity: str, ids: Sequence[int]) -> set[int]:
     """Those of `ids` that break a batch, as far as that was found out lately."""
     if not ids:
         return set()
-    sql = f"SELECT entity_id FROM unbatchable WHERE entity_type = %s AND entity_id IN ({marks(ids)}) AND created_at > %s"
+    sql = f"SELECT entity_id FROM unbatchable WHERE entity_type = %s AND {store.one_of('entity_id')} AND created_at > %s"
     with store.connection():
-        return {key for (key,) in store.rows(sql, (entity, *ids, barred_since()))}
+        return {key for (key,) in store.rows(sql, (entity, store.listed(ids), barred_since()))}
 
 
 def barred_since() -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from esid import clock
 from esid.store import ledger, lookup
-from esid.store.connection import Store, marks
+from esid.store.connection import Store
 from esid.store.model import Failure, utc_text, utc_time
 
 #: Seconds that an id waits after the first, second and third death of a worker that held it; then it is dead.
@@ -55,8 +55,11 @@ def isolate(store: Store, entity: str, ids: Sequence[int]) -> None:
     def work() -> None:
         now = clock.now()
         again = utc_text(now + dt.timedelta(seconds=SETTLE_S))
-        sets, parameters = "status = 'pending', due_at = %s, updated_at = %s", (again, utc_text(now), entity, *sorted(ids))
-        rows = lookup.update(store, entity, ids, sets, ledger.among(ids, "processing"), parameters, "entity_id")
+        sets, parameters = (
+            "status = 'pending', due_at = %s, updated_at = %s",
+            (again, utc_text(now), entity, store.listed(ids)),
+        )
+        rows = lookup.update(store, entity, ids, sets, ledger.among(store, "processing"), parameters, "entity_id")
         most, stamp = _part(ids), utc_text(now)
         less = "MIN" if store.is_sqlite else "LEAST"
         store.insert(
@@ -99,14 +102,15 @@ def _book(store: Store, entity: str, ids: Sequence[int], quarantined: bool) -> B
     # Two workers may have died of one id; who books second must see what the first has made of it.
     lock = "" if store.is_sqlite else " ORDER BY entity_id FOR UPDATE"
     still_open = store.rows(
-        f"SELECT entity_id FROM sync_jobs WHERE {ledger.among(held, *ledger.OPEN)}{lock}", (entity, *held)
+        f"SELECT entity_id FROM sync_jobs WHERE {ledger.among(store, *ledger.OPEN)}{lock}",
+        (entity, store.listed(held)),
     )
     before = {
         key: (count, first)
         for key, count, first, last in store.rows(
             "SELECT entity_id, count, first_at, last_at FROM recoveries WHERE entity_type = %s "
-            f"AND entity_id IN ({marks(held)})",
-            (entity, *held),
+            f"AND {store.one_of('entity_id')}",
+            (entity, store.listed(held)),
         )
         if (utc_time(last) or now) > now - dt.timedelta(seconds=WITHIN_S)
     }

@@ -19,7 +19,7 @@ import peewee
 from esid import clock
 from esid.errors import StoreError
 from esid.store import bulk, ledger, lookup
-from esid.store.connection import Store, marks
+from esid.store.connection import Store
 from esid.store.model import EntityTable, Row, Seen, Table, utc_text
 from esid.store.upsert import upsert
 
@@ -212,8 +212,8 @@ def _book(
                 (one.argument, stamp, one.id in fresh, stamp, entity, one.id),
             )
     if known:
-        sql = f"DELETE FROM dead_letters WHERE entity_type = %s AND entity_id IN ({marks(list(known))})"
-        store.rows(sql, (entity, *known))
+        sql = f"DELETE FROM dead_letters WHERE entity_type = %s AND {store.one_of('entity_id')}"
+        store.rows(sql, (entity, store.listed(known)))
 
 
 def _name(table: type[Table]) -> str:
