@@ -1,6 +1,21 @@
-"""`python -m esid` is the command `esid`."""
+"""The command `esid`, also as `python -m esid`."""
 
-from esid.cli import main
+from __future__ import annotations
+
+import sys
+
+from esid import host
+
+
+def main() -> int:
+    """Run the command that was typed; returns its exit code (see `esid.cli`)."""
+    if sys.argv[1:2] == ["run"]:
+        # Before the rest is imported, which would have to be imported twice.
+        host.keep_memory_steady()
+    from esid import cli
+
+    return cli.main()
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 GATHERING = frozenset(entity.name for entity in ENTITIES if entity.batch)
 #: Seconds: answers of one message that come further apart than this are written before its end, the first of them after
 #: so long, others after so long again.
-SLOW_S, FIRST_S, LATER_S = 0.15, 0.5, 2.0
+SLOW_S, FIRST_S, LATER_S = 0.15, 0.25, 2.0
 _log = log.get("work")
 
 

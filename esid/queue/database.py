@@ -155,7 +155,7 @@ class DatabaseConsumer(dramatiq.Consumer):
 
     def __next__(self) -> Any:
         """The next message, or None after the timeout."""
-        ends_at = clock.monotonic() + self._timeout_s
+        began_at = clock.monotonic()
         while True:
             self._broker.moves.move(self._queue)
             try:
@@ -166,12 +166,17 @@ class DatabaseConsumer(dramatiq.Consumer):
                 # Whatever the database says: Dramatiq does not replace a consumer that has ended.
                 self._broker.outage.down(error)
                 self._poll_s = 1.0
-            left_s = ends_at - clock.monotonic()
+            left_s = began_at + self._timeout_s - clock.monotonic()
             if left_s <= 0:
                 return None
             if self._wake.wait(min(self._poll_s, left_s)):
                 self._wake.clear()
             self._poll_s = min(_IDLE_POLL_S, self._poll_s * 2)
+
+    def hurry(self, timeout: int) -> None:
+        """Look up after so many milliseconds from now on."""
+        self._timeout_s = timeout / 1000
+        self._wake.set()
 
     def close(self) -> None:
         """Write the last acks and give back everything else."""

@@ -82,6 +82,12 @@ class Parked(Generic[T]):
             self._kept = [(at, what) for at, what in self._kept if at > now]
         return out
 
+    def wait_s(self, most: float) -> float:
+        """Seconds until the next one is due, but `most` of them."""
+        with self._lock:
+            due_s = [at - clock.monotonic() for at, _ in self._kept]
+        return max(0.0, min([most, *due_s]))
+
 
 class Moves:
     """When each consumer of a process last moved: what tells a consumer that hangs from one that has nothing to do."""

@@ -6,7 +6,9 @@ There is no delay queue: long waits live in the ledger, so no message sits unack
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -240,11 +242,23 @@ class RabbitMessage(_RabbitmqMessage):
 
 
 class RabbitConsumer(_RabbitmqConsumer):
-    """Dramatiq's consumer, with messages that can be given back, and a record of bytes that are no message."""
+    """Dramatiq's consumer, with messages that can be given back, and a record of bytes that are no message.
+
+    It waits by itself: Dramatiq's way, a generator of pika's, cannot be woken.
+    """
 
     def __init__(self, broker: RabbitBroker, queue_name: str, prefetch: int, timeout: int) -> None:
         super().__init__(broker, queue_name, prefetch, timeout)
         self._parked: Parked[int] = Parked()
+        self._received: deque[tuple[Any, bytes]] = deque()
+        self._look_s = timeout / 1000
+        self._has_begun = self._is_cancelled = False
+
+    def hurry(self, timeout: int) -> None:
+        """Look up after so many milliseconds from now on."""
+        self._look_s = timeout / 1000
+        with suppress(pika.exceptions.AMQPError):
+            self.connection.add_callback_threadsafe(lambda: None)
 
     def ack(self, message: Any) -> None:
         """Acknowledge, or give back where the message asks for that."""
@@ -271,15 +285,16 @@ class RabbitConsumer(_RabbitmqConsumer):
         for tag in self._parked.due():
             self._give_back(tag)
         try:
-            method, _, body = next(self.iterator)
-        except (AssertionError, StopIteration, pika.exceptions.AMQPError) as error:
+            self._receive()
+        except (AssertionError, pika.exceptions.AMQPError) as error:
             self.broker.outage.down(f"cannot reach RabbitMQ at {self.broker._where}")
-            if getattr(error, "reply_code", None) == 404:
+            if getattr(error, "reply_code", None) == 404 or self._is_cancelled:
                 self.broker.queues_pending.add(self.queue_name)
             raise ConnectionClosed(error) from None
         self.broker.outage.up()
-        if method is None:
+        if not self._received:
             return None
+        method, body = self._received.popleft()
         try:
             message = RabbitMessage(method.redelivered, method.delivery_tag, decode(body, self.queue_name), self)
         except NoMessage as error:
@@ -288,6 +303,23 @@ class RabbitConsumer(_RabbitmqConsumer):
             return None
         self.known_tags.add(method.delivery_tag)
         return message
+
+    def _receive(self) -> None:
+        """Wait until there is something: a message, an ack to be sent, a connection that was lost. Raises pika's errors."""
+        if not self._has_begun:
+            self._has_begun = True
+            self.channel.add_on_cancel_callback(self._cancelled)
+            self.channel.basic_consume(self.queue_name, self._keep)
+        if not self._received:
+            self.connection.process_data_events(self._parked.wait_s(self._look_s))
+        if not self._received and (self._is_cancelled or not self.channel.is_open):
+            raise pika.exceptions.ChannelWrongStateError("the channel was closed, or its queue deleted")
+
+    def _keep(self, _channel: Any, method: Any, _properties: Any, body: bytes) -> None:
+        self._received.append((method, body))
+
+    def _cancelled(self, _method: Any) -> None:
+        self._is_cancelled = True
 
     def _record(self, body: bytes, error: NoMessage) -> None:
         """Raises ConnectionClosed while the record cannot be written: the message is delivered again later."""

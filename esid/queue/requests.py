@@ -116,12 +116,12 @@ class Requests:
 
 def dispatch(store: Store, publisher: Publisher, queues: Sequence[str]) -> int:
     """Publish what waits in the ledger and whose time has come: retries, intents, and full batches before their time."""
-    count = 0
-    for entity in (entity for entity in ENTITIES if entity.queue in queues):
+    count, waiting = 0, ledger.waiting(store, [entity.name for entity in ENTITIES if entity.queue in queues])
+    for entity in (entity for entity in ENTITIES if entity.name in waiting):
         if entity.batch:
             count += _dispatch_batches(store, publisher, entity)
-        waiting = ledger.unpublished(store, entity.name, AT_ONCE, far=not entity.batch)
-        if ids := ledger.claim(store, entity.name, waiting):
+        ids = ledger.claim(store, entity.name, ledger.unpublished(store, entity.name, AT_ONCE, far=not entity.batch))
+        if ids:
             # An id whose worker died goes alone, or in a small message: see `store.recoveries`.
             suspects = recoveries.suspects(store, entity.name)
             publisher.publish(entity, [key for key in ids if key not in suspects], SCHEDULED)

@@ -1,4 +1,4 @@
-"""Dramatiq's worker, whose threads wait for messages without looking up in between; a stop wakes them."""
+"""Dramatiq's worker, whose threads wait for messages without looking up in between; a stop wakes them, and the consumers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import dramatiq
 
 from esid import clock
 
-#: Milliseconds after which a consumer that was given no message looks whether it is to stop.
-_LOOK_MS = 2000
+#: Milliseconds after which a consumer that was given no message shows that it lives, and those once a stop has begun.
+_LOOK_MS, _STOPPING_LOOK_MS = 10_000, 50
 
 
 class WorkQueue(PriorityQueue[Any]):
@@ -60,7 +60,13 @@ class Worker(dramatiq.Worker):
         Args:
             timeout: milliseconds that they may take.
         """
-        for thread in self.workers:
-            thread.stop()
+        for worker in self.workers:
+            worker.stop()
         self._waiting.wake()
+        for thread in self.consumers.values():
+            # They go on until the last message in work is done; one that connects anew is told by Dramatiq.
+            thread.worker_timeout = _STOPPING_LOOK_MS
+            consumer: Any = thread.consumer
+            if consumer:
+                consumer.hurry(_STOPPING_LOOK_MS)
         super().stop(timeout)

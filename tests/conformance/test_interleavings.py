@@ -31,7 +31,8 @@ ENTITIES = (CORPORATION, CHARACTER)
 STEPS_S = (0.0, 0.0, 0.0, 0.001, 1.0, 3.0, 11.0)
 #: Calls of the ledger before which others may come.
 INTERRUPTED = (
-    "take", "queued", "claim", "unpublished", "gathered", "finish", "retry", "defer", "give_back", "orphaned", "adopt",
+    "take", "queued", "claim", "waiting", "unpublished", "gathered", "finish", "retry", "defer", "give_back", "orphaned",
+    "adopt",
 )  # fmt: skip
 #: Orders of events of one test.
 ORDERS = 100

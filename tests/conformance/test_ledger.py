@@ -120,6 +120,25 @@ def test_what_two_schedulers_see_one_of_them_publishes(store: Store) -> None:
     assert ledger.claim(store, "corporation", retries) == ledger.claim(store, "character", characters) == []
 
 
+def test_one_look_tells_of_which_entities_ids_wait_to_be_published(store: Store) -> None:
+    names = ["corporation", "character", "alliance"]
+    assert ledger.waiting(store, names) == set()
+    # Given an intent, which its publisher has time for, then a retry whose time has come, and ids that were gathered
+    ledger.request(store, [Seen("corporation", 1)])
+    assert ledger.waiting(store, names) == set()
+    ledger.defer(store, "corporation", [1], 0.0)
+    assert ledger.waiting(store, names) == {"corporation"}
+    ledger.finish(store, "corporation", [Done(2, seen=(Seen("character", 90_000_001),))], {"character"})
+    assert ledger.waiting(store, names) == {"corporation", "character"}
+    assert ledger.waiting(store, names[2:]) == set()
+
+    # Then those that are in the queue wait no more, and what was written before the clock was set back does
+    ledger.queued(store, "corporation", [1], clock.now())
+    assert ledger.waiting(store, names[:1]) == set()
+    ledger.defer(store, "corporation", [1], 86_400.0)
+    assert ledger.waiting(store, names[:1]) == {"corporation"}
+
+
 def test_an_intent_that_nobody_published_comes_up_by_itself(store: Store) -> None:
     ledger.request(store, [Seen("corporation", 1)])
     assert ledger.unpublished(store, "corporation", 10) == []

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from esid.queue.middleware import dead_letters as middleware
 from esid.queue.middleware.dead_letters import DeadLetters
 from esid.queue.publish import Publisher
 from esid.queue.rabbitmq import RabbitBroker
+from esid.queue.worker import Worker
 from esid.store import dead_letters, messages, migrate
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
@@ -386,6 +389,35 @@ def test_a_clean_stop_loses_nothing_that_was_fetched_ahead(open_queue: Open, que
     assert len(done) < 40
 
 
+def test_consumers_that_wait_for_long_end_at_once_and_write_what_was_done(open_queue: Open, queue: str) -> None:
+    # Given a worker whose consumers look up rarely, and a message that it has in hand when it is to end
+    broker, started, go, done = open_queue(), threading.Event(), threading.Event(), list[int]()
+
+    def slow(ids: list[int]) -> None:
+        started.set()
+        go.wait(20)
+        done.extend(ids)
+
+    dramatiq.actor(slow, broker=broker, actor_name="corporation", queue_name=queue)
+    worker = Worker(broker, {queue}, threads=2, prefetch=10)
+    worker.start()
+    broker.enqueue(message(queue, 1))
+    assert started.wait(10)
+    stopper = threading.Thread(target=worker.stop)
+    stopper.start()
+    wait_until(lambda: not any(thread.running for thread in worker.workers), 10, "the stop")
+    go.set()
+    ended_at = time.monotonic()
+    stopper.join(30)
+
+    # Then it does not sleep on, and nothing of the message is left
+    assert time.monotonic() - ended_at < 5
+    assert not any(thread.is_alive() for thread in worker.consumers.values())
+    assert done == [1]
+    with closing(broker.consume(queue, prefetch=1, timeout=300)) as another:
+        assert next(another) is None
+
+
 # -- what only one of them can do
 
 
@@ -566,6 +598,26 @@ def test_a_message_knows_whether_it_comes_back(rabbitmq: Rabbitmq, store: Store)
             consumer.close()
         wait_until(lambda: broker.purge(name) == 1, 10, "the message, which RabbitMQ has taken back")
         broker.close()
+
+
+def test_a_queue_that_is_deleted_under_its_consumer_is_declared_anew(rabbitmq: Rabbitmq, store: Store) -> None:
+    prefix = "gone-lite" if store.is_sqlite else "gone"
+    broker: Any = open_broker(store, rabbitmq.url, prefix)
+    broker.check()
+    name = queue_name(prefix, "alliance")
+    consumer = broker.consume(name, prefetch=1, timeout=50)
+    assert next(consumer) is None
+    with pika.BlockingConnection(pika.URLParameters(rabbitmq.url)) as connection:
+        connection.channel().queue_delete(name)
+    with pytest.raises(dramatiq.errors.ConnectionClosed):
+        wait_until(lambda: next(consumer), 10, "the end of the consumer")
+    consumer.close()
+    again = broker.consume(name, prefetch=1, timeout=50)
+    broker.enqueue(message(name, 1, actor="alliance"))
+    assert [one.args for one in receive(again, 1)] == [([1],)]
+    again.close()
+    broker.purge(name)
+    broker.close()
 
 
 def test_a_rabbitmq_that_goes_while_a_channel_is_opened_is_away(

@@ -5,23 +5,28 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from queue import Empty
 
 import dramatiq
 import pytest
-from dramatiq.brokers.stub import StubBroker
 
+from esid.queue.database import DatabaseBroker
 from esid.queue.worker import Worker, WorkQueue
+from esid.store import migrate
+from esid.store.connection import Store
 from tests.waiting import wait_until
 
 
 @pytest.fixture
-def broker() -> Iterator[StubBroker]:
-    """A broker in memory with one queue."""
-    made = StubBroker()
+def broker(tmp_path: Path) -> Iterator[DatabaseBroker]:
+    """A broker on a file with one queue."""
+    store = Store(f"sqlite:///{tmp_path / 'esid.db'}")
+    migrate.migrate(store)
+    made = DatabaseBroker(store, [])
     made.declare_queue("work")
     yield made
-    made.close()
+    store.close()
 
 
 def test_whoever_waits_is_woken_once_and_for_all() -> None:
@@ -54,7 +59,7 @@ def test_what_is_left_at_the_end_is_given_to_nobody_who_waits() -> None:
     assert (queue.get_nowait(), queue.get_nowait()) == (2, 3)
 
 
-def test_messages_are_worked_on_and_idle_threads_end_at_once(broker: StubBroker) -> None:
+def test_messages_are_worked_on_and_idle_threads_end_at_once(broker: DatabaseBroker) -> None:
     done: list[int] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -73,7 +78,7 @@ def test_messages_are_worked_on_and_idle_threads_end_at_once(broker: StubBroker)
     assert not any(thread.is_alive() for thread in worker.workers)
 
 
-def test_no_message_is_begun_after_a_stop(broker: StubBroker) -> None:
+def test_no_message_is_begun_after_a_stop(broker: DatabaseBroker) -> None:
     begun, may_end = threading.Event(), threading.Event()
     done: list[int] = []
 
