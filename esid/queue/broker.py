@@ -26,9 +26,11 @@ class Queue(Protocol):
     Attributes:
         slow_queues: queues whose routes have a token bucket. A process takes one message at a time from each of them, so
             that work that waits for tokens neither fills its threads nor sits unacknowledged.
+        is_stopping: its consumers, which have a method `wake`, do not wait for long any more.
     """
 
     slow_queues: frozenset[str]
+    is_stopping: bool
 
     def check(self) -> None:
         """Connect and declare every queue. Raises QueueMismatch or BrokerRefused too."""

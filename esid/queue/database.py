@@ -17,7 +17,7 @@ import dramatiq
 
 from esid import clock, host, log
 from esid.errors import DatabaseUnavailable, EsidError
-from esid.queue.incoming import Moves, NoMessage, decode
+from esid.queue.incoming import STOPPING_LOOK_S, Moves, NoMessage, decode
 from esid.store import dead_letters, messages
 from esid.store.connection import Store
 
@@ -40,7 +40,7 @@ class DatabaseBroker(dramatiq.Broker):
         super().__init__(middleware=middleware)
         self.store, self.slow_queues = store, slow_queues
         self.outage = log.outage("database")
-        self.moves = Moves()
+        self.moves, self.is_stopping = Moves(), False
 
     def check(self) -> None:
         """The queue is where the database is: nothing to declare."""
@@ -166,16 +166,15 @@ class DatabaseConsumer(dramatiq.Consumer):
                 # Whatever the database says: Dramatiq does not replace a consumer that has ended.
                 self._broker.outage.down(error)
                 self._poll_s = 1.0
-            left_s = began_at + self._timeout_s - clock.monotonic()
+            left_s = began_at + (STOPPING_LOOK_S if self._broker.is_stopping else self._timeout_s) - clock.monotonic()
             if left_s <= 0:
                 return None
             if self._wake.wait(min(self._poll_s, left_s)):
                 self._wake.clear()
             self._poll_s = min(_IDLE_POLL_S, self._poll_s * 2)
 
-    def hurry(self, timeout: int) -> None:
-        """Look up after so many milliseconds from now on."""
-        self._timeout_s = timeout / 1000
+    def wake(self) -> None:
+        """Look up, from any thread."""
         self._wake.set()
 
     def close(self) -> None:

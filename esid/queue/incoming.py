@@ -18,6 +18,8 @@ from esid.errors import EsidError
 T = TypeVar("T")
 #: Seconds after which a message whose actor nobody here knows is to be had again, by a newer worker.
 PARKED_S = 10.0
+#: Seconds between looks of a consumer whether it is to end, once its worker stops.
+STOPPING_LOOK_S = 0.05
 #: The option of a message whose ids may kill their worker.
 QUARANTINE = "quarantine"
 _SHAPE = {

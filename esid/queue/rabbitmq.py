@@ -22,7 +22,7 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from esid import clock, log
 from esid.errors import BrokerRefused, BrokerUnavailable, DatabaseUnavailable, QueueError, QueueMismatch
-from esid.queue.incoming import Moves, NoMessage, Parked, decode
+from esid.queue.incoming import STOPPING_LOOK_S, Moves, NoMessage, Parked, decode
 from esid.settings import without_password
 from esid.store import dead_letters
 from esid.store.connection import Store
@@ -58,7 +58,7 @@ class RabbitBroker(RabbitmqBroker):
         self.parameters = parameters
         self.store, self.slow_queues = store, slow_queues
         self.outage = log.outage("rabbitmq")
-        self.moves = Moves()
+        self.moves, self.is_stopping = Moves(), False
         self._where = without_password(url)
         self._publishing = threading.RLock()
         # Dramatiq keeps a connection for each publishing thread; one under a lock serves them all.
@@ -254,9 +254,8 @@ class RabbitConsumer(_RabbitmqConsumer):
         self._look_s = timeout / 1000
         self._has_begun = self._is_cancelled = False
 
-    def hurry(self, timeout: int) -> None:
-        """Look up after so many milliseconds from now on."""
-        self._look_s = timeout / 1000
+    def wake(self) -> None:
+        """Look up, from any thread."""
         with suppress(pika.exceptions.AMQPError):
             self.connection.add_callback_threadsafe(lambda: None)
 
@@ -311,7 +310,8 @@ class RabbitConsumer(_RabbitmqConsumer):
             self.channel.add_on_cancel_callback(self._cancelled)
             self.channel.basic_consume(self.queue_name, self._keep)
         if not self._received:
-            self.connection.process_data_events(self._parked.wait_s(self._look_s))
+            look_s = STOPPING_LOOK_S if self.broker.is_stopping else self._look_s
+            self.connection.process_data_events(self._parked.wait_s(look_s))
         if not self._received and (self._is_cancelled or not self.channel.is_open):
             raise pika.exceptions.ChannelWrongStateError("the channel was closed, or its queue deleted")
 

@@ -9,8 +9,8 @@ import dramatiq
 
 from esid import clock
 
-#: Milliseconds after which a consumer that was given no message shows that it lives, and those once a stop has begun.
-_LOOK_MS, _STOPPING_LOOK_MS = 10_000, 50
+#: Milliseconds after which a consumer that was given no message shows that it lives.
+_LOOK_MS = 10_000
 
 
 class WorkQueue(PriorityQueue[Any]):
@@ -63,10 +63,10 @@ class Worker(dramatiq.Worker):
         for worker in self.workers:
             worker.stop()
         self._waiting.wake()
-        for thread in self.consumers.values():
-            # They go on until the last message in work is done; one that connects anew is told by Dramatiq.
-            thread.worker_timeout = _STOPPING_LOOK_MS
-            consumer: Any = thread.consumer
-            if consumer:
-                consumer.hurry(_STOPPING_LOOK_MS)
+        # The consumers go on until the last message in work is done. Who is not there yet to be woken sees that we stop.
+        broker: Any = self.broker
+        broker.is_stopping = True
+        consumers: list[Any] = [thread.consumer for thread in self.consumers.values() if thread.consumer]
+        for consumer in consumers:
+            consumer.wake()
         super().stop(timeout)

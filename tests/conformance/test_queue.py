@@ -418,6 +418,16 @@ def test_consumers_that_wait_for_long_end_at_once_and_write_what_was_done(open_q
         assert next(another) is None
 
 
+def test_a_stop_that_comes_while_consumers_connect_is_a_short_one(open_queue: Open, stack: Stack) -> None:
+    broker = open_queue()
+    worker = Worker(broker, set(broker.queues), threads=2, prefetch=10)
+    worker.start()
+    began_at = time.monotonic()
+    worker.stop(20_000)
+    assert time.monotonic() - began_at < 5
+    assert not any(thread.is_alive() for thread in worker.consumers.values())
+
+
 # -- what only one of them can do
 
 
