@@ -4,6 +4,7 @@
     characters  93,000 characters by the bulk routes
     enqueue     93,000 ids from a file
     again       a second full sync inside the cache time, and one after it, beside requests alone that are answered 304
+    tokens      a sync and one of the same that is answered 304, where ESI counts tokens
     pace        everything at ESI_MAX_RPS = 50 and 100
     footprint   first row, memory, connections, idle processor
     growth      the rate with 10 times the ledger
@@ -173,6 +174,25 @@ def _again(servers: Servers, latency: float, threads: int) -> Figures:
     return found | {"all 304, times the first": found["all 304/s"] / found["first/s"]}
 
 
+def tokens(servers: Servers) -> Figures:
+    """Corporations whose answers are paid from a bucket of 200 tokens a second, which is full at the start of each sync."""
+    url, count, window_s, found = servers.database(), 10_000, 30, Figures()
+    with standin(latency=0.06, fresh=3600, tokens=200 * window_s, window=window_s) as base_url:
+        daemon = servers.daemon(url, base_url, ESID_SCHEDULE_CORPORATIONS="off").start("--actors", "corporation")
+        ids = "\n".join(str(CORPORATION + one) for one in range(count))
+        for name, words in (("first", ("enqueue", "corporation", "-")), ("all 304", ("sync", "corporations"))):
+            before, started = told(base_url)["requests"], time.monotonic()
+            daemon.ok(*words, stdin=ids)
+            took_s, after = drain(url, ["corporation"]) - started, told(base_url)
+            # A sync asks for the list as well.
+            assert after["requests"] - before in {count, count + 1}, (before, after)
+            found |= {f"{name}, s": took_s, f"{name}/s": count / took_s, f"{name}, refused": after["asked"].get("429", 0)}
+            _expire(url)
+            time.sleep(window_s)
+        daemon.stop()
+    return found | {"all 304, times the first": found["all 304/s"] / found["first/s"]}
+
+
 def _used_s(servers: Servers, daemon: Daemon) -> float:
     """Seconds of processor of a running daemon and its servers."""
     return cpu_s(tree(daemon.process.pid)) + cpu_s(servers.all_pids())  # type: ignore[union-attr]
@@ -271,8 +291,8 @@ def growth(servers: Servers) -> Figures:
 
 
 WHAT: dict[str, Callable[[Servers], Figures]] = {
-    "rates": rates, "characters": characters, "enqueue": enqueue, "again": again, "pace": pace, "footprint": footprint,
-    "growth": growth,
+    "rates": rates, "characters": characters, "enqueue": enqueue, "again": again, "tokens": tokens, "pace": pace,
+    "footprint": footprint, "growth": growth,
 }  # fmt: skip
 
 

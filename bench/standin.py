@@ -20,6 +20,8 @@ from email.utils import formatdate
 
 import uvloop
 
+from tests.fake_esi.limits import OK_COST, TokenBucket
+
 ALLIANCE, CORPORATION, CHARACTER = 99_000_000, 98_000_000, 90_000_000
 _TEXT = "An ordinary description of about as many characters as they have on the average. " * 3
 
@@ -31,12 +33,14 @@ class World:
     Attributes:
         latency_s: seconds before each answer.
         fresh_s: seconds until what is answered expires.
+        bucket: what answers about a corporation are paid from; None = ESI counts errors alone.
     """
 
     alliances: int
     corporations: int
     latency_s: float
     fresh_s: float
+    bucket: TokenBucket | None = None
     asked: Counter[str] = field(default_factory=Counter)
     first_at: float = 0.0
     last_at: float = 0.0
@@ -54,17 +58,22 @@ class World:
             return _http("200 OK", _bulk(path, json.loads(body)), "")
         mine = f'"{path}"'
         headers = f"ETag: {mine}\r\nExpires: {formatdate(time.time() + self.fresh_s, usegmt=True)}\r\n"
+        bucket = self.bucket if parts[0] == "corporations" and len(parts) == 2 and parts[1].isdigit() else None
+        if bucket and (wait_s := bucket.retry_after_s(now)):
+            self.asked["429"] += 1
+            return _http("429 Too Many Requests", b"", f"Retry-After: {wait_s}\r\n{_paid(bucket, 0, now)}")
+        headers += _paid(bucket, 1 if etag == mine else OK_COST, now) if bucket else ""
         if etag == mine:
             self.asked["304"] += 1
-            return _http("304 Not Modified", b"", headers)
-        return _http("200 OK", json.dumps(self._one(parts)).encode(), headers)
+            return _http("304 Not Modified", b"", headers, limited=not bucket)
+        return _http("200 OK", json.dumps(self._one(parts)).encode(), headers, limited=not bucket)
 
     def told(self) -> dict[str, object]:
         """What was asked: counts by kind, the seconds between the first and the last, seconds of processor used."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         return {
             "asked": dict(self.asked),
-            "requests": self.asked.total() - self.asked["304"],
+            "requests": self.asked.total() - self.asked["304"] - self.asked["429"],
             "first_at": self.first_at,
             "last_at": self.last_at,
             "cpu_s": used.ru_utime + used.ru_stime,
@@ -115,12 +124,21 @@ def _bulk(path: str, ids: list[int]) -> bytes:
     return json.dumps([{"character_id": key, "corporation_id": CORPORATION + key % 1000} for key in ids]).encode()
 
 
-def _http(status: str, body: bytes, headers: str) -> bytes:
+def _paid(bucket: TokenBucket, cost: int, now: float) -> str:
+    bucket.spend(cost, now)
+    return (
+        f"X-Ratelimit-Group: {bucket.group}\r\nX-Ratelimit-Limit: {bucket.limit_text}\r\n"
+        f"X-Ratelimit-Remaining: {bucket.remaining(now)}\r\nX-Ratelimit-Used: {cost}\r\n"
+    )
+
+
+def _http(status: str, body: bytes, headers: str, *, limited: bool = True) -> bytes:
     window_s = 60 - int(time.time()) % 60
+    errors = f"X-Esi-Error-Limit-Remain: 100\r\nX-Esi-Error-Limit-Reset: {window_s}\r\n" if limited else ""
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: {len(body)}\r\n{headers}"
         f"Date: {formatdate(usegmt=True)}\r\nLast-Modified: Wed, 25 Nov 2026 12:00:00 GMT\r\nCache-Control: public\r\n"
-        f"Vary: Accept-Encoding\r\nX-Esi-Error-Limit-Remain: 100\r\nX-Esi-Error-Limit-Reset: {window_s}\r\n"
+        f"Vary: Accept-Encoding\r\n{errors}"
         "X-Esi-Request-Id: 0\r\nX-Compatibility-Date: 2026-08-18\r\nConnection: keep-alive\r\n\r\n"
     )
     return head.encode() + body
@@ -178,8 +196,11 @@ def main() -> None:
     parser.add_argument("--corporations", type=int, default=17_800)
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--fresh", type=float, default=3_600.0, help="seconds until what is answered expires")
+    parser.add_argument("--tokens", type=int, default=0, help="what a bucket of corporations holds; 0 = there is none")
+    parser.add_argument("--window", type=int, default=900, help="seconds after which a token comes back")
     given = parser.parse_args()
-    world = World(given.alliances, given.corporations, given.latency, given.fresh)
+    bucket = TokenBucket("corporation", given.tokens, given.window) if given.tokens else None
+    world = World(given.alliances, given.corporations, given.latency, given.fresh, bucket)
     uvloop.run(_serve(world, given.port, lambda text: print(text, flush=True)))
 
 
