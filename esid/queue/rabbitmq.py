@@ -268,6 +268,7 @@ class RabbitConsumer(_RabbitmqConsumer):
             super().ack(message)
         elif message.parked_s:
             self._parked.add(message._tag, message.parked_s)
+            self.wake()
         else:
             self._give_back(message._tag)
 

@@ -610,6 +610,26 @@ def test_a_message_knows_whether_it_comes_back(rabbitmq: Rabbitmq, store: Store)
         broker.close()
 
 
+def test_what_is_parked_comes_back_in_time_however_long_its_consumer_sleeps(rabbitmq: Rabbitmq, store: Store) -> None:
+    prefix = "park-lite" if store.is_sqlite else "park"
+    broker: Any = open_broker(store, rabbitmq.url, prefix)
+    broker.check()
+    name = queue_name(prefix, "alliance")
+    broker.enqueue(message(name, 1, actor="alliance"))
+    consumer = broker.consume(name, prefetch=1, timeout=20_000)
+    (one,) = receive(consumer, 1)
+    one.requeue, one.parked_s = True, 0.3
+    # Given a consumer that sleeps when the message is parked
+    threading.Timer(0.3, consumer.ack, (one,)).start()
+    began_at = time.monotonic()
+    (again,) = receive(consumer, 1, deadline_s=60)
+    assert again.redelivered
+    assert time.monotonic() - began_at < 10
+    consumer.close()
+    broker.purge(name)
+    broker.close()
+
+
 def test_a_queue_that_is_deleted_under_its_consumer_is_declared_anew(rabbitmq: Rabbitmq, store: Store) -> None:
     prefix = "gone-lite" if store.is_sqlite else "gone"
     broker: Any = open_broker(store, rabbitmq.url, prefix)
