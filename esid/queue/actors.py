@@ -64,7 +64,7 @@ class Harvest:
 
     Attributes:
         written: so many of `done` are in the database.
-        at: when that was so last, or the message was begun, on the monotonic clock.
+        at: when that had been done last, or the message was begun, on the monotonic clock.
     """
 
     done: list[Done] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Harvest:
     def hand_over(self) -> list[Done]:
         """What is not written yet; it counts as written from now on."""
         part = self.done[self.written :]
-        self.written, self.at = len(self.done), clock.monotonic()
+        self.written = len(self.done)
         return part
 
 
@@ -144,6 +144,8 @@ class Work:
         new = self._finish(entity, done)
         self._note_unknown(entity, done)
         self._follow_up(entity, done, ledger.by_entity(new))
+        # Of a slow database each answer would be late as soon as the one before it is written.
+        harvest.at = clock.monotonic()
 
     def _finish(self, entity: Entity, done: Sequence[Done]) -> list[Seen]:
         """Write what ESI has answered; while the database is away the answers are kept, not asked for again."""
