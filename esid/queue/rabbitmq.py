@@ -119,9 +119,11 @@ class RabbitBroker(RabbitmqBroker):
             raise QueueError("delays are kept in the ledger, not in RabbitMQ")
         with self._publishing:
             try:
-                return super().enqueue(message)
+                published = super().enqueue(message)
             except _FAULTS as error:
                 raise self._translated(error, message.queue_name) from error
+        self.outage.up()
+        return published
 
     def enqueue_many(self, messages: Sequence[dramatiq.Message[Any]]) -> None:
         """Publish messages in transactions of 500; each is safe once its transaction is committed.
@@ -163,11 +165,14 @@ class RabbitBroker(RabbitmqBroker):
         with self._publishing:
             for attempt in (1, 2):
                 try:
-                    return what()
+                    done = what()
                 except _FAULTS as error:
                     del self.connection
                     if attempt == 2:
                         raise self._translated(error, queue_name) from error
+                else:
+                    self.outage.up()
+                    return done
         raise AssertionError("unreachable")
 
     def _publish(self, messages: Sequence[dramatiq.Message[Any]]) -> None:
@@ -291,7 +296,6 @@ class RabbitConsumer(_RabbitmqConsumer):
             if getattr(error, "reply_code", None) == 404 or self._is_cancelled:
                 self.broker.queues_pending.add(self.queue_name)
             raise ConnectionClosed(error) from None
-        self.broker.outage.up()
         if not self._received:
             return None
         method, body = self._received.popleft()
@@ -307,14 +311,16 @@ class RabbitConsumer(_RabbitmqConsumer):
     def _receive(self) -> None:
         """Wait until there is something: a message, an ack to be sent, a connection that was lost. Raises pika's errors."""
         if not self._has_begun:
+            # Here, where Dramatiq closes a consumer that fails; one that fails while it is made nobody closes.
             self._has_begun = True
             self.channel.add_on_cancel_callback(self._cancelled)
             self.channel.basic_consume(self.queue_name, self._keep)
         if not self._received:
             look_s = STOPPING_LOOK_S if self.broker.is_stopping else self._look_s
             self.connection.process_data_events(self._parked.wait_s(look_s))
-        if not self._received and (self._is_cancelled or not self.channel.is_open):
-            raise pika.exceptions.ChannelWrongStateError("the channel was closed, or its queue deleted")
+            if not self._received and (self._is_cancelled or not self.channel.is_open):
+                raise pika.exceptions.ChannelWrongStateError("the channel was closed, or its queue deleted")
+            self.broker.outage.up()
 
     def _keep(self, _channel: Any, method: Any, _properties: Any, body: bytes) -> None:
         self._received.append((method, body))

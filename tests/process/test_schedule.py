@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from esid import clock, schedule
+from esid import clock, log, schedule
 from esid.daemon.post import Post
 from esid.errors import DAY_S, DatabaseUnavailable
 from esid.plan import Planned, last_due
@@ -213,3 +213,18 @@ def test_an_errand_that_hangs_is_said_once_for_each_time(
     finally:
         gates[2].set()
         runner.stop()
+
+
+def test_a_run_that_did_not_ask_rabbitmq_does_not_call_it_back(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    # Given a RabbitMQ that is away, and a dispatcher that has nothing to publish
+    caplog.set_level("INFO")
+    log.outage("rabbitmq").down("no route")
+    runs_done: list[int] = []
+    runner = schedule.Scheduler(store, {}, {"dispatch": (0.05, lambda: runs_done.append(1))})
+    runner.start([])
+    try:
+        wait_until(lambda: len(runs_done) > 2, 20, "three runs")
+        assert "rabbitmq.back" not in caplog.text
+    finally:
+        runner.stop()
+        log.outage("rabbitmq").up()
