@@ -17,10 +17,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from http import HTTPStatus
 
 import uvloop
 
-from tests.fake_esi.limits import OK_COST, TokenBucket
+from tests.fake_esi.limits import Limits
 
 ALLIANCE, CORPORATION, CHARACTER = 99_000_000, 98_000_000, 90_000_000
 _TEXT = "An ordinary description of about as many characters as they have on the average. " * 3
@@ -33,47 +34,51 @@ class World:
     Attributes:
         latency_s: seconds before each answer.
         fresh_s: seconds until what is answered expires.
-        bucket: what answers about a corporation are paid from; None = ESI counts errors alone.
+        limits: what each answer is charged to; answers about a corporation to the bucket `corporation`, where there is one.
     """
 
     alliances: int
     corporations: int
     latency_s: float
     fresh_s: float
-    bucket: TokenBucket | None = None
+    limits: Limits
     asked: Counter[str] = field(default_factory=Counter)
     first_at: float = 0.0
     last_at: float = 0.0
 
     def answer(self, method: str, path: str, etag: str, body: bytes) -> bytes:
         """One answer, whole."""
-        now = time.monotonic()
         if path == "/_told":
-            return _http("200 OK", json.dumps(self.told()).encode(), "")
-        self.first_at, self.last_at = self.first_at or now, now
+            return _http(200, json.dumps(self.told()).encode(), {})
+        self.last_at = time.monotonic()
+        self.first_at = self.first_at or self.last_at
         parts = path.strip("/").split("/")
         kind = parts[0] + ("/" + parts[2] if len(parts) == 3 else "/list" if len(parts) == 1 else "")
         self.asked[kind if method == "GET" else path] += 1
         if method == "POST":
-            return _http("200 OK", _bulk(path, json.loads(body)), "")
+            return self._charged(200, _bulk(path, json.loads(body)))
+        group = "corporation" if kind == "corporations" else None
+        if refusal := self.limits.refusal(group, time.time()):
+            return self._charged(refusal, group=group)
         mine = f'"{path}"'
-        headers = f"ETag: {mine}\r\nExpires: {formatdate(time.time() + self.fresh_s, usegmt=True)}\r\n"
-        bucket = self.bucket if parts[0] == "corporations" and len(parts) == 2 and parts[1].isdigit() else None
-        if bucket and (wait_s := bucket.retry_after_s(now)):
-            self.asked["429"] += 1
-            return _http("429 Too Many Requests", b"", f"Retry-After: {wait_s}\r\n{_paid(bucket, 0, now)}")
-        headers += _paid(bucket, 1 if etag == mine else OK_COST, now) if bucket else ""
+        fresh = {"ETag": mine, "Expires": formatdate(time.time() + self.fresh_s, usegmt=True)}
         if etag == mine:
-            self.asked["304"] += 1
-            return _http("304 Not Modified", b"", headers, limited=not bucket)
-        return _http("200 OK", json.dumps(self._one(parts)).encode(), headers, limited=not bucket)
+            return self._charged(304, b"", fresh, group)
+        return self._charged(200, json.dumps(self._one(parts)).encode(), fresh, group)
+
+    def _charged(
+        self, status: int, body: bytes = b"", headers: dict[str, str] | None = None, group: str | None = None
+    ) -> bytes:
+        if status != HTTPStatus.OK:
+            self.asked[str(status)] += 1
+        return _http(status, body, {**(headers or {}), **self.limits.account(group, status, time.time())})
 
     def told(self) -> dict[str, object]:
         """What was asked: counts by kind, the seconds between the first and the last, seconds of processor used."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         return {
             "asked": dict(self.asked),
-            "requests": self.asked.total() - self.asked["304"] - self.asked["429"],
+            "requests": sum(count for kind, count in self.asked.items() if not kind.isdigit()),
             "first_at": self.first_at,
             "last_at": self.last_at,
             "cpu_s": used.ru_utime + used.ru_stime,
@@ -124,21 +129,13 @@ def _bulk(path: str, ids: list[int]) -> bytes:
     return json.dumps([{"character_id": key, "corporation_id": CORPORATION + key % 1000} for key in ids]).encode()
 
 
-def _paid(bucket: TokenBucket, cost: int, now: float) -> str:
-    bucket.spend(cost, now)
-    return (
-        f"X-Ratelimit-Group: {bucket.group}\r\nX-Ratelimit-Limit: {bucket.limit_text}\r\n"
-        f"X-Ratelimit-Remaining: {bucket.remaining(now)}\r\nX-Ratelimit-Used: {cost}\r\n"
-    )
-
-
-def _http(status: str, body: bytes, headers: str, *, limited: bool = True) -> bytes:
-    window_s = 60 - int(time.time()) % 60
-    errors = f"X-Esi-Error-Limit-Remain: 100\r\nX-Esi-Error-Limit-Reset: {window_s}\r\n" if limited else ""
+def _http(status: int, body: bytes, headers: dict[str, str]) -> bytes:
+    told = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: {len(body)}\r\n{headers}"
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\n{told}"
         f"Date: {formatdate(usegmt=True)}\r\nLast-Modified: Wed, 25 Nov 2026 12:00:00 GMT\r\nCache-Control: public\r\n"
-        f"Vary: Accept-Encoding\r\n{errors}"
+        "Vary: Accept-Encoding\r\n"
         "X-Esi-Request-Id: 0\r\nX-Compatibility-Date: 2026-08-18\r\nConnection: keep-alive\r\n\r\n"
     )
     return head.encode() + body
@@ -199,8 +196,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=0, help="what a bucket of corporations holds; 0 = there is none")
     parser.add_argument("--window", type=int, default=900, help="seconds after which a token comes back")
     given = parser.parse_args()
-    bucket = TokenBucket("corporation", given.tokens, given.window) if given.tokens else None
-    world = World(given.alliances, given.corporations, given.latency, given.fresh, bucket)
+    limits = Limits(100, 60, {"corporation": (given.tokens, given.window)} if given.tokens else {})
+    world = World(given.alliances, given.corporations, given.latency, given.fresh, limits)
     uvloop.run(_serve(world, given.port, lambda text: print(text, flush=True)))
 
 

@@ -96,7 +96,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _command(name: str) -> _Command:
-    """Its function. Only what this command needs is imported: a command of people is to answer at once."""
+    """The function of a command. Only what it needs is imported: one of people is to answer at once."""
     module, _, function = name.partition(":")
     # What is imported stays; looking for garbage in it takes an eighth of the time.
     gc.disable()

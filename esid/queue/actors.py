@@ -63,15 +63,15 @@ class Harvest:
     """What one message brought in.
 
     Attributes:
+        at: when answers had been written last, or the message was begun, on the monotonic clock.
         written: so many of `done` are in the database.
-        at: when that had been done last, or the message was begun, on the monotonic clock.
     """
 
+    at: float
     done: list[Done] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     interruption: Held | Stopping | None = None
     written: int = 0
-    at: float = field(default_factory=clock.monotonic)
 
     def is_late(self) -> bool:
         """Whether answers come so slowly that those that there are should not wait for the rest."""
@@ -111,7 +111,7 @@ class Work:
             DatabaseUnavailable: nothing is lost, the message is to be given back.
         """
         jobs = ledger.take(self._store, entity.name, _checked(ids), quarantined=quarantined)
-        harvest = Harvest()
+        harvest = Harvest(clock.monotonic())
         self._ask(entity, jobs, harvest)
         self._bring_in(entity, harvest)
         if self._stop.is_set():

@@ -28,6 +28,8 @@ GATHER_S = 86_400.0
 _AHEAD_S = 7200.0
 OPEN = ("pending", "processing")
 _OPEN = f"status IN {OPEN}"
+#: What a job becomes that is to be published at a time, or has a message: its parameters are that time, or NULL, and now.
+PENDING = "status = 'pending', due_at = %s, updated_at = %s"
 _QUIET = "due_at IS NULL AND (updated_at <= %s OR updated_at > %s)"
 _HAS_LETTERS = (
     "EXISTS (SELECT 1 FROM dead_letters WHERE dead_letters.entity_type = sync_jobs.entity_type "
@@ -44,16 +46,6 @@ class Accepted:
     fresh: tuple[int, ...]
 
 
-def among(store: Store, *states: str) -> str:
-    """SQL for "one of these ids of an entity, in one of these states"; its parameters are the entity and the listed ids.
-
-    The status is out of reach of every index: with old statistics both databases take one that has it, and read all open
-    jobs to find the few.
-    """
-    listed = ", ".join(f"'{state}'" for state in states)
-    return f"{lookup.OF_ENTITY} AND {store.one_of('entity_id')} AND COALESCE(status, '') IN ({listed})"
-
-
 def take(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = False) -> list[Job]:
     """Mark the pending ones of `ids` as in work and return them, in order; the others have been done already.
 
@@ -66,26 +58,27 @@ def take(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = F
     if not ids:
         return []
     now = utc_text(clock.now())
-    which = among(store, *OPEN)
     alone = (
         "EXISTS (SELECT 1 FROM recoveries WHERE recoveries.entity_type = sync_jobs.entity_type "
         "AND recoveries.entity_id = sync_jobs.entity_id AND (ids_per_message < %s OR again_at > %s OR count > %s))"
     )
-    parameters = (now, entity, store.listed(ids), len(ids), now, 2**31 - 1 if quarantined else 1)
+    limits = (len(ids), now, 2**31 - 1 if quarantined else 1)
     taken = lookup.update(
         store,
         entity,
         ids,
+        OPEN,
         "status = 'processing', due_at = NULL, updated_at = %s",
-        f"{which} AND NOT {alone}",
-        parameters,
-        "entity_id, argument, retry_count, etag, expires_at, checked_at",
+        (now,),
+        also=f"NOT {alone}",
+        limits=limits,
+        returning="entity_id, argument, retry_count, etag, expires_at, checked_at",
     )
     if len(taken) < len(ids):
         with suppress(EsidError):  # the sweep finds them, too
             # Touched: a publisher who has not yet noted that this message was in the queue must not take it for there.
             sets = "due_at = COALESCE(due_at, %s), updated_at = %s"
-            lookup.update(store, entity, ids, sets, f"{which} AND {alone}", (now, *parameters))
+            lookup.update(store, entity, ids, OPEN, sets, (now, now), also=alone, limits=limits)
     jobs = [
         Job(entity, key, argument, retries, etag, utc_time(expires), utc_time(checked))
         for key, argument, retries, etag, expires, checked in taken
@@ -120,9 +113,7 @@ def reopen(store: Store, entity: str, ids: Sequence[int]) -> None:
     for start in range(0, len(ids), 1000):
         part = ids[start : start + 1000]
         sets = "status = 'failed', error = 'its rows are missing', updated_at = %s"
-        lookup.update(
-            store, entity, part, sets, among(store, "completed"), (utc_text(clock.now()), entity, store.listed(part))
-        )
+        lookup.update(store, entity, part, ("completed",), sets, (utc_text(clock.now()),))
 
 
 def queued(store: Store, entity: str, ids: Sequence[int], since: dt.datetime) -> None:
@@ -133,8 +124,8 @@ def queued(store: Store, entity: str, ids: Sequence[int], since: dt.datetime) ->
             keeps its time.
     """
     if ids:
-        which, stamp = f"{among(store, 'pending')} AND updated_at <= %s", utc_text(since)
-        lookup.update(store, entity, ids, "due_at = NULL, updated_at = %s", which, (stamp, entity, store.listed(ids), stamp))
+        stamp, sets = utc_text(since), "due_at = NULL, updated_at = %s"
+        lookup.update(store, entity, ids, ("pending",), sets, (stamp,), also="updated_at <= %s", limits=(stamp,))
 
 
 def retry(store: Store, entity: str, waits: dict[int, float], failures: dict[int, Failure]) -> set[int]:
@@ -164,9 +155,7 @@ def defer(store: Store, entity: str, ids: Sequence[int], wait_s: float) -> None:
     """Put ids back that could not be asked now; no attempt is counted."""
     if ids:
         now = clock.now()
-        due = utc_text(now + dt.timedelta(seconds=wait_s))
-        sets = "status = 'pending', due_at = %s, updated_at = %s"
-        lookup.update(store, entity, ids, sets, among(store, *OPEN), (due, utc_text(now), entity, store.listed(ids)))
+        lookup.update(store, entity, ids, OPEN, PENDING, (utc_text(now + dt.timedelta(seconds=wait_s)), utc_text(now)))
 
 
 def give_back(store: Store, entity: str, ids: Sequence[int], *, comes_back: bool = True) -> None:
@@ -178,22 +167,19 @@ def give_back(store: Store, entity: str, ids: Sequence[int], *, comes_back: bool
     """
     if ids:
         now = clock.now()
-        sets = "status = 'pending', due_at = %s, updated_at = %s"
-        parameters = (None if comes_back else _grace(now), utc_text(now), entity, store.listed(ids))
-        lookup.update(store, entity, ids, sets, among(store, "processing"), parameters)
+        lookup.update(store, entity, ids, ("processing",), PENDING, (None if comes_back else _grace(now), utc_text(now)))
 
 
 def waiting(store: Store, entities: Sequence[str]) -> set[str]:
     """Those of these entities of which `unpublished` or `gathered` may find ids, by two looks in an index for each."""
-    ends = ", ".join(
+    # Both databases call the first column of VALUES so.
+    first, last = (
         f"(SELECT {end}(due_at) FROM sync_jobs WHERE entity_type = column1 AND due_at IS NOT NULL)" for end in ("MIN", "MAX")
     )
-    now = clock.now()
+    values, now = ", ".join(["(%s)"] * len(entities)), clock.now()
+    sql = f"SELECT column1 FROM (VALUES {values}) AS entities WHERE {first} <= %s OR {last} > %s"
     with store.connection():
-        values = ", ".join(["(%s)"] * len(entities))
-        rows = store.rows(f"SELECT column1, {ends} FROM (VALUES {values}) AS entities", entities)
-    company = utc_time(_waits_for_company(now))
-    return {name for name, first, last in rows if _is_before(first, now) or not (last is None or _is_before(last, company))}
+        return {name for (name,) in store.rows(sql, (*entities, utc_text(now), _waits_for_company(now)))}
 
 
 def unpublished(store: Store, entity: str, limit: int, *, far: bool = False) -> list[int]:
@@ -227,10 +213,19 @@ def claim(store: Store, entity: str, ids: Sequence[int]) -> list[int]:
         # What was touched at a time to come (the clock was set back) is touched now: its publisher is to note what it has
         # published. Of all else the age stays: it tells for how long a broker has been away.
         touched = "updated_at = CASE WHEN updated_at > %s THEN %s ELSE updated_at END"
-        sets, which = f"due_at = %s, {touched}", f"{among(store, *OPEN)} AND (due_at <= %s OR due_at > %s)"
         stamp = utc_text(now)
-        parameters = (_grace(now), stamp, stamp, entity, store.listed(ids), stamp, _waits_for_company(now))
-        return sorted(key for (key,) in lookup.update(store, entity, ids, sets, which, parameters, "entity_id"))
+        rows = lookup.update(
+            store,
+            entity,
+            ids,
+            OPEN,
+            f"due_at = %s, {touched}",
+            (_grace(now), stamp, stamp),
+            also="(due_at <= %s OR due_at > %s)",
+            limits=(stamp, _waits_for_company(now)),
+            returning="entity_id",
+        )
+        return sorted(key for (key,) in rows)
 
     return store.run(work) if ids else []
 
@@ -265,9 +260,9 @@ def adopt(store: Store, entity: str, ids: Sequence[int], quiet_s: float) -> list
     if not ids:
         return []
     now = clock.now()
-    sets, which = "status = 'pending', due_at = %s, updated_at = %s", f"{among(store, *OPEN)} AND {_QUIET}"
-    parameters = (_grace(now), utc_text(now), entity, store.listed(ids), *_around(quiet_s))
-    return sorted(key for (key,) in lookup.update(store, entity, ids, sets, which, parameters, "entity_id"))
+    values, around = (_grace(now), utc_text(now)), _around(quiet_s)
+    rows = lookup.update(store, entity, ids, OPEN, PENDING, values, also=_QUIET, limits=around, returning="entity_id")
+    return sorted(key for (key,) in rows)
 
 
 def purge(store: Store, entity: str) -> int:

@@ -9,34 +9,55 @@ from esid.store.connection import Store
 
 #: SQL for "of this entity" beside ids. Which one it is stays hidden from PostgreSQL's planner: one that its statistics know
 #: nothing of it takes for empty, and any index that begins with the entity for as good as the key.
-OF_ENTITY = "entity_type = (SELECT %s)"
+_OF_ENTITY = "entity_type = (SELECT %s)"
 #: PostgreSQL: one row after the other, by its key.
 _EACH = (
     "SELECT job.* FROM unnest(CAST(%s AS BIGINT[])) AS wanted (id) CROSS JOIN LATERAL "
-    f"(SELECT {{columns}} FROM sync_jobs WHERE {OF_ENTITY} AND entity_id = wanted.id LIMIT 1 {{lock}}) AS job"
+    f"(SELECT {{columns}} FROM sync_jobs WHERE {_OF_ENTITY} AND entity_id = wanted.id LIMIT 1 {{lock}}) AS job"
 )
 
 
+def among(store: Store, states: Sequence[str]) -> str:
+    """SQL for "one of these ids of an entity, in one of these states"; its parameters are the entity and the listed ids.
+
+    The status is out of reach of every index: with old statistics both databases take one that has it, and read all open
+    jobs to find the few.
+    """
+    listed = ", ".join(f"'{state}'" for state in states)
+    return f"{_OF_ENTITY} AND {store.one_of('entity_id')} AND COALESCE(status, '') IN ({listed})"
+
+
 def update(
-    store: Store, entity: str, ids: Collection[int], sets: str, which: str, parameters: Sequence[Any], returning: str = ""
+    store: Store,
+    entity: str,
+    ids: Collection[int],
+    states: Sequence[str],
+    sets: str,
+    values: Sequence[Any],
+    *,
+    also: str = "",
+    limits: Sequence[Any] = (),
+    returning: str = "",
 ) -> list[tuple[Any, ...]]:
-    """UPDATE rows of the ledger among those of these ids, which are locked before, in the order of the ids.
+    """UPDATE those of these rows of the ledger that are in one of these states; they are locked before, in the order of ids.
 
     An UPDATE by itself locks rows in the order in which it comes across them, and two that come across the same ones in two
     orders wait for each other. SQLite's writer is alone.
 
     Args:
-        sets, which, returning: SQL of the three clauses; `which` finds the ids (see `ledger.among`).
-        parameters: of `sets` and `which`.
+        sets, also, returning: SQL of the three clauses; `also` narrows down which.
+        values: parameters of `sets`.
+        limits: parameters of `also`.
     """
-    sql, tail = f"UPDATE sync_jobs SET {sets} WHERE {which}", f" RETURNING {returning}" if returning else ""
+    sql = f"UPDATE sync_jobs SET {sets} WHERE {among(store, states)}{f' AND {also}' if also else ''}"
+    tail = f" RETURNING {returning}" if returning else ""
+    parameters = (*values, entity, store.listed(ids), *limits)
     if store.is_sqlite:
         return store.change(sql + tail, parameters)
     # Counted, the locks are there before the UPDATE looks for its first row.
     locked = f"WITH locked AS MATERIALIZED ({_EACH.format(columns='1', lock='FOR UPDATE')}) "
-    return store.change(
-        f"{locked}{sql} AND (SELECT COUNT(*) FROM locked) >= 0{tail}", (store.listed(sorted(ids)), entity, *parameters)
-    )
+    sql = f"{locked}{sql} AND (SELECT COUNT(*) FROM locked) >= 0{tail}"
+    return store.change(sql, (store.listed(sorted(ids)), entity, *parameters))
 
 
 def jobs(

@@ -54,13 +54,9 @@ def isolate(store: Store, entity: str, ids: Sequence[int]) -> None:
 
     def work() -> None:
         now = clock.now()
-        again = utc_text(now + dt.timedelta(seconds=SETTLE_S))
-        sets, parameters = (
-            "status = 'pending', due_at = %s, updated_at = %s",
-            (again, utc_text(now), entity, store.listed(ids)),
-        )
-        rows = lookup.update(store, entity, ids, sets, ledger.among(store, "processing"), parameters, "entity_id")
-        most, stamp = _part(ids), utc_text(now)
+        again, stamp = utc_text(now + dt.timedelta(seconds=SETTLE_S)), utc_text(now)
+        rows = lookup.update(store, entity, ids, ("processing",), ledger.PENDING, (again, stamp), returning="entity_id")
+        most = _part(ids)
         less = "MIN" if store.is_sqlite else "LEAST"
         store.insert(
             "recoveries",
@@ -102,7 +98,7 @@ def _book(store: Store, entity: str, ids: Sequence[int], quarantined: bool) -> B
     # Two workers may have died of one id; who books second must see what the first has made of it.
     lock = "" if store.is_sqlite else " ORDER BY entity_id FOR UPDATE"
     still_open = store.rows(
-        f"SELECT entity_id FROM sync_jobs WHERE {ledger.among(store, *ledger.OPEN)}{lock}",
+        f"SELECT entity_id FROM sync_jobs WHERE {lookup.among(store, ledger.OPEN)}{lock}",
         (entity, store.listed(held)),
     )
     before = {
@@ -138,7 +134,7 @@ def _note(
         "ids_per_message = excluded.ids_per_message, first_at = excluded.first_at, last_at = excluded.last_at",
     )
     store.rows(
-        "UPDATE sync_jobs SET status = 'pending', due_at = %s, updated_at = %s WHERE entity_type = %s AND entity_id = %s",
+        f"UPDATE sync_jobs SET {ledger.PENDING} WHERE entity_type = %s AND entity_id = %s",
         (again, utc_text(now), entity, key),
     )
 

@@ -27,7 +27,7 @@ from esid.queue.worker import Worker
 from esid.store import dead_letters, messages, migrate
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from tests.conftest import Stack
+from tests.conftest import STACKS, Stack
 from tests.ports import free_ports
 from tests.servers import PrivateRabbitmq, Rabbitmq
 from tests.waiting import wait_until
@@ -418,7 +418,7 @@ def test_consumers_that_wait_for_long_end_at_once_and_write_what_was_done(open_q
         assert next(another) is None
 
 
-def test_a_stop_that_comes_while_consumers_connect_is_a_short_one(open_queue: Open, stack: Stack) -> None:
+def test_a_stop_that_comes_while_consumers_connect_is_a_short_one(open_queue: Open) -> None:
     broker = open_queue()
     worker = Worker(broker, set(broker.queues), threads=2, prefetch=10)
     worker.start()
@@ -610,44 +610,72 @@ def test_a_message_knows_whether_it_comes_back(rabbitmq: Rabbitmq, store: Store)
         broker.close()
 
 
-def test_what_is_parked_comes_back_in_time_however_long_its_consumer_sleeps(rabbitmq: Rabbitmq, store: Store) -> None:
-    prefix = "park-lite" if store.is_sqlite else "park"
-    broker: Any = open_broker(store, rabbitmq.url, prefix)
-    broker.check()
-    name = queue_name(prefix, "alliance")
-    broker.enqueue(message(name, 1, actor="alliance"))
-    consumer = broker.consume(name, prefetch=1, timeout=20_000)
+def test_rabbitmq_is_back_for_who_asked_it_not_for_who_has_messages_of_before(
+    rabbitmq: Rabbitmq, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with Wire(rabbitmq.port) as wire:
+        broker: Any = open_broker(store, rabbitmq.url.replace(str(rabbitmq.port), str(wire.port)), "said")
+        broker.check()
+        name = queue_name("said", "alliance")
+        for number in range(3):
+            broker.enqueue(message(name, number, actor="alliance"))
+        consumer = broker.consume(name, prefetch=3, timeout=50)
+        # Given three messages that came at once, and an outage that another consumer has told of
+        receive(consumer, 1)
+        looked = consumer.connection.process_data_events
+        wait_until(lambda: len(consumer._received) == 2 or looked(0.05), 10, "the others")
+        wire.reset_peers()
+        broker.outage.down("reset")
+        assert len(receive(consumer, 2)) == 2
+        assert "rabbitmq.back" not in caplog.text
+        # When something is asked of RabbitMQ
+        wait_until(lambda: broker.depths()[name] == 3, 10, "the messages, which RabbitMQ has taken back")
+        assert caplog.text.count("rabbitmq.back") == 1
+        with pytest.raises(dramatiq.errors.ConnectionClosed):
+            consumer.close()
+        broker.purge(name)
+        broker.close()
+
+
+@pytest.mark.parametrize("stack", [STACKS[1]], indirect=True)
+def test_what_is_parked_comes_back_in_time_however_long_its_consumer_sleeps(
+    open_queue: Open, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, sleeps = open_queue(), threading.Event()
+    broker.enqueue(message(queue, 1))
+    consumer = broker.consume(queue, prefetch=1, timeout=20_000)
     (one,) = receive(consumer, 1)
     one.requeue, one.parked_s = True, 0.3
+
     # Given a consumer that sleeps when the message is parked
-    threading.Timer(0.3, consumer.ack, (one,)).start()
+    sleep = consumer.connection.process_data_events
+    monkeypatch.setattr(consumer.connection, "process_data_events", lambda wait_s: [sleeps.set(), sleep(wait_s)])
+    parking = threading.Thread(target=lambda: sleeps.wait(10) and consumer.ack(one))
+    parking.start()
     began_at = time.monotonic()
+
     (again,) = receive(consumer, 1, deadline_s=60)
     assert again.redelivered
     assert time.monotonic() - began_at < 10
+    parking.join(10)
     consumer.close()
-    broker.purge(name)
-    broker.close()
 
 
-def test_a_queue_that_is_deleted_under_its_consumer_is_declared_anew(rabbitmq: Rabbitmq, store: Store) -> None:
-    prefix = "gone-lite" if store.is_sqlite else "gone"
-    broker: Any = open_broker(store, rabbitmq.url, prefix)
-    broker.check()
-    name = queue_name(prefix, "alliance")
-    consumer = broker.consume(name, prefetch=1, timeout=50)
+@pytest.mark.parametrize("stack", [STACKS[1]], indirect=True)
+def test_a_queue_that_is_deleted_under_its_consumer_is_declared_anew(open_queue: Open, queue: str, stack: Stack) -> None:
+    broker = open_queue()
+    consumer = broker.consume(queue, prefetch=1, timeout=50)
     assert next(consumer) is None
-    with pika.BlockingConnection(pika.URLParameters(rabbitmq.url)) as connection:
-        connection.channel().queue_delete(name)
+    with pika.BlockingConnection(pika.URLParameters(stack.rabbitmq_url)) as connection:
+        connection.channel().queue_delete(queue)
     with pytest.raises(dramatiq.errors.ConnectionClosed):
         wait_until(lambda: next(consumer), 10, "the end of the consumer")
     consumer.close()
-    again = broker.consume(name, prefetch=1, timeout=50)
-    broker.enqueue(message(name, 1, actor="alliance"))
+    again = broker.consume(queue, prefetch=1, timeout=50)
+    broker.enqueue(message(queue, 1))
     assert [one.args for one in receive(again, 1)] == [([1],)]
     again.close()
-    broker.purge(name)
-    broker.close()
 
 
 def test_a_rabbitmq_that_goes_while_a_channel_is_opened_is_away(
