@@ -19,6 +19,7 @@ from esid.daemon import children, lock, parts, signals, status_socket
 from esid.daemon.child import Child
 from esid.daemon.life import Life
 from esid.daemon.notice import Notice
+from esid.daemon.terminal import Terminal
 from esid.settings import Settings
 
 #: Seconds in which everything has ended after SIGTERM; the unit file's TimeoutStopSec is larger.
@@ -35,7 +36,7 @@ class Supervisor:
     def __init__(self, settings: Settings, *, with_scheduler: bool = True, with_feed: bool = True) -> None:
         self._settings = settings
         signals.block()
-        self._notice = Notice.of_environment()
+        self._notice, self._terminal = Notice.of_environment(), Terminal()
         self._listener = status_socket.listen(settings.esid_http_listen)
         mains: list[tuple[str, Callable[[Life], None], int]] = [
             (f"worker-{number}", partial(children.worker, settings), children.worker_threads(settings))
@@ -76,6 +77,11 @@ class Supervisor:
                 return 0
             if came == signals.STOP_NOW:
                 self._kill(self._children)
+                return 0
+            if came == signals.RELOAD:
+                self._terminal.hang_up()
+            if self._terminal.is_gone():
+                log.event(_log, "daemon.terminal_closed", "the terminal that esid was started from is gone")
                 return 0
             if came == signals.RELOAD:
                 log.event(_log, "daemon.no_reload", "settings are read at start; restart esid to change them")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -255,6 +258,46 @@ def test_sighup_says_that_a_restart_is_needed_and_changes_nothing(make_daemon: M
     wait_until(lambda: "daemon.no_reload" in daemon.log, 10, lambda: daemon.log)
     assert daemon.children() == children
     assert daemon.stop() == 0
+
+
+#: How a daemon is started from a terminal, and whether it is to end with it.
+IN_FOREGROUND, FROM_A_SHELL, TOLD_TO_STAY = (), ("sh", "-c", '"$@" & wait', "sh"), ("nohup",)
+
+
+@sqlite_only
+@pytest.mark.parametrize("words", [IN_FOREGROUND, FROM_A_SHELL, TOLD_TO_STAY])
+def test_a_daemon_ends_with_the_terminal_it_was_started_from(make_daemon: Make, words: tuple[str, ...]) -> None:
+    daemon, (master, terminal) = make_daemon(), os.openpty()
+    with (daemon.directory / "log").open("ab") as log:
+        daemon.process = subprocess.Popen(
+            ["setsid", "--ctty", *words, sys.executable, "-m", "esid", "run"],
+            env=daemon.environment,
+            cwd=daemon.directory,
+            stdin=terminal,
+            stdout=log,
+            stderr=log,
+        )
+    os.close(terminal)
+    try:
+        wait_until(lambda: "daemon.started" in daemon.log, 20, lambda: daemon.log)
+        # When the session ends with who leads it, the kernel tells of it before it takes the terminal away
+        if words == FROM_A_SHELL:
+            daemon.signal(signal.SIGKILL)
+            daemon.wait()
+        else:
+            os.close(master)
+        if words == TOLD_TO_STAY:
+            wait_until(lambda: "daemon.no_reload" in daemon.log, 10, lambda: daemon.log)
+            assert daemon.stop() == 0
+            assert "daemon.terminal_closed" not in daemon.log
+        else:
+            wait_until(lambda: processes(daemon) == set(), 10, lambda: daemon.log)
+            assert re.search("terminal_closed.*daemon.stopped", daemon.log, re.DOTALL)
+        if words == FROM_A_SHELL:
+            os.close(master)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(daemon.process.pid, signal.SIGKILL)
 
 
 @sqlite_only
