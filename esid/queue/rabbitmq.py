@@ -315,12 +315,12 @@ class RabbitConsumer(_RabbitmqConsumer):
             self._has_begun = True
             self.channel.add_on_cancel_callback(self._cancelled)
             self.channel.basic_consume(self.queue_name, self._keep)
+            self.broker.outage.up()
         if not self._received:
             look_s = STOPPING_LOOK_S if self.broker.is_stopping else self._look_s
             self.connection.process_data_events(self._parked.wait_s(look_s))
             if not self._received and (self._is_cancelled or not self.channel.is_open):
                 raise pika.exceptions.ChannelWrongStateError("the channel was closed, or its queue deleted")
-            self.broker.outage.up()
 
     def _keep(self, _channel: Any, method: Any, _properties: Any, body: bytes) -> None:
         self._received.append((method, body))

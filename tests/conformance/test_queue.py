@@ -629,12 +629,20 @@ def test_rabbitmq_is_back_for_who_asked_it_not_for_who_has_messages_of_before(
         broker.outage.down("reset")
         assert len(receive(consumer, 2)) == 2
         assert "rabbitmq.back" not in caplog.text
-        # When something is asked of RabbitMQ
+        # When something is asked of RabbitMQ, or a new consumer begins
         wait_until(lambda: broker.depths()[name] == 3, 10, "the messages, which RabbitMQ has taken back")
         assert caplog.text.count("rabbitmq.back") == 1
         with pytest.raises(dramatiq.errors.ConnectionClosed):
             consumer.close()
         broker.purge(name)
+        broker.outage.down("reset")
+        consumer = broker.consume(name, timeout=20_000)
+        thread = threading.Thread(target=lambda: next(consumer))
+        thread.start()
+        wait_until(lambda: caplog.text.count("rabbitmq.back") == 2, 10, lambda: caplog.text)
+        consumer.wake()
+        thread.join(10)
+        consumer.close()
         broker.close()
 
 
