@@ -10,10 +10,11 @@ import signal
 
 from esid import clock, host
 
-#: What ends the daemon in good order, at once, what asks it to read its settings again, and the end of a child.
+#: What ends the daemon in good order, at once, what tells of a closed terminal or asks to read the settings again, and the
+#: end of a child.
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
-STOP_NOW, RELOAD, CHILD_ENDED = signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD
-_WAITED_FOR = frozenset({*STOPPING, STOP_NOW, RELOAD, CHILD_ENDED})
+STOP_NOW, HANG_UP, CHILD_ENDED = signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD
+_WAITED_FOR = frozenset({*STOPPING, STOP_NOW, HANG_UP, CHILD_ENDED})
 #: What every child does first: the kernel kills it when its parent dies.
 die_with_parent = host.die_with_parent
 

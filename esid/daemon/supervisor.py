@@ -78,12 +78,10 @@ class Supervisor:
             if came == signals.STOP_NOW:
                 self._kill(self._children)
                 return 0
-            if came == signals.RELOAD:
-                self._terminal.hang_up()
-            if self._terminal.is_gone():
+            if self._terminal.is_gone(hung_up=came == signals.HANG_UP):
                 log.event(_log, "daemon.terminal_closed", "the terminal that esid was started from is gone")
                 return 0
-            if came == signals.RELOAD:
+            if came == signals.HANG_UP:
                 log.event(_log, "daemon.no_reload", "settings are read at start; restart esid to change them")
             # A child is not silent for as long as we did not run ourselves (a stopped container, a debugger).
             now = clock.monotonic()

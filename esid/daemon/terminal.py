@@ -13,16 +13,16 @@ class Terminal:
         self._is_watched = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _is_there()
         self._has_hung_up = False
 
-    def hang_up(self) -> None:
-        """SIGHUP came: from who closes the terminal, or from a person."""
-        self._has_hung_up = True
-
-    def is_gone(self) -> bool:
+    def is_gone(self, *, hung_up: bool) -> bool:
         """True once it has told of its end and cannot be opened any more.
 
         The signal may come a moment before the kernel takes the terminal away; a job of a shell that was told to keep it
         (disown) loses its terminal without a signal, and goes on.
+
+        Args:
+            hung_up: SIGHUP came, from who closes the terminal or from a person. It is remembered.
         """
+        self._has_hung_up |= hung_up
         return self._is_watched and self._has_hung_up and not _is_there()
 
 

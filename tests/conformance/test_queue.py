@@ -642,6 +642,7 @@ def test_rabbitmq_is_back_for_who_asked_it_not_for_who_has_messages_of_before(
         wait_until(lambda: caplog.text.count("rabbitmq.back") == 2, 10, lambda: caplog.text)
         consumer.wake()
         thread.join(10)
+        assert not thread.is_alive()
         consumer.close()
         broker.close()
 
@@ -667,6 +668,7 @@ def test_what_is_parked_comes_back_in_time_however_long_its_consumer_sleeps(
     assert again.redelivered
     assert time.monotonic() - began_at < 10
     parking.join(10)
+    assert not parking.is_alive()
     consumer.close()
 
 

@@ -268,6 +268,7 @@ IN_FOREGROUND, FROM_A_SHELL, TOLD_TO_STAY = (), ("sh", "-c", '"$@" & wait', "sh"
 @pytest.mark.parametrize("words", [IN_FOREGROUND, FROM_A_SHELL, TOLD_TO_STAY])
 def test_a_daemon_ends_with_the_terminal_it_was_started_from(make_daemon: Make, words: tuple[str, ...]) -> None:
     daemon, (master, terminal) = make_daemon(), os.openpty()
+    window = os.fdopen(master, "rb", buffering=0)
     with (daemon.directory / "log").open("ab") as log:
         daemon.process = subprocess.Popen(
             ["setsid", "--ctty", *words, sys.executable, "-m", "esid", "run"],
@@ -285,7 +286,7 @@ def test_a_daemon_ends_with_the_terminal_it_was_started_from(make_daemon: Make, 
             daemon.signal(signal.SIGKILL)
             daemon.wait()
         else:
-            os.close(master)
+            window.close()
         if words == TOLD_TO_STAY:
             wait_until(lambda: "daemon.no_reload" in daemon.log, 10, lambda: daemon.log)
             assert daemon.stop() == 0
@@ -293,9 +294,8 @@ def test_a_daemon_ends_with_the_terminal_it_was_started_from(make_daemon: Make, 
         else:
             wait_until(lambda: processes(daemon) == set(), 10, lambda: daemon.log)
             assert re.search("terminal_closed.*daemon.stopped", daemon.log, re.DOTALL)
-        if words == FROM_A_SHELL:
-            os.close(master)
     finally:
+        window.close()
         with suppress(ProcessLookupError):
             os.killpg(daemon.process.pid, signal.SIGKILL)
 
