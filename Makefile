@@ -2,9 +2,18 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-SERVERS = rabbitmq-server postgresql prometheus chromium chromium-driver systemd
+SERVERS = rabbitmq-server postgresql pgbouncer prometheus chromium chromium-driver systemd iproute2
 # More than two cores have: some tests wait while others work, and all share one pair of servers.
 TEST_JOBS ?= 5
+
+help:
+	@echo 'make run CONTACT=you@your.domain  set up and run the daemon on the embedded default'
+	@echo 'make test                         set up and run every check and test (as root, apt installs what is missing)'
+	@echo 'make lint                         the checks alone'
+	@echo 'make dist                         one executable file and a wheel, in dist/'
+	@echo 'make image                        a container image'
+	@echo 'make bench, limits, fault, tries  what takes minutes to hours; see the Makefile'
+	@echo 'make clean                        take away what the others have made'
 
 # One executable file with its dependencies for a bare Python 3.11 (unpacked to ~/.shiv or $SHIV_ROOT at its first start),
 # and a wheel.
@@ -15,12 +24,16 @@ dist: $(VENV)/.dev
 	  --quiet --disable-pip-version-check dist/*.whl
 	@ls -l dist
 
+# The image that contrib/docker/compose.yml and contrib/kubernetes/esid.yml name.
+image:
+	docker build --file contrib/docker/Dockerfile --tag esid:$$(sed -n 's/^__version__ = "\(.*\)"$$/\1/p' esid/__init__.py) .
+
 # Under a real pm2 (installed by npm into a folder of its own), and scraped by a real Prometheus for five minutes.
 tries: $(VENV)/.dev servers
 	@[ -x $(VENV)/pm2/node_modules/.bin/pm2 ] || npm install --silent --no-audit --no-fund --prefix $(VENV)/pm2 pm2
 	$(BIN)/python -m pytest --timeout=900 tests/tries/pm2.py tests/tries/prometheus.py
 
-.PHONY: run test limits fault bench lint servers dist tries clean
+.PHONY: help run test limits fault bench lint servers dist image tries clean
 
 run: $(VENV)/.run
 	@$(if $(CONTACT),ESI_CONTACT="$(CONTACT)") $(BIN)/esid run
@@ -54,7 +67,7 @@ lint: $(VENV)/.dev
 # The tests start private RabbitMQ and PostgreSQL servers on free ports; only the programs have to be there.
 servers:
 	@if ! ls /usr/lib/postgresql/*/bin/postgres /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server \
-	  /usr/bin/promtool /usr/bin/chromium /usr/bin/chromedriver /usr/bin/systemd-analyze >/dev/null 2>&1; then \
+	  /usr/sbin/pgbouncer /usr/bin/promtool /usr/bin/chromium /usr/bin/chromedriver /usr/bin/systemd-analyze /usr/sbin/ip >/dev/null 2>&1; then \
 	  if [ "$$(id -u)" != 0 ]; then echo "the tests need these programs; run: sudo apt-get install $(SERVERS)" >&2; exit 1; fi; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SERVERS); \
 	fi

@@ -25,11 +25,12 @@ from esid import clock
 from esid.entities import BY_NAME
 from esid.entities.base import IDS_PER_MESSAGE
 from esid.entities.corporation import parse
-from esid.esi.client import Answer
+from esid.esi.answers import Answer
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.publish import Publisher
 from esid.store import ledger
-from esid.store.connection import Store, sqlite_path
+from esid.store.connection import Store
+from esid.store.drivers import sqlite_path
 from esid.store.model import Seen
 
 _fork = multiprocessing.get_context("fork")

@@ -9,6 +9,7 @@ from esid import host
 
 def main() -> int:
     """Run the command that was typed; returns its exit code (see `esid.cli`)."""
+    host.open_standard_files()
     if sys.argv[1:2] == ["run"]:
         # Before the rest is imported, which would have to be imported twice.
         host.keep_memory_steady()

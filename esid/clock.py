@@ -21,6 +21,11 @@ def monotonic() -> float:
     return time.monotonic()
 
 
+def slept_s() -> float:
+    """Seconds that this host was suspended since boot: in those the monotonic clock stands still, and others go on."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
 def sleep(seconds: float) -> None:
     """Sleep without a way to be woken: only for loops that nobody has to stop."""
     time.sleep(max(0.0, seconds))

@@ -14,9 +14,15 @@ from esid import clock
 from esid.log_rate import Rate
 from esid.stderr import Stderr
 
+# A command that sets up no log says what is wrong once, at its end; Python would print the names of events.
+logging.getLogger("esid").addHandler(logging.NullHandler())
+
 _secrets: set[str] = set()
 _outages: dict[str, Outage] = {}
 
+#: Seconds without a failure after which a fault that only some met is over: a little more than the longest wait of those
+#: who try again.
+QUIET_S = 35.0
 #: Other people's loggers and the level from which they are of interest here.
 _FOREIGN_LEVELS = {
     "dramatiq": logging.CRITICAL + 1,
@@ -79,30 +85,45 @@ class Outage:
     def __init__(self, logger: logging.Logger, name: str) -> None:
         self._logger, self._name = logger, name
         self._since: float | None = None
-        self._can_be_read = False
+        self._failed_at = 0.0
+        self._is_partial = False
+        self._words = ""
         self._lock = threading.Lock()
+
+    @property
+    def words(self) -> str:
+        """What was said when it went away; "" = it is there."""
+        return self._words
 
     def down(self, error: object) -> None:
         """It is away; only the first call in a row logs."""
         with self._lock:
+            self._failed_at = clock.monotonic()
+            self._is_partial = self._is_partial or getattr(error, "is_partial", False)
             if self._since is not None:
                 return
-            self._since = clock.monotonic()
-            self._can_be_read = any(sign in str(error) for sign in ("disk full", "read-only"))
+            self._since, self._words = self._failed_at, str(error)
         event(self._logger, f"{self._name}.away", f"{error}; work waits", level=logging.ERROR)
 
-    def up(self, *, wrote: bool = True) -> None:
-        """It answers; logs when it was away before. What is full or read-only can be read: only who has `wrote` knows
-        better."""
+    def up(self) -> None:
+        """It has done its work (of a database: a write was committed); logs when it was away before.
+
+        Where a part of it may work while another does not, it is back when nobody has met the fault for `QUIET_S`.
+        """
+        if self._since is None:
+            return
         with self._lock:
-            if self._since is None or (self._can_be_read and not wrote):
+            now = clock.monotonic()
+            if self._since is None or (self._is_partial and now - self._failed_at < QUIET_S):
                 return
-            away_s, self._since = clock.monotonic() - self._since, None
+            away_s = now - self._since
+            self._since, self._words, self._is_partial = None, "", False
         event(self._logger, f"{self._name}.back", "it answers again, work goes on", away_s=round(away_s, 1))
 
 
 def outage(thing: str) -> Outage:
-    """The one `Outage` of this process for `database`, `rabbitmq` or `esi`, whoever sees it first."""
+    """The one `Outage` of this process for `database`, `rabbitmq`, `queue` (another installation has ours),
+    `consumer` (a right is missing) or `sharing`."""
     return _outages.setdefault(thing, Outage(get("daemon"), thing))
 
 

@@ -54,6 +54,7 @@ JOBS: tuple[Job, ...] = (
     Job("refresh_character", "esid_schedule_affiliations", "affiliations of characters, 1000 a request", "character"),
     Job("heal", "esid_schedule_heal", "killmails by day compared with zKillboard", "killmail", runs_at_start=False),
     Job("sweep", "esid_schedule_sweep", "work whose message was lost", asks_esi=False, runs_at_start=False),
+    Job("audit", "esid_schedule_audit", "what must not be is looked for and mended", asks_esi=False, runs_at_start=False),
     Job("clean_up", "esid_schedule_clean_up", "old ticks and samples are deleted", asks_esi=False, runs_at_start=False),
 )
 BY_NAME = {job.name: job for job in JOBS}
@@ -165,6 +166,19 @@ class Ticks(BaseTrigger):  # type: ignore[misc]
     def get_next_fire_time(self, previous_fire_time: dt.datetime | None, now: dt.datetime) -> dt.datetime | None:
         """The next tick."""
         return next_due(self._job, max(previous_fire_time, now) if previous_fire_time else now)
+
+
+class Every(BaseTrigger):  # type: ignore[misc]
+    """Again and again, for what no plan knows of. APScheduler's own interval counts each time that a clock which was set
+    forward has left out (in ten years, of one each second, until the memory is full), and none before it was made."""
+
+    def __init__(self, seconds: float) -> None:
+        self._every = dt.timedelta(seconds=seconds)
+
+    def get_next_fire_time(self, previous_fire_time: dt.datetime | None, now: dt.datetime) -> dt.datetime:
+        """One interval after the time before; where that is past, after now."""
+        following = (previous_fire_time or now) + self._every
+        return following if now < following <= now + self._every else now + self._every
 
 
 def _before(job: Planned, time: dt.datetime) -> dt.datetime | None:

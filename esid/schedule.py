@@ -18,11 +18,10 @@ from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MA
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.interval import IntervalTrigger
 
 from esid import clock, log
 from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError, Stopping
-from esid.plan import DISPATCH_S, Planned, Ticks, last_due, next_due
+from esid.plan import DISPATCH_S, Every, Planned, Ticks, last_due, next_due
 from esid.store import ticks
 from esid.store.connection import Store
 
@@ -115,8 +114,7 @@ class Scheduler:
         """Begin; returns at once. What is marked so runs once at the start, and so does what its process has died of."""
         for name, (every_s, errand) in self._errands.items():
             first = {"next_run_time": clock.now()} if every_s <= DISPATCH_S else {}
-            trigger = IntervalTrigger(seconds=every_s, timezone=dt.UTC)
-            self._scheduler.add_job(self._guarded(name, errand), trigger, id=name, **first)
+            self._scheduler.add_job(self._guarded(name, errand), Every(every_s), id=name, **first)
         for job in planned:
             self._planned[job.name] = job
             self._scheduler.add_job(self._ticking(job), Ticks(job), id=job.name)
@@ -142,8 +140,11 @@ class Scheduler:
         log.event(_log, "schedule.clock_set", "the clock was set; no tick is lost or repeated", by_s=clock_s - before_s)
         now = clock.now()
         for job in self._scheduler.get_jobs():
-            if clock_s < before_s and job.next_run_time and job.id in {*self._planned, *self._errands}:
-                job.modify(next_run_time=job.trigger.get_next_fire_time(None, now))
+            if clock_s < before_s and job.next_run_time:
+                # What is to be done once, in a while, waits as long as it would have.
+                shifted = job.next_run_time + dt.timedelta(seconds=clock_s - before_s)
+                is_repeated = job.id in {*self._planned, *self._errands}
+                job.modify(next_run_time=job.trigger.get_next_fire_time(None, now) if is_repeated else shifted)
         self._scheduler.wakeup()
 
     def _is_skipped(self, event: Any) -> None:
@@ -164,20 +165,30 @@ class Scheduler:
 
     def _run_late(self) -> None:
         """Run what is not asked for at a start anyway and whose newest tick nobody has run, or has died with."""
-        died, newest = ticks.interrupted(self._store), ticks.newest_runs(self._store)
+        died, newest = self._run_interrupted(), ticks.newest_runs(self._store)
         for job in self._planned.values():
             due = last_due(job, clock.now())
             is_late = due is not None and job.name in newest and newest[job.name].due_at < due
-            if job.at_start:
+            if job.at_start or job.name in died:
                 continue
-            if job.name in died:
-                self._once(job, clock.now(), "late")
-            elif is_late:
+            if is_late:
                 self._tick_at(job, clock.now(), "late")
             elif job.name not in newest:
                 # A daemon that is started anew each day would never see the tick of a daily job.
                 first_s = min(job.offset_s % FIRST_S, job.when if isinstance(job.when, float) else FIRST_S)
                 self._tick_at(job, clock.now() + dt.timedelta(seconds=first_s), "first")
+
+    def _run_interrupted(self) -> list[str]:
+        """Run what its process has died with, and look again for as long as somebody may have died: their names."""
+        died = ticks.interrupted(self._store)
+        for name in died:
+            if name in self._planned and not self._planned[name].at_start:
+                self._once(self._planned[name], clock.now(), "late")
+        if any(run.ended_at is None for run in ticks.newest_runs(self._store).values()):
+            at = clock.now() + dt.timedelta(seconds=ticks.SILENT_S)
+            look = self._guarded("interrupted", self._run_interrupted)
+            self._scheduler.add_job(look, next_run_time=at, id="interrupted", replace_existing=True)
+        return died
 
     def _once(self, job: Planned, at: dt.datetime, kind: str) -> None:
         self._scheduler.add_job(self._at_once(job), next_run_time=at, id=f"{job.name}/{kind}", replace_existing=True)
@@ -245,8 +256,6 @@ class Scheduler:
                 if not self._may_run():
                     return
                 work()
-                # Of RabbitMQ it says nothing: a run that has nothing to publish does not ask it.
-                log.outage("database").up(wrote=name not in self._errands)
             except (DatabaseUnavailable, BrokerUnavailable) as error:
                 log.outage("rabbitmq" if isinstance(error, BrokerUnavailable) else "database").down(error)
                 again()

@@ -12,6 +12,7 @@ import stat
 from contextlib import suppress
 
 from esid import clock
+from esid.words import counted
 
 #: Seconds that one line waits for its reader, and for how long nobody tries again after that was in vain.
 _PATIENCE_S, _GIVEN_UP_S = 0.1, 1.0
@@ -21,7 +22,6 @@ class Stderr:
     """A stream for `logging`; its handler's lock lets one thread in at a time. Made anew by each process that forks."""
 
     def __init__(self) -> None:
-        _open_the_standard_ones()
         self._file, self._socket = 2, _as_socket()
         if self._socket is None and stat.S_ISFIFO(os.fstat(2).st_mode):
             with suppress(OSError):
@@ -36,7 +36,8 @@ class Stderr:
         if clock.monotonic() < self._blocked_until:
             self._dropped += 1
             return
-        note = f"(esid: {self._dropped} lines before this one were dropped: nobody read them)\n" if self._dropped else ""
+        lost = counted(self._dropped, "line was", "lines were")
+        note = f"(esid: {lost} dropped before this one: nobody read them)\n" if self._dropped else ""
         data = ("\n" if self._cut else "").encode() + note.encode() + text.encode("utf-8", "backslashreplace")
         sent = self._send(data)
         if sent == len(data):
@@ -76,12 +77,3 @@ def _as_socket() -> socket.socket | None:
         return socket.socket(fileno=os.dup(2)) if stat.S_ISSOCK(os.fstat(2).st_mode) else None
     except OSError:
         return None
-
-
-def _open_the_standard_ones() -> None:
-    """A closed standard stream is opened on nothing, before a database's socket gets its number."""
-    while True:
-        file = os.open(os.devnull, os.O_RDWR)
-        if file > 2:
-            os.close(file)
-            return

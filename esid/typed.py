@@ -2,47 +2,52 @@
 
 from __future__ import annotations
 
-import argparse
+import codecs
 import datetime as dt
+import re
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
-from esid import clock, settings
+from esid import clock, settings, words
 from esid.errors import UsageError
-from esid.settings import nearest
 
 #: Beside those that people ask for by id, in the ledger: the lists.
 LIST_NAMES = ("alliances", "alliance_corporations", "npccorps")
-SYNC_NAMES = tuple(f"{name}s" for name in settings.ENTITY_NAMES if name != "killmail")
+SYNC_NAMES = tuple(words.plural(name) for name in settings.ENTITY_NAMES if name != "killmail")
 #: Where killmails come from by day; the first is the default.
 IMPORT_SOURCES = ("everef", "zkillboard", "esi")
+_Read = TypeVar("_Read")
+#: Between two ids of standard input: what tables and lists of other programs have there.
+_BETWEEN = re.compile(r"[\s,;]+")
 
 
-class Parser(argparse.ArgumentParser):
-    """Errors are one line, with the nearest word that would have been right; no option may be shortened."""
+def standard_input(read: Callable[[str], _Read]) -> list[_Read]:
+    """What `read` makes of each word of standard input: in lines or columns, behind blanks, commas or semicolons. What
+    follows a `#` at the beginning of a word is a comment.
 
-    def __init__(self, **more: Any) -> None:
-        super().__init__(allow_abbrev=False, **more)
+    Raises:
+        UsageError: as `read` does, with the number of the line; or standard input is closed.
+    """
+    if not sys.stdin:
+        raise UsageError("`-` takes ids from standard input, which is closed")
+    found = []
+    for number, line in _lines():
+        for word in filter(None, _BETWEEN.split(re.sub(r"(^|[\s,;])#.*", "", line))):
+            try:
+                found.append(read(word))
+            except UsageError as error:
+                raise UsageError(f"standard input, line {number:,}: {error}") from None
+    return found
 
-    def error(self, message: str) -> NoReturn:
-        typed = message.partition("invalid choice: '")[2].partition("'")[0]
-        unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0]
-        known = [word for action in self._actions for word in (*(action.choices or ()), *action.option_strings)]
-        hint = nearest(typed or unknown, [str(word) for word in known]) if typed or unknown else ""
-        raise UsageError(f"{message}{hint} (see `{self.prog} --help`)")
 
-
-def tokens(ids: Sequence[str]) -> Iterator[str]:
-    """The words that were typed; `-` stands for those of standard input."""
-    for text in ids:
-        if text == "-":
-            if not sys.stdin:
-                raise UsageError("`-` takes ids from standard input, which is closed")
-            sys.stdin.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-            yield from (word for line in sys.stdin for word in line.split())
-        else:
-            yield text
+def _lines() -> Iterator[tuple[int, str]]:
+    """Numbered from 1, of UTF-8 or (as Windows' PowerShell writes it) UTF-16 with its mark. Bytes that are no text stand as
+    escapes."""
+    mark = sys.stdin.buffer.peek(2)[:2]  # type: ignore[union-attr]
+    encoding = "utf-16" if mark in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8-sig"
+    sys.stdin.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
+    return enumerate(sys.stdin, 1)
 
 
 def id_of(token: str) -> int:
@@ -65,14 +70,24 @@ def since(text: str) -> dt.datetime:
         raise UsageError(f"--since {text!r} is neither an age like 2d or 12h nor a date like 2026-11-24") from None
 
 
+def first_day(text: str) -> dt.date:
+    """The day of EVE with which a time begins that is given as `since` is. Raises UsageError."""
+    found = since(text).date()
+    if found > clock.now().date():
+        raise UsageError(f"--since {text!r} is in the future: that day has not ended yet")
+    return found
+
+
 def day(option: str, text: str) -> dt.date:
-    """A day of EVE, which began in 2003. Raises UsageError."""
+    """A day of EVE, which began in 2003, up to today. Raises UsageError."""
     try:
         found = dt.date.fromisoformat(text)
     except ValueError:
         raise UsageError(f"{option} {text!r} is not a day like 2021-11-29") from None
-    if not 2003 <= found.year <= clock.now().year + 1:
+    if found.year < 2003:
         raise UsageError(f"{option} {text!r} is no day of EVE, which began in 2003")
+    if found > clock.now().date():
+        raise UsageError(f"{option} {text!r} is no day of EVE so far: it has not ended yet")
     return found
 
 

@@ -17,6 +17,8 @@ from zlib import crc32
 import peewee
 import pytest
 
+from esid import log
+from esid.settings import proxy, reading, trust
 from esid.store import migrate
 from esid.store.connection import Store
 from tests import shared_servers
@@ -32,6 +34,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # What they compare is to be read when it differs; only tests import them, later than this.
 pytest.register_assert_rewrite("tests.mirror", "tests.fault.checker")
 STACKS = ("sqlite + database queue", "postgresql + rabbitmq", "postgresql + database queue")
+#: What else of the environment reaches a setting.
+_OURS = {"DATABASE_URL", "RABBITMQ_URL", "WORKER_TYPES", *trust.USUAL, *proxy.NAMES, *proxy.EXCEPT}
 _ran: Counter[str] = Counter()
 _SERVERS = pytest.StashKey[SharedServers]()
 
@@ -57,10 +61,12 @@ class Stack:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of the machine reaches a test, and no `.env` either."""
+    """No setting of the machine reaches a test, no `.env`, and no outage that an earlier test of this process has left."""
     for name in list(os.environ):
-        if name.startswith(("ESI_", "ESID_", "DB_")) or name in {"DATABASE_URL", "RABBITMQ_URL", "WORKER_TYPES"}:
+        if name.startswith(("ESI_", "ESID_", "DB_")) or name in _OURS:
             monkeypatch.delenv(name)
+    monkeypatch.setattr(log, "_outages", {})
+    monkeypatch.setattr(reading, "SYSTEM_FILE", tmp_path / "no.env")
     monkeypatch.chdir(tmp_path)
 
 
@@ -106,8 +112,9 @@ def _shared(request: pytest.FixtureRequest) -> dict[str, Any]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave to `make fault` what `make test` runs on another stack. In a parallel run the longest come first."""
+    turns = dict[tuple[Any, str], list[Any]]()
     for item in items:
-        if _is_left_out(item):
+        if _is_left_out(item, turns):
             item.add_marker(pytest.mark.long)
     if hasattr(config, "workerinput"):
         items.sort(key=_place)
@@ -120,8 +127,13 @@ def _place(item: pytest.Item) -> tuple[int, int]:
     return 0 if is_long else 1 if kind in {"fault", "process"} else 2, crc32(item.nodeid.encode())
 
 
-def _is_left_out(item: Any) -> bool:
-    """Whether the marks `quick_on` and `takes_turns` (see setup.cfg) leave this variant to `make fault`."""
+def _is_left_out(item: Any, turns: dict[tuple[Any, str], list[Any]]) -> bool:
+    """Whether the marks `quick_on` and `takes_turns` (see setup.cfg) leave this variant to `make fault`.
+
+    Args:
+        turns: test and parameter -> its values in order, of the tests before this one. Pytest's own `indices` count on
+            through all combinations.
+    """
     quick_on, takes_turns = item.get_closest_marker("quick_on"), item.get_closest_marker("takes_turns")
     if not quick_on and not takes_turns:
         return False
@@ -129,7 +141,11 @@ def _is_left_out(item: Any) -> bool:
     stack: str = next(call.params[one] for one in ("main_stack", "stack", "database_url") if one in call.params)
     if quick_on:
         return stack != quick_on.args[0]
-    return bool(call.indices[takes_turns.args[0]] % 2 != stack.startswith("postgresql"))
+    name = takes_turns.args[0]
+    values = turns.setdefault((item.function, name), [])
+    if call.params[name] not in values:
+        values.append(call.params[name])
+    return bool(values.index(call.params[name]) % 2 != stack.startswith("postgresql"))
 
 
 def _runs_on(request: pytest.FixtureRequest) -> None:

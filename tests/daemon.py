@@ -14,6 +14,8 @@ from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 HOOKS = ROOT / "tests" / "fault" / "hooks"
+#: Commands that look at a database, and make none.
+LOOKING = {"enqueue", "sync", "purge", "status", "show", "dead", "schedule", "heal"}
 
 
 @dataclass
@@ -32,12 +34,16 @@ class Daemon:
     Args:
         settings: on top of an environment without any setting; status server and feed are off unless named.
         hooks: what a test does to the running daemon, not to commands (see tests/fault/hooks/sitecustomize.py).
+        inside: words before those of `esid run`: a command that runs it in surroundings of its own.
+        is_set_up: False = before the first command that looks at a database, one is made.
     """
 
     settings: dict[str, str]
     hooks: dict[str, str] = field(default_factory=dict)
     directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="esid-test-")))
     process: subprocess.Popen[bytes] | None = None
+    inside: tuple[str, ...] = ()
+    is_set_up: bool = False
 
     @property
     def environment(self) -> dict[str, str]:
@@ -53,6 +59,8 @@ class Daemon:
 
     def run(self, *arguments: str, stdin: str = "", timeout_s: float = 60.0, **changes: str) -> Ran:
         """Run one command to its end."""
+        if not self.is_set_up and LOOKING & set(arguments) and not {"help", "--help"} & set(arguments):
+            self.set_up(**changes)
         done = subprocess.run(
             [sys.executable, "-m", "esid", *arguments],
             env={**self.environment, **changes},
@@ -70,15 +78,22 @@ class Daemon:
         assert ran.code == 0, (arguments, ran)
         return ran.out
 
+    def set_up(self, **changes: str) -> Daemon:
+        """Make the database, for commands that look at one."""
+        self.is_set_up = True
+        self.ok("migrate", **changes)
+        return self
+
     def spawn(self, *arguments: str, stderr: int | None = None) -> Daemon:
         """Start `esid run` and wait for nothing; its lines go to `log`, or to another file descriptor."""
+        self.is_set_up = True
         environment = self.environment
         if self.hooks:
             environment = {**environment, **self.hooks, "PYTHONPATH": f"{HOOKS}:{environment['PYTHONPATH']}"}
             environment["ESID_TEST_ONCE"] = str(self.directory / "crashed")
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "esid", "run", *arguments],
+                [*self.inside, sys.executable, "-m", "esid", "run", *arguments],
                 env=environment,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,

@@ -66,6 +66,8 @@ class Postgres:
 
     password_role = "secretrole"
     password = "s3cret-pw"
+    #: Trusted, too, but there only where a test makes it.
+    plain_role = "plain_login"
 
     def __init__(self, port: int, log_path: Path, names: str = "test") -> None:
         self._bin = _newest("/usr/lib/postgresql/*/bin", "initdb", "postgresql")
@@ -151,7 +153,7 @@ class PrivatePostgres(PrivateServer, Postgres):
         options = ["--username=esid", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
         self._run([*self._as_postgres, str(self._bin / "initdb"), "--pgdata", str(self._data), *options])
         (self._data / "pg_hba.conf").write_text(
-            f"host all {self.password_role} 127.0.0.1/32 scram-sha-256\nhost all esid 127.0.0.1/32 trust\n"
+            f"host all {self.password_role} 127.0.0.1/32 scram-sha-256\nhost all esid,{self.plain_role} 127.0.0.1/32 trust\n"
         )
         with (self._data / "postgresql.conf").open("a") as conf:
             conf.write(
@@ -162,6 +164,59 @@ class PrivatePostgres(PrivateServer, Postgres):
 
     def _pg_ctl(self, *arguments: str) -> None:
         self._run([*self._as_postgres, str(self._bin / "pg_ctl"), "-s", "-D", str(self._data), *arguments])
+
+
+class PrivatePgbouncer(PrivateServer):
+    """A PgBouncer of our own in front of a PostgreSQL.
+
+    Args:
+        settings: lines of its own for pgbouncer.ini.
+    """
+
+    def __init__(self, behind: Postgres, pool_mode: str, *settings: str) -> None:
+        program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if program is None:
+            raise RuntimeError("pgbouncer is not installed: apt install pgbouncer")
+        super().__init__("pgbouncer")
+        self.directory.chmod(0o755)
+        (self.port,) = free_ports(1)
+        (self.directory / "users").write_text('"esid" ""\n')
+        self._config = self.directory / "pgbouncer.ini"
+        lines = [
+            "[databases]",
+            f"* = host=127.0.0.1 port={behind.port} user=esid",
+            "[pgbouncer]",
+            "listen_addr = 127.0.0.1",
+            f"listen_port = {self.port}",
+            "unix_socket_dir =",
+            "auth_type = trust",
+            f"auth_file = {self.directory / 'users'}",
+            f"pool_mode = {pool_mode}",
+            *settings,
+        ]
+        self._config.write_text("\n".join(lines) + "\n")
+        as_other = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.geteuid() == 0 else []
+        self._command = [*as_other, program, str(self._config)]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def url(self, dbname: str) -> str:
+        """The URL of a database behind it."""
+        return f"postgresql://esid@127.0.0.1:{self.port}/{dbname}"
+
+    def start(self) -> Self:
+        """Start; takes a few milliseconds."""
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        wait_until(lambda: _accepts(self.port), _START_S, "PgBouncer to listen")
+        return self
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(_STOP_S)
+            self._process = None
 
 
 class Rabbitmq:
@@ -201,6 +256,15 @@ class PrivateRabbitmq(PrivateServer, Rabbitmq):
         self._node = self._spawn([str(self._server / "rabbitmq-server")])
         wait_until(self._is_ready, _START_S, "RabbitMQ to accept connections", every_s=0.1)
         return self
+
+    def ctl(self, *arguments: str) -> None:
+        """Tell the node something by `rabbitmqctl`."""
+        command = [str(self._server / "rabbitmqctl"), *arguments]
+        subprocess.run(command, env=self._environment(), cwd=self.directory, check=True, capture_output=True)
+
+    def log(self) -> str:
+        """What the node has logged."""
+        return "\n".join(each.read_text(errors="replace") for each in (self.directory / "log").glob("*.log"))
 
     def kill(self) -> None:
         """End the node with SIGKILL, as a crash would; harmless when not running."""

@@ -41,6 +41,25 @@ SYNC_EVERY_S, DISPATCH_EVERY_S = 600.0, 15.0
 FIRST_ALLIANCE, FIRST_CORPORATION, FIRST_CHARACTER = 99_000_000, 98_000_000, 90_000_000
 
 
+class Time:
+    """The time of a simulation, in the place of both clocks of the product.
+
+    Attributes:
+        now: what time it really is.
+        ahead_s: seconds by which our clock is ahead of that.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.now, self.monotonic, self.ahead_s = BEGIN, 1000.0, 0.0
+        patch.setattr(clock, "now", lambda: self.now + dt.timedelta(seconds=self.ahead_s))
+        patch.setattr(clock, "monotonic", lambda: self.monotonic)
+
+    def go_on(self, seconds: float) -> None:
+        """So much time goes by."""
+        self.now += dt.timedelta(seconds=seconds)
+        self.monotonic += seconds
+
+
 class Size:
     """How many of each there are."""
 
@@ -107,29 +126,44 @@ class Wire(requests.adapters.BaseAdapter):
 
     def _posted(self, path: str, key: int) -> dict[str, Any]:
         if path == "/universe/names":
-            return {"id": key, "name": str(key), "category": "character"}
+            return {"id": key, "name": _CHARACTER["name"], "category": "character"}
         return {"character_id": key, "corporation_id": FIRST_CORPORATION}
 
     def _response(self, status: int, body: Any, cache_s: float, now: dt.datetime, request: Any) -> requests.Response:
-        response = requests.Response()
-        response.status_code, response.request, response.url = status, request, request.url
-        response.headers["Date"] = format_datetime(now, usegmt=True)
+        headers = {"Date": format_datetime(now, usegmt=True)}
         if cache_s:
-            response.headers["Expires"] = format_datetime(now + dt.timedelta(seconds=cache_s), usegmt=True)
-            response.headers["Etag"] = '"1"'
-        response.raw = _Raw(b"" if status == 304 else json.dumps(body).encode())
-        return response
+            headers["Expires"] = format_datetime(now + dt.timedelta(seconds=cache_s), usegmt=True)
+            path = request.path_url
+            headers["Etag"] = f'"{self.asked[path] if path in self.changing else 1}"'
+        return made_response(request, status, headers, b"" if status == 304 else json.dumps(body).encode())
+
+
+def made_response(
+    request: Any, status: int, headers: dict[str, str], body: bytes, ends_with: Exception | None = None
+) -> requests.Response:
+    """What an adapter gives back, without a socket.
+
+    Args:
+        ends_with: raised where the body ends too early.
+    """
+    response = requests.Response()
+    response.status_code, response.request, response.url = status, request, request.url
+    response.headers.update(headers)
+    response.raw = _Raw(body, ends_with)
+    return response
 
 
 class _Raw:
     """The part of urllib3's response that the client reads."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, data: bytes, ends_with: Exception | None = None) -> None:
+        self._data, self._ends_with = data, ends_with
 
     def read(self, *_: Any, **__: Any) -> bytes:
         """All of it, once."""
         data, self._data = self._data, b""
+        if not data and self._ends_with:
+            raise self._ends_with
         return data
 
     def close(self) -> None:
@@ -167,9 +201,7 @@ class Day:
     """The daemon's parts around a clock that the simulation moves."""
 
     def __init__(self, size: Size, directory: Path, patch: pytest.MonkeyPatch) -> None:
-        self.now, self._mono = BEGIN, 1000.0
-        patch.setattr(clock, "now", lambda: self.now)
-        patch.setattr(clock, "monotonic", lambda: self._mono)
+        self._time = Time(patch)
         self.wire = Wire(size, lambda: self.now)
         self.store = Store(f"sqlite:///{directory / 'day.db'}")
         migrate.migrate(self.store)
@@ -183,17 +215,25 @@ class Day:
         self._requests = Requests(self.store, publisher, "day")
         self._know(size)
 
+    @property
+    def now(self) -> dt.datetime:
+        """What time it is."""
+        return self._time.now
+
     def run(self, hours: int) -> None:
         """So many hours."""
-        steps = int(hours * HOUR_S / DISPATCH_EVERY_S)
-        for step in range(steps):
-            if step % int(SYNC_EVERY_S / DISPATCH_EVERY_S) == 0:
-                for queue in self._queues:
-                    self._requests.sync(queue)
-                    self._requests.refresh(queue)
-            dispatch(self.store, self._publisher, self._queues)
-            self._drain()
-            self._pass(DISPATCH_EVERY_S)
+        for _ in range(int(hours * HOUR_S / SYNC_EVERY_S)):
+            for queue in self._queues:
+                self._requests.sync(queue)
+                self._requests.refresh(queue)
+            steps = int(SYNC_EVERY_S / DISPATCH_EVERY_S)
+            while steps and self.open_jobs():
+                dispatch(self.store, self._publisher, self._queues)
+                self._drain()
+                self._time.go_on(DISPATCH_EVERY_S)
+                steps -= 1
+            # Nothing is left to be done until the schedule looks again.
+            self._time.go_on(steps * DISPATCH_EVERY_S)
 
     def close(self) -> None:
         """Close the parts."""
@@ -213,15 +253,14 @@ class Day:
             except Unfinished as unfinished:
                 raise AssertionError(f"{unfinished}: {unfinished.failed} {unfinished.interruption}") from unfinished
 
-    def _pass(self, seconds: float) -> None:
-        self.now += dt.timedelta(seconds=seconds)
-        self._mono += seconds
-
     def sleep(self, days: float, *, but_one_in: int) -> None:
         """Let what is known have slept so long, but for one id of so many."""
         slept = utc_text(self.now - dt.timedelta(days=days))
-        sql = "UPDATE sync_jobs SET changed_at = %s WHERE entity_id % %s <> 0 AND entity_id <> 1"
-        self.store.rows(sql, (slept, but_one_in))
+        sql = "UPDATE sync_jobs SET changed_at = %s, created_at = %s WHERE entity_id % %s <> 0 AND entity_id <> 1"
+        self.store.rows(sql, (slept, slept, but_one_in))
+        # And the database is as old.
+        self.store.rows("UPDATE schema_migrations SET applied_at = %s", (slept,))
+        self.store._born_at = None
 
     def open_jobs(self) -> int:
         """Jobs that are not done."""

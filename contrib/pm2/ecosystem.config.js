@@ -15,7 +15,7 @@ module.exports = {
       kill_timeout: 90000,
       autorestart: true,
       // What no restart cures: usage, schema, already running, permission, settings.
-      stop_exit_codes: [0, 2, 65, 75, 77, 78],
+      stop_exit_codes: [0, 2, 65, 66, 75, 77, 78],
       restart_delay: 5000,
       max_restarts: 5,
       min_uptime: 60000,

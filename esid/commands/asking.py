@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from esid import render, typed
-from esid.commands.terminal import confirmed, print_json
-from esid.commands.waiting import Asked, Synced, note_no_daemon, wait
+from esid.commands.terminal import confirmed, note, print_json
+from esid.commands.waiting import Asked, Synced, follow
 from esid.daemon import parts
 from esid.entities import BY_NAME, ENTITIES
 from esid.errors import UsageError
@@ -17,6 +19,7 @@ from esid.queue.broker import PERSON
 from esid.queue.progress import PLURALS
 from esid.settings import ENTITY_NAMES, Settings, nearest
 from esid.store.ledger import Accepted
+from esid.words import counted
 
 if TYPE_CHECKING:
     from esid.feeds.http import Source
@@ -24,21 +27,20 @@ if TYPE_CHECKING:
 
 def enqueue(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid enqueue`: its exit code."""
-    wanted = [_wanted(options.entity, token) for token in typed.tokens(options.ids)]
-    if not wanted:
-        raise UsageError("no ids were given")
+    wanted = _all_wanted(options.entity, options.ids)
     store = parts.ready_store(chosen)
     if options.entity == "killmail":
         wanted = list(links.with_hashes(store, partial(_zkillboard, chosen), wanted))
     total = Accepted((), (), ())
-    for part in parts.open_requests(chosen, store).enqueue(BY_NAME[options.entity], wanted):
+    requests = parts.open_requests(chosen, store)
+    requests.check()
+    for part in requests.enqueue(BY_NAME[options.entity], wanted, whole=True):
         total = Accepted(total.queued + part.queued, total.pending + part.pending, total.fresh + part.fresh)
-    code = wait(Asked(store, options.entity, total.queued + total.pending), chosen) if options.wait else 0
     if options.json:
         print_json({"queued": len(total.queued), "pending": len(total.pending), "fresh": len(total.fresh)})
     else:
-        print(render.accepted(options.entity, total))
-        note_no_daemon(chosen, waits=options.wait)
+        print(render.accepted(options.entity, total), flush=True)
+    code = follow(Asked(store, options.entity, total.queued + total.pending), chosen, waits=options.wait)
     store.close()
     return code
 
@@ -47,17 +49,18 @@ def sync(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid sync`: its exit code."""
     store = parts.ready_store(chosen)
     requests = parts.open_requests(chosen, store)
-    queues = [name for name, plural in PLURALS.items() if options.what in {plural, "all"} and plural in typed.SYNC_NAMES]
+    requests.check()
+    wanted = set(typed.SYNC_NAMES if "all" in options.what else options.what)
+    queues = [name for name, plural in PLURALS.items() if plural in wanted]
     work = Synced(store, [entity.name for entity in ENTITIES if entity.queue in queues])
     counts = {queue: requests.sync(queue, priority=PERSON) for queue in queues}
-    code = wait(work, chosen) if options.wait else 0
     if options.json:
         print_json({"queued": counts})
     else:
         for queue, count in counts.items():
-            nothing = "everything is up to date" if options.wait else "everything is fresh or queued"
-            print(f"{PLURALS[queue]}: {count:,} jobs queued" if count else f"{PLURALS[queue]}: {nothing}")
-        note_no_daemon(chosen, waits=options.wait)
+            words = f"{counted(count, 'job')} queued" if count else "everything is fresh or queued"
+            print(f"{PLURALS[queue]}: {words}", flush=True)
+    code = follow(work, chosen, waits=options.wait)
     store.close()
     return code
 
@@ -67,16 +70,40 @@ def purge(options: argparse.Namespace, chosen: Settings) -> int:
     for name in options.entities:
         if name not in ENTITY_NAMES:
             raise UsageError(f"unknown entity {name!r}: one of {', '.join(ENTITY_NAMES)}{nearest(name, ENTITY_NAMES)}")
-    queues = options.entities or ENTITY_NAMES
+    queues = list(dict.fromkeys(options.entities)) or ENTITY_NAMES
     if not options.yes and not confirmed(f"Empty the queues of {', '.join(queues)}?"):
         return 2
     store = parts.ready_store(chosen)
     requests = parts.open_requests(chosen, store)
+    requests.check()
     for queue in queues:
         messages, jobs = requests.purge(queue)
-        print(f"{queue}: {messages:,} messages deleted, {jobs:,} jobs wait for the next scheduled sync")
+        waiting = counted(jobs, "job waits", "jobs wait")
+        print(f"{queue}: {counted(messages, 'message')} deleted, {waiting} for the next scheduled sync")
     store.close()
     return 0
+
+
+def _all_wanted(entity: str, ids: Sequence[str]) -> list[tuple[int, str | None]]:
+    """(id, argument) of every word; `-` stands for those of standard input, and how many they are is said.
+
+    Raises:
+        UsageError: one of them is no id, or there is none.
+    """
+    read = partial(_wanted, entity)
+    wanted, taken = list[tuple[int, str | None]](), list[tuple[int, str | None]]()
+    for text in ids:
+        if text == "-":
+            if sys.stdin and sys.stdin.isatty():
+                note("ids, please, in as many lines as you like; Ctrl-D ends them")
+            taken += typed.standard_input(read)
+        else:
+            wanted += map(read, text.split(","))
+    if not (wanted or taken):
+        raise UsageError("no ids were given")
+    if taken:
+        note(render.taken(len(taken), len(set(taken))))
+    return wanted + taken
 
 
 def _wanted(entity: str, token: str) -> tuple[int, str | None]:
@@ -85,9 +112,7 @@ def _wanted(entity: str, token: str) -> tuple[int, str | None]:
     Raises:
         UsageError: it is no id, or no killmail.
     """
-    if entity != "killmail":
-        return typed.id_of(token), None
-    key, hash_ = links.killmail(token)
+    key, hash_ = links.killmail(token) if entity == "killmail" else links.pasted(entity, token)
     return typed.id_of(key), hash_
 
 

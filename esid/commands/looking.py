@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from typing import Any
 
-from esid import clock, log, plan, render, typed
-from esid.commands.terminal import print_json, print_lines
+from esid import clock, overview, plan, render, typed
+from esid.commands.screen import has_screen
+from esid.commands.terminal import columns, print_json, print_lines
+from esid.commands.watching import AGAIN_S, watch
 from esid.daemon import lock, parts
 from esid.entities import BY_NAME
+from esid.feeds import links
 from esid.settings import Settings
 from esid.store import ledger
 from esid.store.show import rows_of
@@ -19,29 +22,29 @@ from esid.web import status as states
 def status(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid status`: its exit code."""
     store = parts.ready_store(chosen)
-    sources = states.Sources(
-        store,
-        parts.open_publisher(chosen, store).broker,
-        parts.open_budget(chosen),
-        plan.schedules(chosen),
-        parts.installation(store),
-        chosen.entities,
-    )
-    in_place = options.watch and sys.stdout.isatty()
+    broker, place = parts.open_publisher(chosen, store).broker, parts.queue_place(chosen)
+    schedules, installation = plan.schedules(chosen), parts.installation(store)
+
+    def collect() -> dict[str, Any]:
+        # Opened for each look: a daemon may have begun meanwhile.
+        with parts.shown_budget(chosen) as budget:
+            state = states.collect(states.Sources(store, broker, budget, schedules, installation, place))
+        return {**state, "daemon": lock.holder(parts.lock_path(chosen))}
+
+    if options.watch and not options.json and has_screen():
+        return watch(collect, overview.lines)
     while True:
-        state = states.collect(sources)
-        state["daemon"] = lock.holder(parts.lock_path(chosen))
-        text = json.dumps(state, indent=2, default=str) if options.json else log.printable("\n".join(render.status(state)))
-        # Drawn over the last one, line by line: a cleared screen would flicker.
-        print("\033[H" + text.replace("\n", "\033[K\n") + "\033[K\n\033[J" if in_place else text, flush=True)
+        state = collect()
+        print_json(state) if options.json else print_lines(overview.lines(state, columns()))
+        sys.stdout.flush()
         if not options.watch:
             return 0
-        clock.sleep(2)
+        clock.sleep(AGAIN_S)
 
 
 def show(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid show`: its exit code."""
-    key = typed.id_of(options.id.partition(":")[0])
+    key = typed.id_of(links.pasted(options.entity, options.id)[0])
     store = parts.ready_store(chosen)
     rows = rows_of(store, BY_NAME[options.entity].tables, key)
     job = ledger.job(store, options.entity, key)

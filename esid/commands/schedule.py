@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 
 from esid import plan, render
-from esid.commands.terminal import print_json, print_lines
+from esid.commands.terminal import columns, print_json, print_lines
 from esid.daemon import parts, sources
 from esid.errors import UsageError
 from esid.feeds.archives import SOURCES
 from esid.schedule import run_now
 from esid.settings import Settings, nearest
+from esid.store import processes
 from esid.web import timetable
 
 
@@ -27,10 +28,18 @@ def schedule(options: argparse.Namespace, chosen: Settings) -> int:
     store = parts.ready_store(chosen)
     if options.verb == "run":
         works = sources.open_works(chosen, store)
+        did = {}
         for name in options.jobs:
-            print(f"{name}: {run_now(store, name, works[name])}", flush=True)
+            did[name] = run_now(store, name, works[name])
+            if not options.json:
+                print(f"{name}: {did[name]}", flush=True)
+        if options.json:
+            print_json({"did": did})
     else:
-        jobs = timetable.jobs(store, plan.schedules(chosen), parts.installation(store), chosen.entities)
-        print_json({"jobs": jobs}) if options.json else print_lines(render.timetable(jobs))
+        living = processes.living(store)
+        jobs = timetable.jobs(store, plan.schedules(chosen), parts.installation(store), living)
+        print_json({"jobs": jobs}) if options.json else print_lines(render.timetable(jobs, columns()))
+        if not options.json and not any(job["runs_in"] for job in jobs if plan.BY_NAME[job["name"]].asks_esi):
+            print("no process schedules syncs: nothing is refreshed by itself; start `esid run`, without --no-scheduler")
     store.close()
     return 0

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from typing import Protocol
 
 from esid import clock, render
+from esid.commands.terminal import columns, note
 from esid.daemon import lock, parts
 from esid.settings import Settings
 from esid.store import ledger
 from esid.store.connection import Store
+from esid.words import counted
 
 #: Ids that are looked up at a time.
 _AT_ONCE = 1000
@@ -78,29 +79,41 @@ class Synced:
         return ledger.failed_since(self._store, self._entities, self._since)
 
 
-def wait(work: Work, chosen: Settings) -> int:
-    """Wait until nothing of it is open; 1 when some of it has failed."""
-    started, done_before = clock.monotonic(), work.known() - work.open()
-    note_no_daemon(chosen, waits=True)
-    while is_open := work.open():
-        known = work.known()
-        rate = (known - is_open - done_before) / max(0.1, clock.monotonic() - started)
-        _draw_bar(known - is_open, known, rate)
-        clock.sleep(0.5)
-    if sys.stderr.isatty():
-        _draw_bar(work.known(), work.known(), 0.0)
-        print(file=sys.stderr)
+def follow(work: Work, chosen: Settings, *, waits: bool) -> int:
+    """Say when nobody does the work; wait until nothing of it is open, where somebody wants that. The exit code: 1 when some
+    of what was waited for has failed."""
+    note_no_daemon(chosen, waits=waits)
+    return _wait(work) if waits else 0
+
+
+def _wait(work: Work) -> int:
+    started, is_open = clock.monotonic(), work.open()
+    done_before = work.known() - is_open
+    if is_open and not columns(sys.stderr):
+        note(f"waiting until {counted(is_open, 'id is', 'ids are')} done")
+    line = Line()
+    try:
+        while is_open := work.open():
+            known = work.known()
+            rate = (known - is_open - done_before) / max(0.1, clock.monotonic() - started)
+            line.draw(render.bar(known - is_open, known, rate))
+            clock.sleep(0.5)
+        if known := work.known():
+            line.draw(render.bar(known, known, 0.0))
+    finally:
+        line.end()
     failed = work.failed()
     if failed > 0:
-        print(f"{failed:,} ids failed; `esid dead list` says why", file=sys.stderr)
+        print(f"{counted(failed, 'id')} failed; `esid dead list` says why", file=sys.stderr)
     return 1 if failed > 0 else 0
 
 
 class Bar:
-    """Killmails as they come, drawn over itself; nothing where standard error is no terminal."""
+    """Killmails (or what `unit` says) as they come, drawn over itself; nothing where standard error is no terminal."""
 
-    def __init__(self, expected: int | None) -> None:
-        self._expected, self._done, self._started = expected, 0, clock.monotonic()
+    def __init__(self, expected: int | None, unit: str = "killmails") -> None:
+        self._expected, self._unit, self._done, self._started = expected, unit, 0, clock.monotonic()
+        self._line = Line()
 
     @property
     def rate(self) -> float:
@@ -110,31 +123,51 @@ class Bar:
     def advance(self, killmails: int) -> None:
         """So many more are written."""
         self._done += killmails
-        if sys.stderr.isatty():
-            words = render.killmail_bar(self._done, self._expected, self.rate)
-            _draw(words)
+        self._line.draw(render.killmail_bar(self._done, self._expected, self.rate, self._unit))
 
     def clear(self) -> None:
         """Make room for a line."""
-        if sys.stderr.isatty():
+        self._line.clear()
+
+    def end(self, *, is_whole: bool) -> None:
+        """The last of them is written: what there was is all that there is, whatever was expected."""
+        if not self._done:
+            self.clear()
+        elif is_whole:
+            self._line.draw(render.killmail_bar(self._done, self._expected, self.rate, self._unit, is_end=True))
+
+    def leave(self) -> None:
+        """What is printed next stands on a line of its own. Twice is harmless."""
+        self._line.end()
+
+
+class Line:
+    """A line that is drawn over itself; nothing where standard error is no terminal."""
+
+    def __init__(self) -> None:
+        self._is_drawn = False
+
+    def draw(self, words: str) -> None:
+        """In the place of what was drawn before; a line that the terminal wraps would stay."""
+        if wide := columns(sys.stderr):
+            print(f"\r\033[K{words[: wide - 1]}", end="", file=sys.stderr, flush=True)
+            self._is_drawn = True
+
+    def clear(self) -> None:
+        """As if nothing had been drawn."""
+        if self._is_drawn:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
+            self._is_drawn = False
 
-
-def _draw_bar(done: int, known: int, rate: float) -> None:
-    """One line, drawn over itself; nothing where standard error is no terminal."""
-    if not sys.stderr.isatty():
-        return
-    _draw(render.bar(done, known, rate))
-
-
-def _draw(words: str) -> None:
-    """In the place of what was drawn before; a line that the terminal wraps would stay."""
-    fitting = words[: shutil.get_terminal_size().columns - 1]
-    print(f"\r\033[K{fitting}", end="", file=sys.stderr, flush=True)
+    def end(self) -> None:
+        """Leave it as it is."""
+        if self._is_drawn:
+            print(file=sys.stderr, flush=True)
+            self._is_drawn = False
 
 
 def note_no_daemon(chosen: Settings, *, waits: bool) -> None:
     """Say that nobody does the work, where that can be known: on SQLite."""
     if chosen.database.startswith("sqlite:") and lock.holder(parts.lock_path(chosen)) is None:
         what = "waiting for one: start `esid run`" if waits else "it is kept until `esid run` is started"
-        print(f"esid: no daemon is running here; {what}", file=sys.stderr)
+        note(f"no daemon is running here; {what}")

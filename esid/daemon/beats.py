@@ -5,20 +5,22 @@ The supervisor watches its children through shared memory (`board`); this is for
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from esid import clock, host
+from esid import clock, host, log
 from esid.clock import Stop
-from esid.errors import EsidError
+from esid.errors import DatabaseUnavailable, EsidError
 from esid.queue.middleware.doing import Doing
 from esid.store import counters, processes
 from esid.store.connection import Store
 
 #: Seconds between two beats.
 EVERY_S = 5.0
+_log = log.get("daemon")
 
 
 class Beats:
@@ -28,6 +30,7 @@ class Beats:
         kind: worker, scheduler, feed or web.
         state: what else is to be known of it, as plain values.
         doing: what its threads do; None where it has none that work.
+        also: what else is to be said with each beat.
     """
 
     def __init__(
@@ -37,10 +40,13 @@ class Beats:
         stop: Stop,
         state: Callable[[], dict[str, Any]] = dict,
         doing: Doing | None = None,
+        also: Callable[[], None] = lambda: None,
     ) -> None:
         self._store, self._kind, self._stop, self._state, self._doing = store, kind, stop, state, doing
-        self._name, self._since = f"{host.NAME}:{os.getpid()}", clock.monotonic()
+        self._also = also
+        self._name, self._since = host.me(), clock.monotonic()
         self._thread = threading.Thread(target=self._run, name="beats", daemon=True)
+        self._has_failed = False
 
     def start(self) -> None:
         """Begin."""
@@ -57,19 +63,30 @@ class Beats:
 
     def _run(self) -> None:
         while True:
-            try:
-                processes.beat(self._store, self._name, self._kind, self._words())
-                self._write_counts()
-            except EsidError:
-                # Whoever works has said that the database is away; we are silent meanwhile, as is true.
-                pass
+            self._beat()
             if self._stop.wait(EVERY_S):
                 return
+
+    def _beat(self) -> None:
+        """Whatever goes wrong is said once and tried again: who is silent is taken for dead."""
+        try:
+            processes.beat(self._store, self._name, self._kind, self._words())
+            self._write_counts()
+            self._also()
+            self._has_failed = False
+        except DatabaseUnavailable as error:
+            log.outage("database").down(error)
+        except Exception as error:  # noqa: BLE001
+            if not self._has_failed:
+                words = f"what this process does cannot be noted: {type(error).__name__}: {error}"
+                log.event(_log, "daemon.beat_failed", words, level=logging.ERROR)
+            self._has_failed = True
 
     def _words(self) -> dict[str, Any]:
         return {
             "daemon": os.getppid(),
             "up_s": round(clock.monotonic() - self._since),
+            "away": next(filter(None, (log.outage(thing).words for thing in ("database", "queue", "consumer"))), ""),
             "doing": self._doing.now() if self._doing else [],
             **self._state(),
         }

@@ -17,6 +17,7 @@ from esid.daemon.board import Cell
 from esid.daemon.life import Life
 from esid.errors import EsidError
 from esid.store import waiting
+from esid.words import counted
 
 #: More deaths of one child than this within the seconds end the daemon (exit 70): the service manager decides then.
 MOST_DEATHS, DEATHS_WITHIN_S = 5, 60.0
@@ -129,7 +130,7 @@ class Child:
             self._deaths.popleft()
         if len(self._deaths) <= MOST_DEATHS:
             return False
-        self._give_up(f"{self.name} died {len(self._deaths)} times within {DEATHS_WITHIN_S:.0f} s", code)
+        self._give_up(f"{self.name} died {counted(len(self._deaths), 'time')} within {DEATHS_WITHIN_S:.0f} s", code)
         return True
 
     def _look(self) -> None:

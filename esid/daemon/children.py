@@ -30,7 +30,8 @@ from esid.queue.middleware.hold import Hold
 from esid.queue.middleware.recoveries import Recoveries, settle
 from esid.queue.middleware.retries import Retries
 from esid.queue.progress import Progress
-from esid.queue.requests import dispatch
+from esid.queue.requests import Requests, dispatch
+from esid.queue.touching import Touching
 from esid.queue.worker import Worker
 from esid.settings import Settings
 from esid.store import samples
@@ -56,6 +57,8 @@ def _open_client(settings: Settings, budget: Budget) -> Client:
         budget,
         contact=settings.esi_contact,
         compatibility_date=settings.esi_compatibility_date,
+        ca_file=settings.esid_ca_file,
+        proxy=settings.proxy(settings.esi_base_url),
     )
 
 
@@ -72,7 +75,7 @@ def worker(settings: Settings, life: Life) -> None:
     """Consume the queues of the chosen entities until a stop."""
     stop = life.stop
     store = parts.open_store(settings, WORKER_POOL, WORKER_STATEMENT_S)
-    budget = parts.open_budget(settings, stop)
+    budget = parts.open_budget(settings, stop, is_known=True)
     sharing = parts.open_sharing(settings, store, budget, stop)
     if sharing:
         sharing.start()
@@ -81,7 +84,7 @@ def worker(settings: Settings, life: Life) -> None:
         CurrentMessage(),
         Hold(store, client, stop),
         doing := Doing(),
-        Retries(store),
+        Retries(store, client),
         DeadLetters(store),
         Recoveries(store, life.hands, stop),
     ]
@@ -95,7 +98,8 @@ def worker(settings: Settings, life: Life) -> None:
     if isinstance(broker, DatabaseBroker):
         broker.release_dead()
     consumer.start()
-    beats = Beats(store, life.kind, stop, partial(_worker_state, settings, broker), doing)
+    touching = Touching(store, life.hands)
+    beats = Beats(store, life.kind, stop, partial(_worker_state, settings, broker, consumer), doing, touching.look)
     beats.start()
     life.wait_for_stop(store, broker.moves.oldest)
     client.end_within(CUT_S)
@@ -116,9 +120,9 @@ def scheduler(settings: Settings, life: Life, *, with_syncs: bool = True) -> Non
         with_syncs: False = retries, intents and sweeps only.
     """
     store = parts.open_store(settings)
-    budget = parts.open_budget(settings)
+    budget = parts.open_budget(settings, is_known=True)
     publisher = parts.open_publisher(settings, store)
-    requests = parts.open_requests(settings, store)
+    requests = Requests(store, publisher, settings.esid_queue_prefix)
     healing = Healing(lambda: sources.open_healer(settings, store, requests, life.stop))
     lead = Leadership(store, settings.entities)
     progress_s = PROGRESS_TTY_S if sys.stderr.isatty() else PROGRESS_S
@@ -139,12 +143,19 @@ def scheduler(settings: Settings, life: Life, *, with_syncs: bool = True) -> Non
         return runner
 
     post = Post(lead, start, settings.entities)
-    beats = Beats(store, life.kind, life.stop)
-    beats.start()
+
+    def state() -> dict[str, Any]:
+        """The jobs that run here: what is so, whatever settings somebody else has."""
+        return {"jobs": {job.name: texts[job.name] for job in plan.plan(texts, "", post.on_duty)}}
+
+    beats = Beats(store, life.kind, life.stop, state)
     post.look()
+    beats.start()
     life.wait_for_stop(store, every_second=post.look)
+    publisher.broker.is_stopping = True
     post.leave()
     beats.end()
+    publisher.broker.close()
     budget.close()
     store.close()
 
@@ -183,20 +194,27 @@ def web(settings: Settings, life: Life, listener: Any) -> None:
 
     store = parts.open_store(settings)
     publisher = parts.open_publisher(settings, store)
-    budget = parts.open_budget(settings)
+    budget = parts.open_budget(settings, is_known=True)
     beats = Beats(store, life.kind, life.stop)
     beats.start()
     view = View(
-        store, publisher.broker, budget, plan.schedules(settings), parts.installation(store), settings.entities,
+        store, publisher.broker, budget, plan.schedules(settings), parts.installation(store), parts.queue_place(settings),
         workers=settings.esid_processes, daemon=os.getppid(),
     )  # fmt: skip
     with serve(listener, view):
         life.wait_for_stop(store)
     beats.end()
+    publisher.broker.close()
     budget.close()
     store.close()
 
 
-def _worker_state(settings: Settings, broker: Any) -> dict[str, Any]:
+def _worker_state(settings: Settings, broker: Any, consumer: Worker) -> dict[str, Any]:
     moved_s = clock.monotonic() - broker.moves.oldest()
-    return {"entities": list(settings.entities), "threads": worker_threads(settings), "moved_s": round(max(0.0, moved_s), 1)}
+    return {
+        "entities": list(settings.entities),
+        "threads": worker_threads(settings),
+        "moved_s": round(max(0.0, moved_s), 1),
+        "queue": parts.queue_place(settings),
+        "held": consumer.held(),
+    }

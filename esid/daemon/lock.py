@@ -15,6 +15,8 @@ from esid.errors import AlreadyRunning, NotPermitted
 #: Seconds for which a lock that is held is tried again, and between two tries: who only asks whether it is held
 #: (`holder`) holds it for a moment, too.
 PATIENCE_S, _AGAIN_S = 0.5, 0.02
+#: Seconds after which one of several daemons takes it that others were there before.
+_ALONE_S = 0.1
 
 
 class InstanceLock:
@@ -34,16 +36,21 @@ class InstanceLock:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise NotPermitted(f"{path} cannot be made: {error.strerror}; set ESID_DATA_DIR or DATABASE_URL") from None
-        if not self._is_taken(fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
+        is_first = self._is_taken(fcntl.LOCK_EX, PATIENCE_S if alone else _ALONE_S)
+        if not (is_first or (not alone and self._is_taken(fcntl.LOCK_SH, PATIENCE_S))):
             os.close(self._file)
             raise AlreadyRunning(
                 f"esid is already running here ({holder(path)}, lock {path}); stop it first, or set ESID_DATA_DIR"
             ) from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"pid {os.getpid()} since {clock.now():%Y-%m-%d %H:%M:%S} UTC\n".encode(), 0)
+        if is_first:
+            # Of several it is the first one's text: what a later one wrote would be of one that could not even start.
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"pid {os.getpid()} since {clock.now():%Y-%m-%d %H:%M:%S} UTC\n".encode(), 0)
+        if is_first and not alone:
+            fcntl.flock(self._file, fcntl.LOCK_SH)
 
-    def _is_taken(self, kind: int) -> bool:
-        ends_at = clock.monotonic() + PATIENCE_S
+    def _is_taken(self, kind: int, patience_s: float) -> bool:
+        ends_at = clock.monotonic() + patience_s
         while True:
             try:
                 fcntl.flock(self._file, kind | fcntl.LOCK_NB)

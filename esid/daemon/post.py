@@ -24,6 +24,11 @@ class Post:
         self._ours: frozenset[str] | None = None
         self._runner: Scheduler | None = None
 
+    @property
+    def on_duty(self) -> list[str]:
+        """The queues whose schedule runs here."""
+        return [queue for queue in self._queues if queue in (self._ours or ())] if self._runner else []
+
     def look(self) -> None:
         """Begin or end duty where it has changed hands."""
         ours = self._lead.renew()

@@ -47,7 +47,11 @@ def check_sources(settings: Settings, *names: str) -> None:
 def open_feed_source(settings: Settings, stop: Stop | None = None, url: str = "") -> Source:
     """zKillboard: the host of the feed, or another of its hosts, at the pace that they share."""
     pace = Pace(data_dir(settings) / f"pace-zkillboard-{settings.esid_egress}", ZKILLBOARD_S, stop)
-    return Source(url or settings.esid_feed_url, settings.esi_contact, pace)
+    return _source(settings, url or settings.esid_feed_url, pace)
+
+
+def _source(settings: Settings, url: str, pace: Pace) -> Source:
+    return Source(url, settings.esi_contact, pace, settings.esid_ca_file, settings.proxy(url))
 
 
 def open_healer(settings: Settings, store: Store, requests: Requests, stop: Stop, **more: Any) -> Healer:
@@ -63,7 +67,7 @@ def open_healer(settings: Settings, store: Store, requests: Requests, stop: Stop
 def open_archives(settings: Settings, stop: Stop | None = None) -> Online:
     """The archives over HTTP."""
     pace = Pace(data_dir(settings) / f"pace-everef-{settings.esid_egress}", EVEREF_S, stop)
-    everef = Source(settings.esid_archive_url, settings.esi_contact, pace)
+    everef = _source(settings, settings.esid_archive_url, pace)
     return Online(everef, open_feed_source(settings, stop), data_dir(settings))
 
 
@@ -79,21 +83,24 @@ def import_parts(settings: Settings, folder: Folder | None) -> importing.Parts:
 
 
 def days_to_import(source: str, first: dt.date | None, last: dt.date | None, folder: Folder | None) -> list[dt.date]:
-    """The days that were meant: from the first to the last, or all that the folder has.
+    """The days that were meant: from the first to the last, which is the first where none is named; those of them that the
+    folder has, or all that it has.
 
     Raises:
         UsageError: none, or the wrong way round.
     """
-    if folder is not None:
-        days = [day for day in folder.days(source) if (first or day) <= day <= (last or day)]
-        if not days:
-            raise UsageError(f"the folder has no archive of {source} for these days")
-        return days
-    if first is None:
-        raise UsageError("name the days: --from DAY --to DAY, or --dir PATH with archives in it")
     last = last or first
-    if last < first:
+    if first and last and last < first:
         raise UsageError(f"--to {last} is before --from {first}")
+    if folder is not None:
+        there = folder.days(source)
+        days = [day for day in there if (first or day) <= day <= (last or day)]
+        if not days:
+            has = f"; it has {there[0]} to {there[-1]}" if there else ""
+            raise UsageError(f"the folder has no archive of {source} for these days{has}")
+        return days
+    if first is None or last is None:
+        raise UsageError("name the days: --from DAY --to DAY, or --dir PATH with archives in it")
     return list(each_day(first, last))
 
 

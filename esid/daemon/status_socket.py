@@ -1,4 +1,4 @@
-"""The status server's socket: bound by the supervisor before anything else, so that a taken port is said at once."""
+"""The status server's socket: bound by the supervisor before anything runs, so that a taken port ends the start."""
 
 from __future__ import annotations
 

@@ -22,6 +22,4 @@ BY_NAME = {entity.name: entity for entity in ENTITIES}
 MIRRORED = tuple(entity for entity in ENTITIES if entity.tables)
 
 #: Lists of ids by the entity whose queue they take: what a full sync begins with.
-LISTS = {
-    queue.name: tuple(e for e in ENTITIES if e.queue == queue.name and "{id}" not in e.route.path) for queue in MIRRORED
-}
+LISTS = {queue.name: tuple(e for e in ENTITIES if e.queue == queue.name and e.is_list) for queue in MIRRORED}

@@ -9,11 +9,11 @@ from peewee import BigIntegerField, TextField
 from esid.entities.base import Entity, done, parse_ids
 from esid.entities.ids import seen_alliance, seen_character, seen_corporation
 from esid.esi.decode import Fields
-from esid.esi.routes import Route
+from esid.esi.routes import LARGEST_LIST, Route
 from esid.store.model import Done, EntityTable, Job, Row, Seen, UtcField
 
 if TYPE_CHECKING:
-    from esid.esi.client import Answer
+    from esid.esi.answers import Answer
 
 
 class Alliance(EntityTable):
@@ -58,7 +58,13 @@ def parse(job: Job, answer: Answer) -> Done:
 
 
 ALLIANCE = Entity("alliance", "alliance", Route("/alliances/{id}"), parse, (Alliance,))
-ALLIANCES = Entity("alliances", "alliance", Route("/alliances"), parse_ids(seen_alliance))
+#: There are 3,533 active alliances, and CCP's specification caps the list at 5,000.
+ALLIANCES = Entity("alliances", "alliance", Route("/alliances", largest=LARGEST_LIST), parse_ids(seen_alliance), most=10_000)
+#: CCP's specification caps this one at 1,000.
 ALLIANCE_CORPORATIONS = Entity(
-    "alliance_corporations", "alliance", Route("/alliances/{id}/corporations"), parse_ids(seen_corporation)
+    "alliance_corporations",
+    "alliance",
+    Route("/alliances/{id}/corporations", largest=LARGEST_LIST),
+    parse_ids(seen_corporation),
+    most=5_000,
 )

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from esid import clock
-from esid.errors import BadField, EsiError
+from esid.errors import (
+    DAY_S,
+    BadBody,
+    BadField,
+    Doubted,
+    EsiError,
+    EsiUnavailable,
+    HeldAlone,
+    Implausible,
+    NotFound,
+    TooLarge,
+)
+from esid.esi.budget.breaker import Standing
 from esid.esi.decode import id_list
 from esid.esi.routes import Route
 from esid.store.model import Done, Job, Row, Seen, Table
+from esid.words import counted
 
 if TYPE_CHECKING:
-    from esid.esi.client import Answer, Client
+    from esid.esi.answers import Answer
+    from esid.esi.client import Client
 
 #: The id of a list: ESI has one of each, and its name is the entity's.
 LIST_ID = 1
@@ -29,11 +44,15 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """What a flow may touch: ESI, and the memory of ids that break a batch (both functions take entity and ids)."""
+    """What a flow may touch: ESI, the memory of ids that break a batch (both functions take entity and ids, the second one
+    also for how many seconds), that of how long lists are (`notes.disbelieved`), and that of entities whose ETags stayed
+    lately although the data changed."""
 
     client: Client
     unbatchable: Callable[[str, Sequence[int]], set[int]]
-    add_unbatchable: Callable[[str, Sequence[int]], None]
+    add_unbatchable: Callable[[str, Sequence[int], float], None]
+    disbelieved: Callable[[str, int, int, int], int | None] = lambda *_: None
+    has_lied: Callable[[str], bool] = lambda _: False
 
 
 Result = Done | Failed
@@ -47,12 +66,77 @@ BULK_ABOVE = 10
 
 def sync_each(entity: Entity, jobs: Sequence[Job], edges: Edges) -> Iterator[Result]:
     """Ask for each id by itself. Held and Stopping end the iteration; what was yielded before stands."""
+    alone: HeldAlone | None = None
+    doubted = set[str]()
     for job in jobs:
+        if job.source in doubted:
+            continue
         try:
-            answer = edges.client.get(entity.route, id=job.id, argument=job.argument, etag=job.etag)
-            yield entity.parse(job, answer) if answer.is_new else done(job, answer)
+            yield _ask(entity, job, edges)
+        except Doubted as held:
+            # One place in the line is enough for all of its source.
+            alone = held
+            doubted.add(job.source)
+        except HeldAlone as held:
+            alone = held
         except EsiError as error:
             yield Failed(job, error)
+    if alone:
+        raise alone
+
+
+def _ask(entity: Entity, job: Job, edges: Edges) -> Result:
+    def read(answer: Answer) -> Done:
+        if answer.is_new:
+            return entity.parse(job, answer)
+        # It is about the answer whose ETag was sent.
+        column = getattr(entity.tables[0], entity.filled) if entity.tables else None
+        return replace(done(job, answer), etag=job.etag, stands=column)
+
+    is_whole = job.etag is not None and (wants_whole(entity.route) or edges.has_lied(entity.name))
+    try:
+        result: Done = edges.client.get(
+            entity.route,
+            id=job.id,
+            argument=job.argument,
+            etag=None if is_whole else job.etag,
+            standing=Standing.KNOWN if entity.is_list else standing(job),
+            source="" if entity.is_list else job.source,
+            read=read,
+        )
+    except (NotFound, BadField, BadBody, TooLarge) as error:
+        if not entity.is_list:
+            raise
+        # There is no other list: what is wrong with it is wrong with the route.
+        unavailable = EsiUnavailable(str(error), status=error.status, sample=error.sample)
+        unavailable.path, unavailable.at = error.path, error.at
+        raise unavailable from error
+    # Of lists of which there is one for each id, nobody remembers how long each was.
+    if entity.most is not None and result.seen and (entity.is_list or len(result.seen) > entity.most):
+        _check_length(entity, job, len(result.seen), edges)
+    return result
+
+
+def _check_length(entity: Entity, job: Job, count: int, edges: Edges) -> None:
+    """Each id of a list becomes a job: keep out a list that is far longer than what was known, until it says so again."""
+    known = edges.disbelieved(entity.name, job.id, count, entity.most or 0)
+    if known is not None:
+        error = Implausible(entity.name, "(body)", f"{counted(count, 'id')}, where {counted(known, 'is', 'are')} plausible")
+        error.path, error.at = entity.route.path, clock.monotonic()
+        raise error
+
+
+def standing(job: Job) -> Standing:
+    """What the breaker may conclude from a failure of this job."""
+    if job.has_failed:
+        return Standing.SICK
+    return Standing.KNOWN if job.is_known or job.expires_at is not None else Standing.NEW
+
+
+def wants_whole(route: Route) -> bool:
+    """Now and then an answer is asked for without its ETag, since one may stay although the data change: each tenth time, or
+    once a day, whichever is later. By chance, so that it costs evenly."""
+    return random.random() < min(0.1, route.cache_s / DAY_S)  # noqa: S311
 
 
 @dataclass(frozen=True)
@@ -65,8 +149,11 @@ class Entity:
         route: where one id is asked.
         parse: what a new answer means.
         tables: the tables it fills, its own first; () for a list of ids.
+        argument: the column of its own table that holds what the route needs beside the id; "" = nothing.
         batch: ids of a message when many are known at once; None = no bulk route.
         bulk_s: seconds that the answer of the bulk routes is good for; None = no bulk route.
+        filled: the column of its own table that has a value in each row that its own route has filled.
+        most: of a list of ids, how many are believed at the first look; None = it is no list.
         sync: the flow, where it is not "each id by itself".
     """
 
@@ -75,9 +162,17 @@ class Entity:
     route: Route
     parse: Callable[[Job, Answer], Done]
     tables: tuple[type[Table], ...] = ()
+    argument: str = ""
     batch: int | None = None
     bulk_s: float | None = None
+    filled: str = "id"
+    most: int | None = None
     sync: Callable[[Entity, Sequence[Job], Edges], Iterator[Result]] = sync_each
+
+    @property
+    def is_list(self) -> bool:
+        """True of a route that is there once: a list of ids."""
+        return "{id}" not in self.route.path
 
 
 def done(job: Job, answer: Answer, rows: Sequence[Row] = (), seen: Sequence[Seen] = (), unknown: Sequence[str] = ()) -> Done:
@@ -98,14 +193,16 @@ def parse_ids(seen: Callable[[int | None], list[Seen]]) -> Callable[[Job, Answer
 
     def parse(job: Job, answer: Answer) -> Done:
         found = [one for key in id_list(answer.body, job.entity) for one in seen(key)]
-        return replace(done(job, answer, seen=found), changed=True)
+        return replace(done(job, answer, seen=found), changed=answer.etag is None or answer.etag != job.etag)
 
     return parse
 
 
 def is_due(job: Job) -> bool:
-    """True when the job's own route may be asked: never asked, or its answer has expired."""
-    return job.expires_at is None or job.expires_at <= clock.now()
+    """True when the job's own route is to be asked: never asked, or its answer has expired and the schedule is no more
+    patient than that with what has slept."""
+    now = clock.now()
+    return job.expires_at is None or (job.expires_at <= now and (job.next_at is None or job.next_at <= now))
 
 
 def check_same(entity: str, field: str, value: int, asked: int) -> None:

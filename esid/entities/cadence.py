@@ -7,26 +7,17 @@ table stands in docs/requests.md.
 
 from __future__ import annotations
 
-import datetime as dt
-
-from esid.store.model import Patience
+from esid.entities.base import Entity
+from esid.store.model import Rhythm
 
 _DAY_S = 86_400.0
 #: (seconds since the last change from which it holds, cache times in which it is asked once), the longest sleep last.
 BANDS: tuple[tuple[float, int], ...] = ((0.0, 1), (7 * _DAY_S, 2), (30 * _DAY_S, 4), (90 * _DAY_S, 6))
 
 
-def patience(cache_s: float, now: dt.datetime) -> tuple[Patience, ...]:
-    """What the schedule waits beyond the expiry, for what has slept; the longest sleep first.
-
-    Args:
-        cache_s: the route's cache time.
-    """
-    return tuple(
-        Patience(now - dt.timedelta(seconds=slept_s), dt.timedelta(seconds=(times - 1) * cache_s))
-        for slept_s, times in reversed(BANDS)
-        if times > 1
-    )
+def rhythm(entity: Entity) -> Rhythm:
+    """When an answer of this entity is asked for again."""
+    return Rhythm(entity.route.cache_s, entity.bulk_s, BANDS)
 
 
 def asked_every_s(cache_s: float, slept_s: float) -> float:

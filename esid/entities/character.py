@@ -7,7 +7,8 @@ leaves corporation, alliance and faction alone.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from peewee import BigIntegerField, DoubleField, TextField
@@ -15,18 +16,41 @@ from peewee import BigIntegerField, DoubleField, TextField
 from esid import clock
 from esid.entities.base import BULK_ABOVE, Edges, Entity, Failed, Result, done, is_due, sync_each
 from esid.entities.ids import seen_alliance, seen_corporation
-from esid.errors import BadField, EsiError, EsiUnavailable, Held, NotFound, Refused, Stopping
+from esid.errors import (
+    DAY_S,
+    BadBody,
+    BadField,
+    Doubted,
+    EsiError,
+    EsiUnavailable,
+    Held,
+    NotFound,
+    Refused,
+    Stopping,
+    Unreachable,
+)
+from esid.esi.budget.breaker import Standing
 from esid.esi.decode import Fields
 from esid.esi.routes import Route
 from esid.store.model import Done, EntityTable, Job, Row, UtcField
 
 if TYPE_CHECKING:
-    from esid.esi.client import Answer, Client
+    from esid.esi.answers import Answer
+    from esid.esi.client import Client
 
 #: Refused ids in a row, none accepted, after which one from the other end is asked whether it is the route that refuses.
 _SUSPICIOUS = 10
+#: Ids of a batch that failed that are asked alone before it is halved: as many as an outage takes, with the batch.
+_WITNESSES = 4
+#: Requests that fail, and that are refused, for one batch at most: of a few bad ids all are found. Where there are more,
+#: each by itself costs one error and not ten, and who is due for details is asked for them alone in any case. What fails
+#: is asked again, up to ten times, and needs the error limit more.
+_MOST_FAILURES, _MOST_REFUSALS = 24, 80
 #: Part of the ids that an answer may leave out, and be believed.
 _LEFT_OUT = 0.1
+#: Seconds for which an id is in no batch: one that was refused, one that failed, one that was refused while nobody was
+#: answered, so that it may have been the route that refused it.
+REFUSED_S, SICK_S, DOUBTED_S = 21 * DAY_S, DAY_S, 1800.0
 #: Most ids of one POST, and seconds that its answer is good for (ESI's own cache; the answer itself has no Expires).
 BATCH, AFFILIATION_S = 1000, 3600.0
 AFFILIATION = Route("/characters/affiliation", cache_s=AFFILIATION_S)
@@ -89,6 +113,8 @@ def sync(entity: Entity, jobs: Sequence[Job], edges: Edges) -> Iterator[Result]:
 def _in_bulk(jobs: Sequence[Job], edges: Edges) -> Iterator[Result]:
     """Names and affiliations of many; whoever is due for details stays pending."""
     excluded = edges.unbatchable("character", [job.id for job in jobs])
+    doubted = {source for source in {job.source for job in jobs} if edges.client.is_doubted(AFFILIATION, source)}
+    excluded |= {job.id for job in jobs if job.source in doubted}
     yield from (_later(job) for job in jobs if job.id in excluded)
     asked = [job for job in jobs if job.id not in excluded]
     for start in range(0, len(asked), BATCH):
@@ -97,25 +123,28 @@ def _in_bulk(jobs: Sequence[Job], edges: Edges) -> Iterator[Result]:
 
 def _one_batch(jobs: dict[int, Job], edges: Edges) -> Iterator[Result]:
     stale = [key for key, job in jobs.items() if _is_stale(job)]
-    looks = Halving(edges.client, AFFILIATION, stale)
+    sources = {key: job.source for key, job in jobs.items()}
+    known = bool(stale) and jobs[stale[0]].checked_at is not None
+    looks = Halving(edges.client, AFFILIATION, stale, sources, known=known)
     looked = dict(_by_character(looks.answers, "affiliation", "character_id"))
-    bad = set(looks.bad) | (_left_out(stale, looked) if not looks.error else set())
-    naming = Halving(
-        edges.client, NAMES, [] if looks.error else [k for k, job in jobs.items() if is_due(job) and k not in bad]
-    )
+    bad = set(looks.bad) | (_left_out(stale, looked) if not looks.error and not looks.undecided else set())
+    left = bad | set(looks.undecided)
+    unnamed = [] if looks.error or looks.is_doubted else [k for k, job in jobs.items() if is_due(job) and k not in left]
+    naming = Halving(edges.client, NAMES, unnamed, sources)
     named = dict(_by_character(naming.answers, "name", "id"))
-    edges.add_unbatchable("character", sorted(bad | set(naming.bad)))
+    for asked, found in ((looks, bad), (naming, set(naming.bad) - bad)):
+        edges.add_unbatchable("character", sorted(found - asked.sick), REFUSED_S if asked.answers else DOUBTED_S)
+        edges.add_unbatchable("character", sorted(found & asked.sick), SICK_S)
     for key, job in jobs.items():
         name = _name(named[key][1]) if key in named else None
         if key in looked:
             yield _known_in_part(job, *looked[key], name)
-        elif key not in stale or key in bad or (is_due(job) and not looks.error):
+        elif key not in stale or key in left or (is_due(job) and not looks.error):
             yield _later(job, name)
         elif not isinstance(looks.error, (Held, Stopping)):
             yield Failed(job, looks.error or EsiUnavailable("the answer of /characters/affiliation lacks this id"))
-    interruption = looks.error or naming.error
-    if isinstance(interruption, (Held, Stopping)):
-        raise interruption
+    if isinstance(looks.error, (Held, Stopping)):
+        raise looks.error
 
 
 def _left_out(asked: Sequence[int], answered: Collection[int]) -> set[int]:
@@ -125,39 +154,68 @@ def _left_out(asked: Sequence[int], answered: Collection[int]) -> set[int]:
 
 
 class Halving:
-    """One bulk request, halved as often as it takes to find the ids that make ESI refuse the whole.
+    """One bulk request, halved as often as it takes to find the ids that make ESI refuse the whole, or fail at it.
 
     A half is not asked as a whole when its twin was accepted: the bad id must be in it. A single id is always asked. Where
-    the route refuses whatever is asked, no id is bad and none is answered.
+    the route refuses or fails whatever is asked, no id is bad and none is answered: of a whole that failed a few ids are
+    asked alone first, and only when one of them is answered it is about ids. Ids of a doubted source are left to their own
+    route.
+
+    Args:
+        sources: of each id that has one; see `Job`.
+        known: the route had an answer once for the first of the ids. Wholes that are refused one after the other then tell
+            that it is away.
 
     Attributes:
         answers: of the parts that were accepted.
-        bad: the ids that were refused alone.
+        bad: the ids that were refused alone, or failed; where there is no answer it is not sure that it is about them.
+        sick: those of them that failed.
+        undecided: the ids that were not asked for any more, since too many requests had failed.
         error: what ended it early; the answers and bad ids before it stand.
+        is_doubted: it ended as the source of the ids is doubted.
     """
 
-    def __init__(self, client: Client, route: Route, ids: Sequence[int]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        route: Route,
+        ids: Sequence[int],
+        sources: Mapping[int, str] | None = None,
+        *,
+        known: bool = False,
+    ) -> None:
         self.answers: list[Answer] = []
         self.bad: list[int] = []
+        self.sick = set[int]()
+        self.undecided: list[int] = []
         self.error: EsiError | Held | Stopping | None = None
-        self._client, self._route, self._last = client, route, ids[-1:]
+        self.is_doubted = False
+        self._client, self._route, self._ids, self._sources = client, route, ids, sources or {}
+        self._sure, self._is_about_ids = 0, False
+        self._failures = self._refusals = 0
+        self._standing = Standing.KNOWN if known and len(ids) > 1 else Standing.NEW
         try:
             if ids:
                 self._ask(ids, is_bad=False)
         except _RefusesAll:
             self.bad.clear()
+        except Doubted:
+            self.bad.clear()
+            self.is_doubted = True
         except (EsiError, Held, Stopping) as error:
             self.error = error
-            if not self.answers:
-                # Nobody knows yet whether it is about ids.
-                self.bad.clear()
+            # Of those since the last answer nobody knows whether it is about them.
+            del self.bad[self._sure :]
 
     def _ask(self, ids: Sequence[int], *, is_bad: bool) -> None:
+        if self.answers and (self._failures >= _MOST_FAILURES or self._refusals >= _MOST_REFUSALS):
+            self.undecided += ids
+            return
         if (len(ids) == 1 or not is_bad) and self._is_accepted(ids):
             return
         if len(ids) == 1:
             self.bad.append(ids[0])
-            if len(self.bad) == _SUSPICIOUS and not self.answers and not self._is_accepted(self._last):
+            if len(self.bad) == _SUSPICIOUS and not self.answers and not self._is_accepted(self._ids[-1:]):
                 raise _RefusesAll
             return
         left, right = ids[: len(ids) // 2], ids[len(ids) // 2 :]
@@ -167,22 +225,58 @@ class Halving:
 
     def _is_accepted(self, ids: Sequence[int]) -> bool:
         try:
-            self.answers.append(self._client.post(self._route, ids))
-        except (NotFound, Refused) as error:
-            if error.status not in {400, 404, 422}:
-                raise
+            self.answers.append(self._post(ids))
+            self._sure = len(self.bad)
+        except (NotFound, Refused):
+            self._refusals += 1
             return False
+        except Unreachable:
+            raise
+        except (EsiUnavailable, BadBody, BadField):
+            self._failures += 1
+            if not self._is_about_ids and not self._has_witness(ids):
+                raise
+            self.sick |= set(ids) if len(ids) == 1 else set()
+            return False
+        self._is_about_ids = True
         return True
+
+    def _has_witness(self, failed: Sequence[int]) -> bool:
+        """Whether one of some ids is answered alone, though a batch with it failed."""
+        if len(failed) == 1:
+            return False
+        places = [len(failed) - 1, *(len(failed) * part // _WITNESSES for part in range(1, _WITNESSES))]
+        for key in dict.fromkeys(failed[place] for place in places):
+            with suppress(EsiUnavailable, BadBody, BadField, NotFound, Refused):
+                self._post([key])
+                self._is_about_ids = True
+                break
+        return self._is_about_ids
+
+    def _post(self, ids: Sequence[int]) -> Answer:
+        """Raises as `Client.post`."""
+        sources = {self._sources.get(key, "") for key in ids}
+        standing = self._standing if ids is self._ids else Standing.NEW
+        source = sources.pop() if len(sources) == 1 else ""
+        answer: Answer = self._client.post(self._route, ids, _rows, standing, source=source)
+        return answer
 
 
 class _RefusesAll(Exception):
     """It is not about ids."""
 
 
+def _rows(answer: Answer) -> Answer:
+    """The answer, where it is a list of objects. Raises BadField."""
+    if not isinstance(answer.body, list) or (answer.body and not any(isinstance(row, dict) for row in answer.body)):
+        raise BadField("the bulk answer", "(body)", answer.body)
+    return answer
+
+
 def _by_character(answers: Sequence[Answer], entity: str, key: str) -> Iterator[tuple[int, tuple[Answer, Fields]]]:
     """The rows of bulk answers by id. A row without an id is as good as missing; it fails no other."""
     for answer in answers:
-        for row in answer.body if isinstance(answer.body, list) else ():
+        for row in answer.body:
             try:
                 fields = Fields(entity, row)
                 yield fields.id(key), (answer, fields)
@@ -209,7 +303,6 @@ def _known_in_part(job: Job, answer: Answer, fields: Fields, name: str | None) -
         id=job.id,
         rows=tuple(rows),
         seen=tuple(seen),
-        etag=job.etag,
         checked_at=answer.checked_at,
         unfinished=is_due(job),
         unknown=tuple(fields.unknown(_KNOWN_AFFILIATION)),
@@ -218,7 +311,7 @@ def _known_in_part(job: Job, answer: Answer, fields: Fields, name: str | None) -
 
 def _later(job: Job, name: str | None = None) -> Done:
     """Nothing learned but perhaps the name; the details, where they are due, tell the rest."""
-    return Done(id=job.id, rows=tuple(_name_row(job, name)), etag=job.etag, unfinished=is_due(job))
+    return Done(id=job.id, rows=tuple(_name_row(job, name)), unfinished=is_due(job))
 
 
 def _name_row(job: Job, name: str | None) -> list[Row]:
@@ -248,5 +341,6 @@ CHARACTER = Entity(
     (Character,),
     batch=BATCH,
     bulk_s=AFFILIATION_S,
+    filled="birthday",
     sync=sync,
 )

@@ -9,11 +9,11 @@ from peewee import BigIntegerField, BooleanField, DoubleField, TextField
 from esid.entities.base import Entity, done, parse_ids
 from esid.entities.ids import seen_alliance, seen_character, seen_corporation
 from esid.esi.decode import Fields
-from esid.esi.routes import Route
+from esid.esi.routes import LARGEST_LIST, Route
 from esid.store.model import Done, EntityTable, Job, Row, UtcField
 
 if TYPE_CHECKING:
-    from esid.esi.client import Answer
+    from esid.esi.answers import Answer
 
 
 class Corporation(EntityTable):
@@ -92,4 +92,11 @@ def _tax_rate(fields: Fields) -> float | None:
 
 
 CORPORATION = Entity("corporation", "corporation", Route("/corporations/{id}"), parse, (Corporation,))
-NPCCORPS = Entity("npccorps", "corporation", Route("/corporations/npccorps", cache_s=86_400.0), parse_ids(seen_corporation))
+#: There are 283, and CCP's specification caps the list at 500.
+NPCCORPS = Entity(
+    "npccorps",
+    "corporation",
+    Route("/corporations/npccorps", cache_s=86_400.0, largest=LARGEST_LIST),
+    parse_ids(seen_corporation),
+    most=2_000,
+)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from peewee import BigIntegerField, BooleanField, CompositeKey, DoubleField, TextField
 
 from esid.entities.base import Entity, check_same, done
-from esid.entities.killmail_body import ATTACKER_COLUMNS, ITEM_COLUMNS, KILLMAIL_COLUMNS, Body, read
+from esid.entities.killmail_body import ATTACKER_COLUMNS, ITEM_COLUMNS, KILLMAIL_COLUMNS, LARGEST_KILLMAIL, Body, read
 from esid.esi.decode import Fields
 from esid.esi.routes import Route
 from esid.store.model import Done, EntityTable, Job, Row, Table, UtcField
 
 if TYPE_CHECKING:
-    from esid.esi.client import Answer
+    from esid.esi.answers import Answer
 
 #: What a hash looks like; ESI knows no other.
 HASH = re.compile(r"[0-9a-f]{40}", re.ASCII)
@@ -118,7 +118,8 @@ def rows_of(body: Body, values: dict[str, Any] | None = None) -> list[Row]:
 KILLMAIL = Entity(
     "killmail",
     "killmail",
-    Route("/killmails/{id}/{argument}", cache_s=2_592_000.0, group="killmail"),
+    Route("/killmails/{id}/{argument}", cache_s=2_592_000.0, group="killmail", largest=LARGEST_KILLMAIL),
     parse,
     (Killmail, Attacker, KillmailItem),
+    argument="hash",
 )

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 
+from esid import bounds
+
 #: Seconds: no answer is asked for again sooner or (but for immutable ones) trusted longer.
-FLOOR_S, CAP_S = 60.0, 86_400.0
+FLOOR_S, CAP_S = 60.0, bounds.TRUSTED_S
+_FIRST_YEAR, _LAST_YEAR = 1900, 9000
 
 
 def http_date(text: str | None) -> dt.datetime | None:
@@ -22,19 +25,26 @@ def _http_date(text: str) -> dt.datetime | None:
     """Answers of one second share most of their dates."""
     try:
         time = parsedate_to_datetime(text)
+        time = time.astimezone(dt.UTC) if time.tzinfo else time.replace(tzinfo=dt.UTC)
     except (OverflowError, ValueError):
         return None
-    return time if time.tzinfo else time.replace(tzinfo=dt.UTC)
+    # What lies at either end of the calendar is no date that anybody reckons with, or could.
+    return time if _FIRST_YEAR <= time.year <= _LAST_YEAR else None
 
 
-def fresh_s(headers: Mapping[str, str], cache_s: float) -> float:
-    """Seconds until the answer expires, at least 60 and at most a day.
+def times(headers: Mapping[str, str], cache_s: float, now: dt.datetime) -> tuple[dt.datetime, dt.datetime]:
+    """The time that an answer speaks of, by ESI's clock, and that until which it holds, by ours.
 
     Args:
-        cache_s: the route's known cache time, used where the answer names none (a 304 without Expires) or one in
-            the past.
+        cache_s: the route's known cache time.
     """
     date, expires = http_date(headers.get("Date")), http_date(headers.get("Expires"))
+    return _as_of(date, expires, cache_s, now), now + dt.timedelta(seconds=_fresh_s(date, expires, headers, cache_s))
+
+
+def _fresh_s(date: dt.datetime | None, expires: dt.datetime | None, headers: Mapping[str, str], cache_s: float) -> float:
+    """Seconds until the answer expires, at least 60 and at most a day; the route's cache time where the answer names none
+    (a 304 without Expires)."""
     seconds = cache_s
     if date and expires:
         told = (expires - date).total_seconds()
@@ -44,12 +54,14 @@ def fresh_s(headers: Mapping[str, str], cache_s: float) -> float:
     return min(max(seconds, FLOOR_S), CAP_S)
 
 
-def as_of(headers: Mapping[str, str], cache_s: float, now: dt.datetime) -> dt.datetime:
-    """The time that the answer speaks of, by ESI's clock: an answer out of ESI's cache is older than its Date."""
-    date = http_date(headers.get("Date")) or now
-    expires = http_date(headers.get("Expires"))
+def _as_of(date: dt.datetime | None, expires: dt.datetime | None, cache_s: float, now: dt.datetime) -> dt.datetime:
+    """An answer out of ESI's cache is older than its Date.
+
+    A Date that is far ahead of our own clock is not believed: what is stored with it would be newer than all that follows.
+    """
+    date = min(date or now, bounds.ahead(now))
     if expires is None:
         return date
     # An Expires in the distant past only says "do not cache"; no answer is much older than the route's cache time.
-    age = min(dt.timedelta(seconds=2 * cache_s), max(dt.timedelta(0), date - expires + dt.timedelta(seconds=cache_s)))
-    return date - age
+    age = min(2 * cache_s, max(0.0, (date - expires).total_seconds() + cache_s))
+    return date - dt.timedelta(seconds=age) if age else date

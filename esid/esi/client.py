@@ -1,57 +1,71 @@
 """The HTTP edge: one request in, one checked answer out. The only module that sends anything to ESI.
 
-No retries in here (one layer retries, the queue); no redirects; certificates are always checked; proxies from the
-environment are not used.
+No retries in here (one layer retries, the queue); no redirects; certificates are always checked.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+from zlib import crc32
 
 import requests
 
 from esid import __version__, clock
-from esid.errors import BadBody, EsiError, EsiUnavailable, Held, NotFound, Refused, Stopping, TooLarge
+from esid.errors import (
+    BadBody,
+    BadField,
+    EsiError,
+    Held,
+    Stopping,
+    TooLarge,
+    Unreachable,
+)
 from esid.esi import cache
-from esid.esi.budget import Budget, Outcome
+from esid.esi.answers import Answer, check_encoding, check_held, check_status, value_of
+from esid.esi.budget import Budget, Outcome, Subject
+from esid.esi.budget.breaker import Standing
+from esid.esi.causes import cause
 from esid.esi.deadline import Exchange, Watch
-from esid.esi.decode import parse_json
-from esid.esi.headers import error_reset_s, retry_after_s
 from esid.esi.routes import STATUS, Route
-from esid.esi.transport import Transport
+from esid.esi.transport import Reply, Transport
 
 #: Seconds: to connect, between two reads, for a whole exchange.
 CONNECT_S, READ_S, TOTAL_S = 5.0, 10.0, 30.0
-#: Bytes of a body, decompressed. The largest public answer is under 3 MB.
-LARGEST_BODY = 16 * 1024 * 1024
 _CHUNK = 64 * 1024
+#: Bytes of a body above which a process reads one at a time, and of the body of an error, of which more says nothing.
+LARGE, LARGEST_ERROR = 64 * 1024, 64 * 1024
 #: Seconds that work is put back for when its answer was lost in an outage: about one probe.
 OUTAGE_S = 6.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A 200 or a 304.
+class _Question:
+    """One request: what is asked of a route, and (`path`) where. `etag` goes along where an answer is known."""
 
-    Attributes:
-        body: the decoded JSON; None after a 304.
-        etag: to be sent back next time, verbatim.
-        checked_at: the time that the answer speaks of, by ESI's clock.
-        expires_at: when it may be asked again, by our clock.
-        headers: of the answer.
-    """
+    method: str
+    route: Route
+    path: str
+    etag: str | None = None
+    body: bytes | None = None
 
-    body: Any
-    is_new: bool
-    etag: str | None
-    checked_at: dt.datetime
-    expires_at: dt.datetime
-    headers: Mapping[str, str] = field(default_factory=dict)
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those that are its own."""
+        if self.body is not None:
+            return {"Content-Type": "application/json", "Content-Length": str(len(self.body))}
+        return {"If-None-Match": self.etag} if self.etag else {}
+
+    @property
+    def url(self) -> str:
+        """What two requests have in common that ask the same."""
+        return f"{self.method} {self.path} {self.body.decode() if self.body else ''}"
 
 
 class Client:
@@ -62,6 +76,7 @@ class Client:
         contact: mail or URL for the User-Agent; "" only against a local ESI.
         compatibility_date: sent with each request; answers of another date are other answers.
         adapter: another transport, for tests.
+        ca_file, proxy: whose certificates are believed, and what stands between (see `Transport`).
     """
 
     def __init__(
@@ -72,12 +87,16 @@ class Client:
         contact: str = "",
         compatibility_date: str = "2026-08-18",
         adapter: requests.adapters.BaseAdapter | None = None,
+        ca_file: str = "",
+        proxy: str = "",
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._host = urlsplit(base_url).netloc.rpartition("@")[2]
         self._budget = budget
         self._watch = Watch()
-        self._adapter = adapter or Transport(self._base_url)
+        # Held while a body is taken apart, and never while anybody waits for ESI or the database: no stop waits for it.
+        self._one_large = threading.Lock()
+        self._adapter = adapter or Transport(self._base_url, ca_file, proxy)
         self.end_within = self._watch.end_within
         self._headers = {
             "User-Agent": user_agent(contact),
@@ -96,21 +115,48 @@ class Client:
         argument: str | None = None,
         etag: str | None = None,
         page: int = 1,
-    ) -> Answer:
+        standing: Standing = Standing.NEW,
+        source: str = "",
+        read: Callable[[Answer], Any] | None = None,
+    ) -> Any:
         """GET one resource (of a list in pages: one page), conditionally where an ETag is known.
+
+        Args:
+            standing: what is known of the id.
+            source: who has named it, where it never had an answer (see `esi.budget.doubts`).
+            read: what the answer means; one that it refuses counts as none.
+
+        Returns:
+            What `read` makes of the answer; without it the answer.
 
         Raises:
             EsiError: in the kinds of `esid.errors`.
             Held, Stopping: the budget let nothing leave.
         """
-        headers = {"If-None-Match": etag} if etag else {}
-        path = route.path.format(id=id, argument=argument) + (f"?page={page}" if page > 1 else "")
-        return self._exchange("GET", route, path, headers, None, etag)
+        path = route.path.format(id=id, argument=argument)
+        question = _Question("GET", route, path + (f"?page={page}" if page > 1 else ""), etag)
+        return self._exchange(question, Subject(path, standing, _source(route, source)), read)
 
-    def post(self, route: Route, ids: Sequence[int]) -> Answer:
-        """POST a list of ids (1 to 1000, each once). Raises as `get`."""
-        body = json.dumps(list(ids)).encode()
-        return self._exchange("POST", route, route.path, {"Content-Type": "application/json"}, body, None)
+    def post(
+        self,
+        route: Route,
+        ids: Sequence[int],
+        read: Callable[[Answer], Any] | None = None,
+        standing: Standing = Standing.NEW,
+        *,
+        source: str = "",
+    ) -> Any:
+        """POST a list of ids (1 to 1000, each once). Raises as `get`.
+
+        It is about the first of its ids: a batch that failed and its first half count as one.
+        """
+        question = _Question("POST", route, route.path, body=json.dumps(list(ids)).encode())
+        subject = Subject(f"{route.path} {ids[0]}", standing, _source(route, source))
+        return self._exchange(question, subject, read)
+
+    def is_doubted(self, route: Route, source: str) -> bool:
+        """Whether what this source has named is refused in rows on this route."""
+        return bool(source) and self._budget.is_doubted(_source(route, source))
 
     def hold_s(self, route: Route) -> float:
         """Seconds that no work of this route need be begun; asks `/status` itself where the breaker wants it."""
@@ -120,84 +166,98 @@ class Client:
         """True while the breaker holds back ESI as a whole."""
         return self._budget.is_away()
 
-    def _exchange(
-        self, method: str, route: Route, path: str, headers: dict[str, str], body: bytes | None, etag: str | None
-    ) -> Answer:
-        url = f"{method} {path} {body.decode() if body else ''}"
+    def was_outage(self, path: str, at: float) -> bool:
+        """See `Breaker.was_outage`."""
+        return self._budget.was_outage(path, at)
+
+    def has_answered(self, path: str) -> bool:
+        """See `Breaker.has_answered`."""
+        return self._budget.has_answered(path)
+
+    def outages_over(self) -> dict[str, float]:
+        """See `Breaker.over`."""
+        return self._budget.outages_over()
+
+    def forget_outage(self, path: str, since: float) -> None:
+        """See `Breaker.forget`."""
+        self._budget.forget_outage(path, since)
+
+    def retry_wait_s(self, route: Route, wait_s: float) -> float:
+        """See `Budget.retry_wait_s`."""
+        return self._budget.retry_wait_s(route, wait_s)
+
+    def _exchange(self, question: _Question, subject: Subject, read: Callable[[Answer], Any] | None) -> Any:
+        route = question.route
         try:
-            with self._budget.request(route, url, self._probe) as outcome, self._watch.exchange(TOTAL_S) as exchange:
-                return self._ask(method, route, path, headers, body, etag, outcome, exchange)
-        except (EsiUnavailable, BadBody) as error:
+            with (
+                self._budget.request(route, question.url, self._probe, subject) as outcome,
+                self._watch.exchange(TOTAL_S) as exchange,
+            ):
+                return self._ask(question, outcome, exchange, read)
+        except EsiError as error:
+            error.path, error.at = route.path, clock.monotonic()
             if outcome.is_outage:
                 raise Held(OUTAGE_S, "ESI is away") from error
             raise
 
-    def _ask(
-        self,
-        method: str,
-        route: Route,
-        path: str,
-        headers: dict[str, str],
-        body: bytes | None,
-        etag: str | None,
-        outcome: Outcome,
-        exchange: Exchange,
-    ) -> Answer:
-        """One exchange; what is wrong with ESI rather than with what was asked is told to the breaker."""
+    def _ask(self, question: _Question, outcome: Outcome, exchange: Exchange, read: Callable[[Answer], Any] | None) -> Any:
+        """One exchange; what is wrong with the answer is told to the breaker."""
         try:
-            status, answer_headers, data = self._send(method, path, headers, body, outcome, exchange)
-            _check_status(status, data)
-            if status == 304 and etag is None:
+            status, headers, data = self._send(question, outcome, exchange)
+            check_status(status, data)
+            check_encoding(status, headers)
+            if status == 304 and question.etag is None:
                 raise BadBody("HTTP 304 to a request without If-None-Match", status=304)
-            parsed = None if status == 304 else parse_json(data)
-        except (EsiUnavailable, BadBody) as error:
-            outcome.failed = str(error)
+            with self._one_large if len(data) > LARGE else nullcontext():
+                try:
+                    return _understood(question, status, headers, data, read)
+                except EsiError as error:
+                    _let_go(error)
+                    raise
+        except EsiError as error:
+            outcome.fail(error)
             raise
-        now = clock.now()
-        return Answer(
-            body=parsed,
-            is_new=status != 304,
-            etag=answer_headers.get("Etag") or (etag if status == 304 else None),
-            checked_at=cache.as_of(answer_headers, route.cache_s, now),
-            expires_at=now + dt.timedelta(seconds=cache.fresh_s(answer_headers, route.cache_s)),
-            headers=answer_headers,
-        )
 
     def _probe(self) -> None:
         """Ask `/status` for the breaker."""
         is_up = is_vip = False
+        outcome = None
         try:
             with self._budget.status_probe() as outcome, self._watch.exchange(TOTAL_S) as exchange:
-                answer = self._ask("GET", STATUS, STATUS.path, {}, None, None, outcome, exchange)
-            is_up, is_vip = True, isinstance(answer.body, dict) and answer.body.get("vip") is True
-        except (EsiError, Held, Stopping):
+                is_vip = self._ask(_Question("GET", STATUS, STATUS.path), outcome, exchange, _is_vip)
+            is_up = True
+        except (Held, Stopping):
+            return  # nobody was asked
+        except EsiError:
             pass
-        self._budget.note_status(is_up=is_up, is_vip=is_vip)
+        self._budget.note_status(is_up=is_up, is_vip=is_vip, outcome=outcome)
 
-    def _send(
-        self, method: str, path: str, headers: dict[str, str], body: bytes | None, outcome: Outcome, exchange: Exchange
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    def _send(self, question: _Question, outcome: Outcome, exchange: Exchange) -> tuple[int, Mapping[str, str], bytes]:
         try:
-            prepared = self._prepared(method, path, headers, body)
+            prepared = self._prepared(question)
             prepared.hooks = {"connected": [outcome.check]}
             with self._adapter.send(prepared, stream=True, timeout=(CONNECT_S, READ_S)) as response:
                 outcome.headers, outcome.status = response.headers, response.status_code
                 # What holds us is said in the head, however its body ends.
-                _check_held(response.status_code, response.headers)
-                return response.status_code, response.headers, _read(response, exchange)
+                check_held(response.status_code, response.headers)
+                return response.status_code, response.headers, _read(response, exchange, question.route.largest)
         except (requests.RequestException, OSError) as error:
             outcome.is_sent = getattr(error, "is_sent", True)
-            raise EsiUnavailable(_network_words(error, exchange, self._host), status=outcome.status) from error
+            raise Unreachable(_network_words(error, exchange, self._host)) from error
 
-    def _prepared(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> requests.PreparedRequest:
+    def _prepared(self, question: _Question) -> requests.PreparedRequest:
         """What a session would make of it. A session also looks for cookies, redirects, proxies and the environment, which
         are not wanted here and took a fifth of the processor time of a corporation."""
         prepared = requests.PreparedRequest()
-        prepared.method, prepared.url = method, self._base_url + path
-        length = {"Content-Length": str(len(body))} if body else {}
-        prepared.headers = {**self._headers, **headers, **length}  # type: ignore[assignment]
-        prepared.body = body
+        prepared.method, prepared.url = question.method, self._base_url + question.path
+        prepared.headers = {**self._headers, **question.headers}  # type: ignore[assignment]
+        prepared.body = question.body
         return prepared
+
+
+def _source(route: Route, source: str) -> int:
+    """A number for a source on a route; 0 = none."""
+    return crc32(f"{route.path} {source}".encode()) + 1 if source else 0
 
 
 def user_agent(contact: str) -> str:
@@ -205,74 +265,60 @@ def user_agent(contact: str) -> str:
     return f"esid/{__version__} ({contact})" if contact else f"esid/{__version__}"
 
 
-def _read(response: requests.Response, exchange: Exchange) -> bytes:
-    """The decompressed body, up to the cap.
+def _read(response: requests.Response | Reply, exchange: Exchange, largest: int) -> bytes:
+    """The decompressed body, up to the cap; of an error its beginning.
 
     Raises:
         TooLarge: it goes on beyond the cap.
-        EsiUnavailable: it ends too early.
+        Unreachable: it ends too early.
     """
     parts, size = [], 0
+    is_error = response.status_code != 200
     while chunk := response.raw.read(_CHUNK, decode_content=True):
         parts.append(chunk)
         size += len(chunk)
-        if size > LARGEST_BODY:
-            raise TooLarge(f"the body is larger than {LARGEST_BODY >> 20} MiB", status=response.status_code, sample=parts[0])
+        if is_error and size > LARGEST_ERROR:
+            break
+        if size > largest:
+            raise TooLarge(f"the body is larger than {largest >> 20} MiB", status=response.status_code, sample=parts[0])
     if exchange.expired:
-        raise EsiUnavailable(f"no whole answer within {TOTAL_S:.0f} s", status=response.status_code)
+        raise Unreachable(f"no whole answer within {TOTAL_S:.0f} s")
     return b"".join(parts)
 
 
-def _check_held(status: int, headers: Mapping[str, str]) -> None:
-    """Raises Held for an answer that says when to come again."""
-    if status == 420:
-        raise Held(error_reset_s(headers), "420")
-    if status == 429:
-        raise Held(retry_after_s(headers), "429")
+def _understood(
+    question: _Question, status: int, headers: Mapping[str, str], data: bytes, read: Callable[[Answer], Any] | None
+) -> Any:
+    """What a 200 or 304 means."""
+    body = None if status == 304 else value_of(data)
+    checked_at, expires_at = cache.times(headers, question.route.cache_s, clock.now())
+    answer = Answer(
+        body=body,
+        is_new=status != 304,
+        etag=headers.get("Etag") or (question.etag if status == 304 else None),
+        checked_at=checked_at,
+        expires_at=expires_at,
+        headers=headers,
+    )
+    return read(answer) if read else answer
 
 
-def _check_status(status: int, body: bytes) -> None:
-    """Turn everything that is neither 200 nor 304 into an error of its kind."""
-    if status == 200:
-        if not body.strip():
-            raise BadBody("the body is empty", status=200)
-        return
-    if status == 304:
-        return
-    words = f"HTTP {status}: {_error_text(body)}"
-    if status == 404:
-        raise NotFound(words, status=404, sample=body)
-    if status == 422:
-        raise Refused(words, status=422, sample=body, reason="wrong_pair")
-    if 300 <= status < 400:
-        raise Refused(f"HTTP {status}: redirects are not followed", status=status, reason="redirect")
-    if status >= 500 or status < 400:
-        raise EsiUnavailable(words, status=status, sample=body)
-    raise Refused(words, status=status, sample=body)
+def _let_go(error: BaseException | None) -> None:
+    """An error is kept until its message has been worked off; the answers that its frames have in hand are not."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
-def _error_text(body: bytes) -> str:
-    """ESI's own words where the body has them, else its first characters."""
-    try:
-        value = parse_json(body)
-        text = value["error"] if isinstance(value, dict) and isinstance(value.get("error"), str) else body.decode()
-    except (EsiError, UnicodeDecodeError):
-        text = body[:200].decode("utf-8", "replace")
-    return " ".join(text.split())[:200] or "(empty body)"
+def _is_vip(answer: Answer) -> bool:
+    """What `/status` says. Raises BadField where it is no status."""
+    if not isinstance(answer.body, dict) or type(answer.body.get("players")) is not int:
+        raise BadField("status", "players", answer.body)
+    return answer.body.get("vip") is True
 
 
 def _network_words(error: Exception, exchange: Exchange, host: str) -> str:
     if exchange.expired:
         return f"no whole answer within {TOTAL_S:.0f} s"
-    if isinstance(error, requests.exceptions.SSLError):
-        return f"TLS at {host}: {_cause(error)}"[:300]
-    return f"{type(error).__name__} at {host}: {_cause(error)}"[:300]
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason, without the objects that requests and urllib3 wrap around it."""
-    inner = getattr(error, "reason", None) or next((part for part in error.args if isinstance(part, BaseException)), None)
-    if isinstance(inner, BaseException):
-        return _cause(inner)
-    words = str(error.args[-1] if error.args else error)
-    return words.partition(": ")[2] if words.startswith("<") or "Connection(" in words.partition(": ")[0] else words
+    kind = "TLS" if isinstance(error, requests.exceptions.SSLError) else type(error).__name__
+    return f"{kind} at {host}: {cause(error)}"[:300]

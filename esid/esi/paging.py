@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from esid.errors import BadBody, BadField, NotFound
-from esid.esi.client import Answer, Client
-from esid.esi.headers import number
+from esid.esi.answers import Answer
+from esid.esi.client import Client
+from esid.esi.headers import pages
 from esid.esi.routes import Route
 
-#: Most pages that are believed (the largest list known had 411), and how often a torn set is begun anew.
-MOST_PAGES, MOST_READS = 2000, 3
+#: How often a torn set is begun anew.
+MOST_READS = 3
 
 
 def get_pages(client: Client, route: Route, *, id: int = 0, etag: str | None = None) -> tuple[Answer, list[Any]]:  # noqa: A002
@@ -39,10 +40,10 @@ def get_pages(client: Client, route: Route, *, id: int = 0, etag: str | None = N
 def _rest(client: Client, route: Route, key: int, first: Answer) -> list[Any] | None:
     """All members; None where a page is of another version than the first."""
     members = _members(route, first)
-    count = number(first.headers.get("X-Pages", "1"))
-    if count is None or count > MOST_PAGES:
+    count = pages(first.headers)
+    if count is None:
         raise BadField(route.path, "X-Pages", first.headers.get("X-Pages"))
-    for page in range(2, int(count) + 1):
+    for page in range(2, count + 1):
         try:
             answer = client.get(route, id=key, page=page)
         except NotFound:

@@ -38,6 +38,8 @@ HIDDEN: dict[str, tuple[float, float]] = {
 #: Tokens by the first digit of a status; a 429 costs none. The worst of them is what a request holds on its way.
 COSTS = {2: 2.0, 3: 1.0, 4: 5.0, 5: 0.0}
 WORST_COST = 5.0
+#: Bytes of an answer about one thing or about a thousand ids, and of a list of ids; the largest known have 120 and 40 kB.
+LARGEST_BODY, LARGEST_LIST = 1024 * 1024, 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,14 @@ class Route:
         cache_s: known cache time, for answers that name none.
         group: rate group; None = the route counts against the error limit.
         hidden: a limit of `HIDDEN` that holds too.
+        largest: bytes of an answer, unpacked. One that is larger is refused: JSON takes up to 25 times its length in memory.
     """
 
     path: str
     cache_s: float = 3600.0
     group: str | None = None
     hidden: str | None = None
+    largest: int = LARGEST_BODY
 
 
 #: Asked by the breaker while nothing else is answered.

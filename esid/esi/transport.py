@@ -9,30 +9,31 @@ from __future__ import annotations
 
 import http.client
 import re
-import select
-import socket
 import ssl
 import threading
 import weakref
 import zlib
 from collections import deque
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httptools
 import requests
 from requests.adapters import BaseAdapter
-from requests.structures import CaseInsensitiveDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from esid import clock
-from esid.esi.deadline import adopt, left_s
+from esid.esi.connection import Connection, is_readable, trusting
+from esid.esi.deadline import adopt
+from esid.esi.tunnel import Proxy
 
 #: Window bits that make zlib read gzip.
 _GZIP = zlib.MAX_WBITS | 16
 #: Bytes of one read, and most of the headers of an answer.
 _CHUNK, _LARGEST_HEAD = 64 * 1024, 64 * 1024
 _PORTS = {"http": 80, "https": 443}
+#: Seconds after which a connection that nobody has used is opened anew.
+_IDLE_S = 30.0
 _TOO_EARLY = "the answer ended too early"
 #: What no path holds.
 _UNFIT = re.compile(r"[\x00-\x20\x7f]")
@@ -43,19 +44,22 @@ class Transport(BaseAdapter):
 
     Args:
         base_url: scheme, host and port of everything that it will be asked for.
+        ca_file: whose certificates are believed, a file or a folder; "" = those of the usual authorities.
+        proxy: `http://user:password@host:port` between us and an https host; "" = none.
     """
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, ca_file: str = "", proxy: str = "") -> None:
         super().__init__()
         host, self._base_url = urlsplit(base_url), base_url
         name, usual = host.hostname or "", _PORTS[host.scheme]
         self._address = (name, host.port or usual)
         name = f"[{name}]" if ":" in name else name.encode("idna").decode()
         self._host = name if self._address[1] == usual else f"{name}:{host.port}"
-        self._tls = ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH) if host.scheme == "https" else None
+        self._tls = trusting(ca_file or DEFAULT_CA_BUNDLE_PATH) if host.scheme == "https" else None
+        self._proxy = Proxy(proxy) if proxy else None
         self._kept = threading.local()
         # Closed before anything that hangs together with them is thrown away, in whatever order that happens.
-        self._all: list[_Connection] = []
+        self._all: list[Connection] = []
         weakref.finalize(self, _close, self._all)
 
     def send(
@@ -66,13 +70,16 @@ class Transport(BaseAdapter):
         verify: Any = True,
         cert: Any = None,
         proxies: Any = None,
-    ) -> requests.Response:
+    ) -> Any:
         """Send it; the body is still to be read, in the same thread.
 
         Args:
             request: its hook `connected` is called where a connection had to be opened, before anything is sent; what it
                 raises keeps the request from leaving.
             timeout: seconds to connect, and between two reads.
+
+        Returns:
+            A Reply: of a Response what is asked for here. Making one of requests took a twentieth of a corporation.
 
         Raises:
             requests.ConnectionError: no answer came whose head could be read. Its `is_sent` is False where there was no
@@ -81,26 +88,29 @@ class Transport(BaseAdapter):
         connection, written = self._connection(timeout), self._written(request)
         answer, is_sent = None, False
         try:
-            if connection.sock is None:
-                connection.connect()
-                _tell_connected(request)
-            adopt(connection.sock)
-            is_sent = True
-            connection.sock.sendall(written)
-            answer = _Answer(connection)
-            answer.read_head()
+            while not (answer and answer.status):
+                is_sent, is_kept = False, connection.sock is not None
+                if not is_kept:
+                    connection.connect()
+                    _tell_connected(request)
+                adopt(connection.sock)
+                is_sent, answer = True, _Answer(connection)
+                try:
+                    connection.sock.sendall(written)
+                    answer.read_head()
+                except OSError as error:
+                    if not is_kept or answer.has_begun or _is_slow(error):
+                        raise
+                    # A kept connection was closed, or nobody acknowledged what was sent: ESI has not heard it.
+                    answer.close()
+                    connection.close()
+                    answer = None
         except (http.client.HTTPException, OSError) as error:
             connection.close()
             if answer:
                 answer.close()
-            kind = requests.exceptions.SSLError if isinstance(error, ssl.SSLError) else requests.ConnectionError
-            failed: Any = kind(error)
-            failed.is_sent = is_sent
-            raise failed from error
-        response = requests.Response()
-        response.status_code, response.headers, response.request = answer.status, answer.headers, request
-        response.raw = _Body(answer)
-        return response
+            raise _failed(error, is_sent=is_sent) from error
+        return Reply(answer)
 
     def close(self) -> None:
         """Close the connections of all threads."""
@@ -121,15 +131,55 @@ class Transport(BaseAdapter):
             raise requests.exceptions.InvalidHeader("a line break within a header")
         return f"{head}\r\n\r\n".encode("latin-1") + (request.body or b"")  # type: ignore[operator]
 
-    def _connection(self, timeout: Any) -> _Connection:
-        """This thread's own. One that the other side has closed, or says something unasked on, is opened anew."""
-        connection: _Connection | None = getattr(self._kept, "connection", None)
+    def _connection(self, timeout: Any) -> Connection:
+        """This thread's own. One that the other side has closed, or says something unasked on, is opened anew, and so is one
+        that nobody has used for a while: a firewall may have forgotten it, and tells nobody."""
+        connection: Connection | None = getattr(self._kept, "connection", None)
         if connection is None:
-            connection = self._kept.connection = _Connection(self._address, self._tls, *timeout)
+            connection = self._kept.connection = Connection(self._address, self._tls, self._proxy, *timeout)
             self._all.append(connection)
-        elif connection.sock is not None and _is_readable(connection.sock):
+        elif connection.sock is not None and (
+            clock.monotonic() - connection.used_at > _IDLE_S or is_readable(connection.sock)
+        ):
             connection.close()
+        connection.used_at = clock.monotonic()
         return connection
+
+
+class Headers(dict[str, str]):
+    """The headers of one answer by their names in lower case, asked for in any case. Those of requests took a twentieth of a
+    corporation."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value, or the default."""
+        return dict.get(self, name.lower(), default)
+
+    def __getitem__(self, name: str) -> str:
+        return dict.__getitem__(self, name.lower())
+
+    def __contains__(self, name: object) -> bool:
+        return dict.__contains__(self, str(name).lower())
+
+
+class Reply:
+    """An answer whose head is in. As a context: it is closed at the end.
+
+    Attributes:
+        raw: its body, still to be read.
+    """
+
+    def __init__(self, answer: _Answer) -> None:
+        self.status_code, self.headers, self.raw = answer.status, answer.headers, _Body(answer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """What was not read is not wanted."""
+        self.raw.close()
 
 
 class _Answer:
@@ -137,16 +187,17 @@ class _Answer:
 
     Attributes:
         is_whole: all of it is in, and the connection may be used for another one or is closed.
+        has_begun: some of it came.
     """
 
     def __init__(self, connection: Any) -> None:
         self._connection, self._sock = connection, connection.sock
         self._parser: Any = httptools.HttpResponseParser(self)
         self._pieces: deque[bytes] = deque()
-        self._has_head = self.is_whole = False
+        self._has_head = self.is_whole = self.has_begun = False
         self._error: http.client.HTTPException | None = None
-        self._given: dict[str, str] = {}
-        self.status, self.headers = 0, CaseInsensitiveDict[str]()
+        self._given = Headers()
+        self.status, self.headers = 0, Headers()
 
     def read_head(self) -> None:
         """Raises OSError, HTTPException."""
@@ -181,16 +232,16 @@ class _Answer:
     def on_header(self, name: bytes, value: bytes) -> None:
         """One that stands there twice is one with both values; trailers are none."""
         if not self._has_head:
-            key, text = name.lower().decode("latin-1"), value.decode("latin-1").rstrip(" \t")
-            self._given[key] = f"{self._given[key]}, {text}" if key in self._given else text
+            key, text, given = name.lower().decode("latin-1"), value.decode("latin-1").rstrip(" \t"), self._given
+            given[key] = f"{given[key]}, {text}" if key in given else text
 
     def on_headers_complete(self) -> None:
         """Of an interim answer (1xx) nothing is kept."""
         self.status = self._parser.get_status_code()
         self._has_head = self.status >= 200
         if self._has_head:
-            self.headers = CaseInsensitiveDict(self._given)
-        self._given.clear()
+            self.headers = self._given
+        self._given = Headers()
 
     def on_body(self, data: bytes) -> None:
         """A piece of it."""
@@ -207,6 +258,7 @@ class _Answer:
         """Read on. Where no length was told, the end of the connection is that of the body."""
         data = self._sock.recv(_CHUNK)
         if data:
+            self.has_begun = True
             try:
                 self._parser.feed_data(data)
             except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -264,69 +316,17 @@ class _Body:
                 raise http.client.HTTPException(_TOO_EARLY)
 
 
-class _Connection:
-    """One connection, opened when it is used. Connecting and reading have times of their own.
-
-    Attributes:
-        sock: None while it is closed.
-    """
-
-    def __init__(self, address: tuple[str, int], tls: ssl.SSLContext | None, connect_s: float, read_s: float) -> None:
-        self._address, self._tls = address, tls
-        self._connect_s, self._read_s = connect_s, read_s
-        self.sock: Any = None
-
-    def connect(self) -> None:
-        """Open it. Raises OSError."""
-        self.sock = _connected(self._address, self._connect_s)
-        self.sock.settimeout(self._connect_s)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._tls:
-            self.sock = self._tls.wrap_socket(self.sock, server_hostname=self._address[0], do_handshake_on_connect=False)
-            adopt(self.sock)
-            self.sock.do_handshake()
-        self.sock.settimeout(self._read_s)
-
-    def close(self) -> None:
-        """Close it; it is opened anew when it is used again."""
-        sock, self.sock = self.sock, None
-        if sock is not None:
-            sock.close()
+def _failed(error: Exception, *, is_sent: bool) -> Any:
+    """What is raised for it."""
+    kind = requests.exceptions.SSLError if isinstance(error, ssl.SSLError) else requests.ConnectionError
+    failed: Any = kind(error)
+    failed.is_sent = is_sent
+    return failed
 
 
-def _connected(address: tuple[str, int], connect_s: float) -> socket.socket:
-    """A socket to the first address of a name that takes it.
-
-    All addresses together have `connect_s`, in even parts: one that says nothing leaves some of it to the next.
-
-    Raises:
-        OSError: of the last address that was tried, or of the name.
-    """
-    found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
-    ends_at, failed = clock.monotonic() + connect_s, OSError("timed out")
-    for number, one in enumerate(found):
-        seconds = min(ends_at - clock.monotonic(), left_s()) / (len(found) - number)
-        if seconds <= 0:
-            break
-        try:
-            return _opened(one, seconds)
-        except OSError as error:
-            failed = error
-    raise failed
-
-
-def _opened(one: Any, seconds: float) -> socket.socket:
-    """A socket to one of the addresses that `getaddrinfo` has found. Raises OSError."""
-    family, kind, protocol, _, where = one
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.settimeout(seconds)
-        adopt(sock)
-        sock.connect(where)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+def _is_slow(error: OSError) -> bool:
+    """True where the other side takes its time; a timeout of the kernel's has a number, and says that nobody is there."""
+    return isinstance(error, TimeoutError) and error.errno is None
 
 
 def _tell_connected(request: requests.PreparedRequest) -> None:
@@ -334,12 +334,6 @@ def _tell_connected(request: requests.PreparedRequest) -> None:
         hook()
 
 
-def _close(connections: list[_Connection]) -> None:
+def _close(connections: list[Connection]) -> None:
     for connection in connections:
         connection.close()
-
-
-def _is_readable(sock: Any) -> bool:
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))

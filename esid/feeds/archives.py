@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from esid.errors import NotFound, NotPermitted
+from esid.errors import NotFound, NotPermitted, TooLarge
 from esid.esi.decode import Fields, parse_json
-from esid.feeds.http import Source
+from esid.feeds.http import LARGEST_HASHES, Source
 
 EVEREF, ZKILLBOARD = "everef", "zkillboard"
 #: Sources of bodies, the one that is asked first before the other; and zKillboard's hashes, whose bodies ESI has.
 SOURCES, HASHES = (EVEREF, ZKILLBOARD), "esi"
+#: Bytes of the totals of all days; zKillboard's have 140 kB.
+LARGEST_TOTALS = 1024 * 1024
 _TAR, _JSON = re.compile(r"killmails-(\d{4}-\d{2}-\d{2})\.tar\.bz2"), re.compile(r"(\d{8})\.json")
 
 
@@ -53,11 +55,11 @@ class Online:
         with _unnamed(self._directory) as file:
             fingerprint = self._sources[source].download(path, file)
             file.seek(0)
-            yield Archive(file, fingerprint, f"{self._sources[source].host}{path}")
+            yield Archive(file, fingerprint, self._sources[source].name(path))
 
     def hashes(self, day: dt.date) -> bytes:
         """zKillboard's file of ids and hashes."""
-        return self._sources[ZKILLBOARD].get(f"/history/{day:%Y%m%d}.json")
+        return self._sources[ZKILLBOARD].get(f"/history/{day:%Y%m%d}.json", LARGEST_HASHES)
 
     def totals(self, source: str = ZKILLBOARD) -> dict[dt.date, int]:
         """How many killmails a source knows of each day. Days that are none are left out.
@@ -66,7 +68,7 @@ class Online:
             BadBody, BadField: it is no JSON object of numbers. Otherwise as `Source.get`.
         """
         path = "/totals.json" if source == EVEREF else "/history/totals.json"
-        fields = Fields("totals", parse_json(self._sources[source].get(path)))
+        fields = Fields("totals", parse_json(self._sources[source].get(path, LARGEST_TOTALS)))
         return {day: fields.integer(name) for name in fields.value if (day := _day(name))}
 
     def close(self) -> None:
@@ -122,8 +124,10 @@ class Folder:
     def hashes(self, day: dt.date) -> bytes:
         """zKillboard's file of ids and hashes."""
         path = self._file(self._files[HASHES], day)
-        with _permitted(path):
-            return path.read_bytes()
+        with _permitted(path), path.open("rb") as file:
+            if len(body := file.read(LARGEST_HASHES + 1)) > LARGEST_HASHES:
+                raise TooLarge(f"{path} is larger than {LARGEST_HASHES >> 20} MiB", sample=body)
+            return body
 
     def close(self) -> None:
         """Nothing is open."""

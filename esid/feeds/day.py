@@ -18,7 +18,7 @@ from esid.clock import Stop
 from esid.entities.ids import seen_alliance, seen_character, seen_corporation
 from esid.entities.killmail import SHAPES
 from esid.entities.killmail_body import KILLMAIL_COLUMNS, Body
-from esid.errors import DamagedArchive, EsiError, Held, Stopping
+from esid.errors import DamagedArchive, EsiError, Held, NotFound, Stopping
 from esid.feeds import readers
 from esid.feeds.archives import EVEREF, Archive
 from esid.feeds.hashes import is_askable
@@ -36,9 +36,11 @@ SQLITE_BATCH, POSTGRESQL_BATCH, LARGEST_BATCH_ROWS = 250, 1000, 40_000
 #: Part of the time that a batch held SQLite's writer for which it is then left to others.
 REST = 0.25
 #: Ids that are remembered as known, so that the ledger is not asked about the same people again and again.
-_MOST_KNOWN = 250_000
+MOST_KNOWN = 250_000
 #: Refused members that a report names; the others are counted.
 NAMED = 20
+#: Refused members after which a day is given up: the archive is none of killmails.
+MOST_REFUSED = 10_000
 
 
 #: Killmails, refused members, whether it is the last, and what ended the archive too early.
@@ -64,6 +66,7 @@ class Report:
         refused: members that are no killmails; `named` says of the first which and why.
         skipped: the archive had been read to its end before.
         error: why it was not read to its end; None = it was.
+        absent: nobody has an archive of the day, and `error` says where it was looked for.
     """
 
     day: dt.date
@@ -75,6 +78,7 @@ class Report:
     named: list[str] = field(default_factory=list)
     skipped: bool = False
     error: str | None = None
+    absent: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -116,6 +120,8 @@ class DayImport:
                 self._read(archive, hashes, report, again)
         except DamagedArchive as error:
             report.error = f"{report.error or 'the archive'} is damaged: {error}"
+        except NotFound as error:
+            report.absent, report.error = True, str(error)
         except (EsiError, Held) as error:
             report.error = str(error)
         finally:
@@ -133,6 +139,7 @@ class DayImport:
             # Somebody has taken rows away since.
             how_far = Reading(archive.fingerprint)
         report.error = archive.name
+        _check_refused(how_far)
         found = (
             readers.everef(archive.file, how_far.members)
             if report.source == EVEREF
@@ -152,6 +159,7 @@ class DayImport:
             report.named += [f"{one.name}: {one.why}" for one in refused[: NAMED - len(report.named)]]
             if damage:
                 raise damage
+            _check_refused(how_far)
         report.error = None
 
     def _batches(self, found: Iterator[Body | Refused]) -> Iterator[_Batch]:
@@ -166,7 +174,7 @@ class DayImport:
                 else:
                     batch.append(one)
                     rows += 1 + len(one.attackers) + len(one.items)
-                if len(batch) >= self._batch_size or rows >= LARGEST_BATCH_ROWS:
+                if len(batch) + len(refused) >= self._batch_size or rows >= LARGEST_BATCH_ROWS:
                     yield batch, refused, False, None
                     batch, refused, rows = [], [], 0
         except DamagedArchive as damage:
@@ -202,10 +210,15 @@ class DayImport:
 
     def _remember(self, people: list[set[Any]]) -> None:
         """What was committed is known from now on."""
-        if sum(map(len, self._known)) > _MOST_KNOWN:
+        if sum(map(len, self._known)) > MOST_KNOWN:
             self._known = (set(), set(), set())
         for known, found in zip(self._known, people, strict=True):
             known |= found
+
+
+def _check_refused(how_far: Reading) -> None:
+    if how_far.refused >= MOST_REFUSED and not how_far.finished:
+        raise DamagedArchive(f"{how_far.refused:,} of its members are no killmails; the rest of the day is given up")
 
 
 def _people(bodies: list[Body]) -> list[set[Any]]:

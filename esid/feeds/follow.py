@@ -7,14 +7,13 @@ scheduler publishes in bulk. A body that cannot be read is a dead letter with it
 from __future__ import annotations
 
 import logging
-import os
 import random
 import uuid
 from collections.abc import Sequence
 
 from esid import clock, host, log
 from esid.clock import Stop
-from esid.errors import BadBody, DatabaseUnavailable, EsidError, EsiError, Held, Stopping, StoreError
+from esid.errors import BadBody, DatabaseUnavailable, DataRefused, EsidError, EsiError, Held, Stopping
 from esid.feeds.feed import Feed, Part, Raw
 from esid.feeds.http import Source
 from esid.queue.actors import GATHERING
@@ -39,10 +38,9 @@ class Follower:
 
     def __init__(self, store: Store, feed: Feed, source: Source, stop: Stop) -> None:
         self._store, self._feed, self._source, self._stop = store, feed, source, stop
-        self._owner = f"{host.NAME}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+        self._owner = f"{host.me()}:{uuid.uuid4().hex[:12]}"
         self._unknown = notes.UnknownFields()
         self._source_outage = log.Outage(_log, "feed")
-        self._store_outage = log.Outage(_log, "feed.database")
         self._failures = 0
         self._reads = self._stands_by = False
         self._asked_again = ""
@@ -54,14 +52,13 @@ class Follower:
         while not self._stop.is_set():
             try:
                 self._rest(self.step())
-                self._store_outage.up()
             except Stopping:
                 break
             except LeaseLost:
                 self._cursor, self._reads = None, False
             except DatabaseUnavailable as error:
                 self._cursor = None
-                self._store_outage.down(error)
+                log.outage("database").down(error)
                 self._failures += 1
                 self._stop.wait(self._backoff_s())
         self._end()
@@ -137,9 +134,7 @@ class Follower:
             return
         try:
             self._write(part.position, done, spoiled)
-        except (DatabaseUnavailable, LeaseLost):
-            raise
-        except StoreError as error:
+        except DataRefused as error:
             spoiled = [(raw, EsiError(str(error)[:300])) for raw in part.bodies]
             done = []
             self._write(part.position, done, spoiled)
@@ -154,15 +149,17 @@ class Follower:
 
     def _write(self, position: str, done: Sequence[Done], spoiled: Sequence[Spoiled]) -> None:
         """Killmails, what became known, spoiled bodies and the cursor: all of it or nothing."""
+        # Outside: a commit whose answer was lost is repeated, and its letters are to count once.
+        refused = [(raw, error, clock.now()) for raw, error in spoiled]
 
         def work() -> None:
             # One by one: two bodies of a part may be about one killmail, and the one uploaded later stands.
             for one in done:
                 ledger.finish(self._store, "killmail", [one], GATHERING)
-            for raw, error in spoiled:
+            for raw, error, at in refused:
                 words = f"feed {self._feed.name}, {raw.where}: {error}"
                 text = raw.body[:4000].decode("utf-8", "backslashreplace")
-                dead_letters.add_message(self._store, error.reason, words, text)
+                dead_letters.add_message(self._store, error.reason, words, text, f"{self._feed.name}: {error}", at)
             cursors.move(self._store, self._feed.name, self._owner, position, LEASE_S)
 
         self._cursor = None

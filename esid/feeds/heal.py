@@ -22,6 +22,7 @@ from esid.feeds.day import DayImport, Opener, Report
 from esid.feeds.hashes import is_askable
 from esid.store import days, ledger
 from esid.store.connection import Store
+from esid.words import counted
 
 #: Most killmails that one run asks of ESI: half of what its bucket gives a day (2 tokens of 3600 in 15 min each), so
 #: that what else needs the bucket is not behind a queue of months. The next run asks for the next.
@@ -187,10 +188,12 @@ class Healer:
         askable = {key: hash_ for key, hash_ in sorted(missing.items()) if is_askable(hash_)}
         if len(askable) < len(missing):
             odd = sorted(set(missing) - set(askable))
-            errors.append(f"no archive has {len(odd)} killmails without a hash that ESI knows, like {odd[0]}")
+            errors.append(f"no archive has {counted(len(odd), 'killmail')} without a hash that ESI knows, like {odd[0]}")
         wanted = list(askable.items())[: self._left_to_ask]
         if len(wanted) < len(askable):
-            errors.append(f"{len(askable) - len(wanted):,} are left to the next run: ESI's bucket holds no more a day")
+            errors.append(
+                f"{counted(len(askable) - len(wanted), 'is', 'are')} left to the next run: ESI's bucket holds no more a day"
+            )
         if not wanted:
             return 0
         self._left_to_ask -= len(wanted)
@@ -227,7 +230,7 @@ class Healing:
         finally:
             healer.close()
         fetched, asked = sum(one.fetched for one in healed), sum(one.asked for one in healed)
-        words = f"{len(healed)} days lacked killmails: {fetched:,} fetched from archives, {asked:,} asked of ESI"
+        words = f"{counted(len(healed), 'day')} lacked killmails: {fetched:,} fetched from archives, {asked:,} asked of ESI"
         words = words if healed else "no day lacks a killmail"
         log.event(_log, "heal.done", words, days=len(healed))
         for one in healed:
@@ -251,5 +254,6 @@ def _is_missing(theirs: str, ours: str | None) -> bool:
 def _words(report: Report) -> list[str]:
     words = [f"{report.source}: {report.error}"] if report.error else []
     if report.refused:
-        words.append(f"{report.source}: {report.refused} members are no killmails, like {report.named[0]}")
+        refused = counted(report.refused, "member is no killmail", "members are no killmails")
+        words.append(f"{report.source}: {refused}, like {report.named[0]}")
     return words

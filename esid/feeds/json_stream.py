@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from esid.entities.killmail_body import LARGEST_KILLMAIL
 from esid.errors import DamagedArchive
-from esid.esi.client import LARGEST_BODY
 from esid.esi.decode import STRICT
 
 _CHUNK = 256 * 1024
@@ -77,7 +77,7 @@ class _Text:
             except RecursionError:
                 raise DamagedArchive("a value is nested too deep") from None
             except json.JSONDecodeError as error:
-                if len(self._text) - self._at > LARGEST_BODY or not self._more():
+                if len(self._text) - self._at > LARGEST_KILLMAIL or not self._more():
                     raise DamagedArchive(f"a value is not JSON or ends too early: {error.msg}") from None
             except ValueError as error:
                 raise DamagedArchive(f"a value is not JSON: {str(error)[:80]}") from None

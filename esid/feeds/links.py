@@ -1,4 +1,4 @@
-"""What people paste for a killmail: `ID:HASH`, a link to ESI or to zKillboard. Nothing is fetched from a pasted host."""
+"""What people paste for an id: a link to zKillboard, EVE Who or ESI, `ID:HASH`. Nothing is fetched from a pasted host."""
 
 from __future__ import annotations
 
@@ -6,18 +6,48 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from esid import words
 from esid.entities.killmail import HASH
 from esid.errors import EsiError, Held, SourceUnavailable, UsageError
 from esid.esi.decode import Fields, parse_json
 from esid.feeds.hashes import is_askable
 from esid.store import ledger
 from esid.store.connection import Store
+from esid.words import plural
 
 if TYPE_CHECKING:
     from esid.feeds.http import Source
 
 _ESI = re.compile(r"(?:https?://)?[^/\s]+/(?:[a-z0-9]+/)?killmails/(\d{1,19})/([0-9a-f]{40})/?(?:[?#]\S*)?", re.ASCII | re.I)
 _ZKILLBOARD = re.compile(r"(?:https?://)?(?:www\.)?zkillboard\.com/kill/(\d{1,19})/?(?:[?#]\S*)?", re.ASCII | re.I)
+#: Sites whose pages name an entity and its id, the one behind the other.
+_PAGE = re.compile(
+    r"(?:https?://)?(?:www\.)?(?:zkillboard\.com|evewho\.com|esi\.evetech\.net(?:/[a-z0-9]+)?)/"
+    r"(alliance|corporation|corp|character|kill|killmail)s?/(\d{1,19})(?:[/?#]\S*)?",
+    re.ASCII | re.I,
+)  # fmt: skip
+
+
+def pasted(entity: str, token: str) -> tuple[str, str | None]:
+    """(id, hash) as they were typed, not checked as an id yet: of a link, or the word itself. Only a killmail has a hash.
+
+    Raises:
+        UsageError: it is a link, and none to such an entity.
+    """
+    if "/" not in token:
+        key, _, hash_ = token.partition(":") if entity == "killmail" else (token, "", "")
+        return key, hash_ or None
+    if entity == "killmail":
+        return killmail(token)
+    found = _PAGE.fullmatch(token)
+    if not found:
+        raise UsageError(
+            f"{token[:120]!r} is not an id: a whole number, or a link like https://zkillboard.com/{entity}/ID/, "
+            f"https://evewho.com/{entity}/ID or https://esi.evetech.net/{plural(entity)}/ID"
+        )
+    if (named := words.entity(found[1])) != entity:
+        raise UsageError(f"{token[:120]!r} is a link to the {named} {found[2]}, and {plural(entity)} are asked for")
+    return found[2], None
 
 
 def killmail(token: str) -> tuple[str, str | None]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from esid import clock
+from esid import bounds, clock
 from esid.entities.killmail import rows_of
 from esid.entities.killmail_body import read
 from esid.errors import BadBody, BadField, NotFound, Refused, TooLarge
@@ -122,32 +122,43 @@ def decode(body: bytes) -> Done:
     value = parse_json(body)
     key = Fields("feed", value).id("killmail_id")
     fields = Fields(f"killmail {key}", value)
-    zkb = fields.object("zkb")
     hash_ = check_hash(key, fields.text("hash"))
     esi = fields.object("esi")
     found = read(key, hash_, esi.value)
     if esi.id("killmail_id") != key:
         raise BadField(f"killmail {key} esi", "killmail_id", esi.value["killmail_id"])
-    values: dict[str, Any] = {column: zkb.number(name, optional=True) for column, name in _VALUES.items()}
-    values["points"] = zkb.integer("points", optional=True)
-    values |= {name: zkb.flag(name, optional=True) for name in ("npc", "solo", "awox")}
-    unknown = [*found.unknown, *fields.unknown(_KNOWN), *(f"zkb.{name}" for name in zkb.unknown(_KNOWN_VALUES))]
+    values, checked_at, unknown = _values(fields)
     return Done(
         id=key,
         rows=tuple(rows_of(found, values)),
         seen=tuple(found.seen()),
         argument=hash_,
-        checked_at=_uploaded_at(fields),
-        unknown=tuple(unknown),
+        checked_at=checked_at,
+        unknown=(*found.unknown, *fields.unknown(_KNOWN), *unknown),
     )
+
+
+def _values(fields: Fields) -> tuple[dict[str, Any] | None, dt.datetime | None, list[str]]:
+    """zKillboard's columns, since when they are so, and names that nobody here knows. Where they are spoiled the killmail is
+    still whole: it has none then, and that is counted among what nobody knows."""
+    try:
+        zkb = fields.object("zkb")
+        values: dict[str, Any] = {column: zkb.number(name, optional=True) for column, name in _VALUES.items()}
+        values["points"] = zkb.integer("points", optional=True)
+        values |= {name: zkb.flag(name, optional=True) for name in ("npc", "solo", "awox")}
+        return values, _uploaded_at(fields), [f"zkb.{name}" for name in zkb.unknown(_KNOWN_VALUES)]
+    except BadField:
+        return None, None, ["zkb (spoiled)"]
 
 
 def _uploaded_at(fields: Fields) -> dt.datetime | None:
     seconds = fields.integer("uploaded_at", optional=True)
     try:
-        return None if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC)
+        time = None if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC)
     except (OverflowError, ValueError, OSError):
         raise BadField("feed", "uploaded_at", seconds) from None
+    # One from the future would have its values stand for ever.
+    return bounds.happened(time, clock.now())
 
 
 def _file(source: Source, number: int) -> Raw:

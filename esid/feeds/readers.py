@@ -16,14 +16,17 @@ from typing import Any, BinaryIO
 
 from esid.entities.killmail_body import Body, of_shape, read
 from esid.entities.killmail_shape import of_text
-from esid.errors import BadBody, BadField
+from esid.errors import BadBody, BadField, DamagedArchive
 from esid.esi.decode import Fields, check_id, parse_json
 from esid.feeds.hashes import check_hash
+from esid.feeds.http import LARGEST_FILE
 from esid.feeds.json_stream import pairs
 from esid.feeds.tar import members
 
 #: Bytes that are decompressed at a time: a whole block of bzip2, whose tables then stay in the processor's cache.
 _READ_BYTES = 1024 * 1024
+#: Characters of a member's name that are kept.
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,16 @@ class Refused:
     why: str
 
 
+def _refused(name: str, error: BadBody | BadField) -> Refused:
+    """With a name that is one line of a length that a person reads, whatever stands in the file."""
+    return Refused("".join(sign if sign.isprintable() else "?" for sign in name[:_LONGEST_NAME]), str(error))
+
+
 class _Unpacked(io.RawIOBase):
     """What a file unpacks to. Each read ends with what there is, so that nothing good is lost to the damage behind it."""
 
     def __init__(self, file: bz2.BZ2File) -> None:
-        self._file = file
+        self._file, self._left = file, LARGEST_FILE
 
     def readable(self) -> bool:
         """Always."""
@@ -47,6 +55,9 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill a part of the buffer."""
         data = self._file.read1(len(buffer))
+        self._left -= len(data)
+        if self._left < 0:
+            raise DamagedArchive(f"it unpacks to more than {LARGEST_FILE >> 20} MiB")
         buffer[: len(data)] = data
         return len(data)
 
@@ -88,14 +99,17 @@ def hashes_of(body: bytes) -> dict[int, str]:
     """Id -> hash of a day, from zKillboard's file. Pairs that are neither are left out: occasionally a hash is empty.
 
     Raises:
-        BadBody, BadField: it is no JSON object.
+        BadBody: it is no JSON object.
     """
     found = {}
-    for name, value in Fields("hashes", parse_json(body)).value.items():
-        try:
-            found[_id(name)] = check_hash(_id(name), value)
-        except BadField:
-            continue
+    try:
+        for name, value in pairs(io.BytesIO(body)):
+            try:
+                found[_id(name)] = check_hash(_id(name), value)
+            except BadField:
+                continue
+    except DamagedArchive as error:
+        raise BadBody(f"the hashes: {error}", sample=body) from None
     return found
 
 
@@ -109,7 +123,7 @@ def _everef(name: str, content: bytes) -> Body | Refused:
         key = Fields("killmail", value).id("killmail_id")
         return read(key, check_hash(key, value.get("killmail_hash")), value)
     except (BadBody, BadField) as error:
-        return Refused(name, str(error))
+        return _refused(name, error)
 
 
 def _zkillboard(name: str, value: Any, hashes: Mapping[int, str]) -> Body | Refused:
@@ -119,7 +133,7 @@ def _zkillboard(name: str, value: Any, hashes: Mapping[int, str]) -> Body | Refu
             raise BadField(f"killmail {key}", "killmail_id", value["killmail_id"])
         return read(key, check_hash(key, hashes.get(key)), value)
     except BadField as error:
-        return Refused(name, str(error))
+        return _refused(name, error)
 
 
 def _id(text: str) -> int:

@@ -7,12 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from esid.entities.killmail_body import LARGEST_KILLMAIL
 from esid.errors import DamagedArchive
 
 _BLOCK = 512
 _EMPTY = bytes(_BLOCK)
-#: Bytes of one member; the largest killmail known has 302 kB.
-_LARGEST = 16 * 1024 * 1024
 _FILES = b"0\0"
 
 
@@ -33,8 +32,8 @@ def members(stream: Readable) -> Iterator[tuple[str, bytes]]:
         size = _number(header[124:136])
         if _number(header[148:156]) != sum(header) - sum(header[148:156]) + 8 * 0x20:
             raise DamagedArchive("what should be the head of a member is none")
-        if size > _LARGEST:
-            raise DamagedArchive(f"a member is larger than {_LARGEST >> 20} MiB")
+        if not 0 <= size <= LARGEST_KILLMAIL:
+            raise DamagedArchive(f"a member is larger than {LARGEST_KILLMAIL >> 20} MiB")
         content = _read(stream, -(-size // _BLOCK) * _BLOCK)[:size]
         # Whatever is neither a file nor a mark (folders, long names, comments) tells nothing about killmails.
         if header[156] in _FILES:

@@ -17,14 +17,15 @@ from dramatiq.middleware import CurrentMessage
 
 from esid import clock, log
 from esid.clock import Stop
-from esid.entities import BY_NAME, ENTITIES
+from esid.entities import BY_NAME, ENTITIES, LISTS
 from esid.entities.base import Edges, Entity, Failed
+from esid.entities.cadence import rhythm
 from esid.errors import BadField, DatabaseUnavailable, EsidError, EsiError, EsiUnavailable, Held, QueueError, Stopping
 from esid.esi.decode import check_id
-from esid.queue.broker import FOLLOW_UP, queue_name
+from esid.queue.broker import FOLLOW_UP, SCHEDULED, queue_name
 from esid.queue.incoming import QUARANTINE
 from esid.queue.publish import Publisher
-from esid.store import ledger, notes
+from esid.store import ledger, lies, notes
 from esid.store.connection import Store
 from esid.store.model import Done, Job, Seen
 
@@ -36,6 +37,10 @@ GATHERING = frozenset(entity.name for entity in ENTITIES if entity.batch)
 #: Seconds: answers of one message that come further apart than this are written before its end, the first of them after
 #: so long, others after so long again.
 SLOW_S, FIRST_S, LATER_S = 0.15, 0.25, 2.0
+#: Seconds between two tries to write answers to a database that is away, at most.
+LONGEST_WAIT_S = 15.0
+#: Seconds between two looks whether ETags are to be trusted.
+LIES_S = 60.0
 _log = log.get("work")
 
 
@@ -98,7 +103,14 @@ class Work:
         self._store, self._publisher, self._entities = store, publisher, entities
         self._stop = stop or Stop()
         self._unknown = notes.UnknownFields()
-        self._edges = Edges(client, partial(notes.unbatchable, store), partial(notes.add_unbatchable, store))
+        self._edges = Edges(
+            client,
+            partial(notes.unbatchable, store),
+            partial(notes.add_unbatchable, store),
+            partial(notes.disbelieved, store),
+            self._has_lied,
+        )
+        self._lies: dict[str, tuple[float, bool]] = {}
 
     def perform(self, entity: Entity, ids: Sequence[int], *, quarantined: bool = False) -> None:
         """The unit of work.
@@ -121,6 +133,14 @@ class Work:
         open_ids = [job.id for job in jobs if job.id not in ended]
         if harvest.failed or open_ids:
             raise Unfinished(entity.name, harvest.failed, open_ids, harvest.interruption)
+
+    def _has_lied(self, entity: str) -> bool:
+        """Looked up now and then: it holds for a day."""
+        at, has_lied = self._lies.get(entity, (-LIES_S, False))
+        if clock.monotonic() - at >= LIES_S:
+            has_lied = lies.has_lied(self._store, entity)
+            self._lies[entity] = clock.monotonic(), has_lied
+        return has_lied
 
     def close(self) -> None:
         """Write what is still counted in memory."""
@@ -148,16 +168,34 @@ class Work:
         harvest.at = clock.monotonic()
 
     def _finish(self, entity: Entity, done: Sequence[Done]) -> list[Seen]:
-        """Write what ESI has answered; while the database is away the answers are kept, not asked for again."""
+        """Write what ESI has answered; while the database is away the answers are kept, not asked for again.
+
+        One that cannot be written keeps no other from being written: halves go by themselves, and its error is the last.
+        """
         wait_s = 0.5
         while True:
             try:
-                return ledger.finish(self._store, entity.name, done, GATHERING)
+                return ledger.finish(self._store, entity.name, done, GATHERING, rhythm(entity))
             except DatabaseUnavailable as error:
                 log.outage("database").down(error)
                 if self._stop.wait(random.uniform(wait_s / 2, wait_s)):  # noqa: S311
                     raise
-                wait_s = min(30.0, wait_s * 2)
+                wait_s = min(LONGEST_WAIT_S, wait_s * 2)
+            except Exception as error:
+                if len(done) == 1:
+                    raise
+                log.event(_log, "work.divided", f"answers cannot be written together: {error}"[:300], ids=len(done))
+                break
+        middle, spoiled, new = len(done) // 2, list[Exception](), list[Seen]()
+        for half in (done[:middle], done[middle:]):
+            try:
+                new += self._finish(entity, half)
+            except Exception as error:  # noqa: BLE001
+                spoiled.append(error)
+        if spoiled:
+            # What is new in the others' answers the scheduler publishes.
+            raise spoiled[-1]
+        return new
 
     def _follow_up(self, entity: Entity, done: Sequence[Done], new: dict[str, list[int]]) -> None:
         """Publish intents. A failure here loses nothing: the scheduler publishes what is left in the ledger."""
@@ -167,7 +205,8 @@ class Work:
                 self._publisher.publish(entity, unfinished, FOLLOW_UP, in_batches=False)
             for name, ids in new.items():
                 if BY_NAME[name].queue in self._entities:
-                    self._publisher.publish(BY_NAME[name], ids, FOLLOW_UP)
+                    # Lists first: only when they are in, anybody knows how much there is to do.
+                    self._publisher.publish(BY_NAME[name], ids, FOLLOW_UP if BY_NAME[name].tables else SCHEDULED)
         except QueueError as error:
             log.event(_log, "work.follow_ups_wait", str(error), entity=entity.name)
 
@@ -179,13 +218,14 @@ class Work:
 
 
 def declare_actors(broker: dramatiq.Broker, work: Work, prefix: str) -> None:
-    """One actor for each entity, on its queue; lists come before what they list."""
-    for place, entity in enumerate(ENTITIES):
+    """One actor for each entity, on its queue; the lists of what there is come first (see `worker.WorkQueue`)."""
+    firsts = [entity for lists in LISTS.values() for entity in lists]
+    for entity in ENTITIES:
         declare = dramatiq.actor(
             broker=broker,
             actor_name=entity.name,
             queue_name=queue_name(prefix, entity.queue),
-            priority=place,
+            priority=0 if entity in firsts else 1,
         )
         declare(_function(work, entity))
 

@@ -32,11 +32,18 @@ class Queue(Protocol):
     slow_queues: frozenset[str]
     is_stopping: bool
 
+    @property
+    def stored_here(self) -> Sequence[str]:
+        """Names of the queues whose messages are in the database."""
+
     def check(self) -> None:
-        """Connect and declare every queue. Raises QueueMismatch or BrokerRefused too."""
+        """Connect and declare every queue. Raises QueueMismatch, QueueTaken or BrokerRefused too."""
 
     def enqueue_many(self, messages: Sequence[dramatiq.Message]) -> None:  # type: ignore[type-arg]
-        """Publish messages; on return all of them are safe."""
+        """Publish messages; on return all of them are safe. Raises NotTaken where that is known of some only."""
+
+    def ready(self) -> None:
+        """Return when messages can be published now."""
 
     def depths(self) -> dict[str, int]:
         """Messages that wait, by queue name."""
@@ -68,9 +75,10 @@ def open_broker(
     slow = frozenset(queue_name(prefix, entity) for entity in SLOW)
     broker: RabbitBroker | DatabaseBroker
     if rabbitmq_url:
-        from esid.queue.rabbitmq import RabbitBroker  # a library that the embedded default has no use for
+        from esid.queue import marker  # a library that the embedded default has no use for
+        from esid.queue.rabbitmq import RabbitBroker
 
-        broker = RabbitBroker(rabbitmq_url, list(middleware), store, slow)
+        broker = RabbitBroker(rabbitmq_url, list(middleware), store, queue_name(prefix, marker.NAME), slow)
     else:
         broker = DatabaseBroker(store, list(middleware), slow)
     for entity in MIRRORED:

@@ -6,7 +6,6 @@ once when a worker starts on the same host. There is no delay queue: delays are 
 
 from __future__ import annotations
 
-import os
 import threading
 import uuid
 from collections import deque
@@ -42,6 +41,11 @@ class DatabaseBroker(dramatiq.Broker):
         self.outage = log.outage("database")
         self.moves, self.is_stopping = Moves(), False
 
+    @property
+    def stored_here(self) -> list[str]:
+        """All of our queues."""
+        return sorted(self.queues)
+
     def check(self) -> None:
         """The queue is where the database is: nothing to declare."""
         messages.counts(self.store)
@@ -73,6 +77,10 @@ class DatabaseBroker(dramatiq.Broker):
         """A consumer of one queue; `timeout` in milliseconds."""
         return DatabaseConsumer(self, queue_name, 1 if queue_name in self.slow_queues else prefetch, timeout / 1000)
 
+    def ready(self) -> None:
+        """It is, where the database is."""
+        self.depths()
+
     def depths(self) -> dict[str, int]:
         """Messages that wait, by queue name."""
         counts = messages.counts(self.store)
@@ -90,8 +98,7 @@ class DatabaseBroker(dramatiq.Broker):
         """Give back at once what processes of this host held that are gone; without it their leases would have to end."""
         try:
             for owner in messages.owners(self.store):
-                name, _, rest = owner.partition(":")
-                if name == host.NAME and not host.is_alive(int(rest.partition(":")[0])):
+                if host.is_gone(owner):
                     messages.release(self.store, owner)
         except DatabaseUnavailable as error:
             # The leases end by themselves.
@@ -127,7 +134,7 @@ class DatabaseConsumer(dramatiq.Consumer):
     def __init__(self, broker: DatabaseBroker, queue_name: str, prefetch: int, timeout_s: float) -> None:
         self._broker, self._queue = broker, queue_name
         self._prefetch, self._timeout_s = prefetch, timeout_s
-        self.owner = f"{host.NAME}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+        self.owner = f"{host.me()}:{uuid.uuid4().hex[:12]}"
         self._claimed: deque[messages.Claimed] = deque()
         self._held: set[int] = set()
         self._acked: list[int] = []
@@ -159,7 +166,8 @@ class DatabaseConsumer(dramatiq.Consumer):
         while True:
             self._broker.moves.move(self._queue)
             try:
-                self._broker.outage.up(wrote=not self._claimed and self._turn())
+                if not self._claimed:
+                    self._turn()
                 if (message := self._first_good()) is not None:
                     return message
             except EsidError as error:
@@ -172,6 +180,11 @@ class DatabaseConsumer(dramatiq.Consumer):
             if self._wake.wait(min(self._poll_s, left_s)):
                 self._wake.clear()
             self._poll_s = min(_IDLE_POLL_S, self._poll_s * 2)
+
+    @property
+    def held(self) -> int:
+        """Messages that were claimed and not settled."""
+        return len(self._held)
 
     def wake(self) -> None:
         """Look up, from any thread."""
@@ -195,8 +208,8 @@ class DatabaseConsumer(dramatiq.Consumer):
             self._held.discard(claim)
         self._wake.set()
 
-    def _turn(self, wanted: int | None = None) -> bool:
-        """Settle what is settled and claim more; True when there was something to write."""
+    def _turn(self, wanted: int | None = None) -> None:
+        """Settle what is settled and claim more."""
         store = self._broker.store
         with self._lock:
             acked, returned = self._acked[:], self._returned[:]
@@ -206,7 +219,7 @@ class DatabaseConsumer(dramatiq.Consumer):
             messages.renew(store, self.owner, held, LEASE_S)
             self._renew_at = clock.monotonic() + RENEW_S
         if not (acked or returned or (wanted > 0 and messages.is_ready(store, self._queue))):
-            return False
+            return
         claimed = messages.turn(
             store, self._queue, self.owner, acked=acked, returned=returned, wanted=wanted, lease_s=LEASE_S
         )
@@ -215,7 +228,6 @@ class DatabaseConsumer(dramatiq.Consumer):
             self._held.update(one.id for one in claimed)
         self._poll_s = _POLL_S
         self._claimed.extend(claimed)
-        return True
 
     def _first_good(self) -> DatabaseMessage | None:
         """The next claimed message. What is none is recorded first; while that cannot be done it stays claimed."""

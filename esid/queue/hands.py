@@ -45,8 +45,8 @@ class Hands:
         if cell is not None:
             self._numbers[cell + 1] = 0
 
-    def left(self) -> list[Held]:
-        """(the entity's place, ids, whether in quarantine) of every message that somebody held who is gone."""
+    def held(self) -> list[Held]:
+        """(the entity's place, ids, whether in quarantine) of every message that somebody holds, or held who is gone."""
         found = []
         for cell in range(0, self._cells * _CELL, _CELL):
             if count := self._numbers[cell + 1]:

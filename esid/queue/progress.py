@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from esid import clock, log
 from esid.entities import ENTITIES, MIRRORED
 from esid.esi.budget import Budget
-from esid.esi.snapshot import snapshot
+from esid.esi.budget.view import snapshot
+from esid.queue.outlook import Counts, Outlook, known, unfinished
 from esid.store import ledger
 from esid.store.connection import Store
+from esid.words import counted, plural
 
 _log = log.get("sync")
-PLURALS = {entity.name: f"{entity.name}s" for entity in MIRRORED}
+PLURALS = {entity.name: plural(entity.name) for entity in MIRRORED}
 
 
 class Progress:
@@ -24,6 +26,7 @@ class Progress:
         self._at = clock.monotonic()
         self._requests = self._sent()
         self._was_open = self._has_spoken = False
+        self._outlook: Outlook | None = None
 
     def began(self) -> None:
         """Work was given out: it will be said when it is done, even if that is before anybody looks."""
@@ -32,30 +35,36 @@ class Progress:
     def say(self) -> None:
         """Log one line while there is work, one when it is done, one when there was none; nothing while nothing happens."""
         counts = ledger.counts(self._store)
-        is_open = sum(_open(counts.get(name, {})) for name in self._names)
+        is_open = any(unfinished(counts, name) for name in self._names)
         now, requests = clock.monotonic(), self._sent()
         rate = max(0.0, requests - self._requests) / max(0.001, now - self._at)
         if is_open:
+            if self._outlook is None:
+                self._outlook = Outlook(counts, self._names, self._at, self._requests)
             words = ", ".join(self._words(queue, counts) for queue in self._queues if counts.get(queue))
-            left_s = is_open / rate if rate >= 0.1 else None
-            ends = f", about {clock.span(left_s)} left" if left_s else ""
+            left = self._outlook.left(counts, now, requests)
+            ends = f", {'at least' if left.is_least else 'about'} {clock.span(left.seconds)} left" if left else ""
             log.event(_log, "sync.progress", f"{words or 'reading lists'}; {rate:.0f} requests/s{ends}")
-        elif self._was_open or not self._has_spoken:
-            known = sum(counts.get(queue, {}).get("completed", 0) for queue in self._queues)
-            asked = "everything that is due has been asked" if self._was_open else "nothing is due"
-            failed = sum(counts.get(name, {}).get("failed", 0) for name in self._names)
-            extra = f", {failed:,} failed (see `esid dead list`)" if failed else ""
-            log.event(_log, "sync.done", f"{asked}: {known:,} ids are up to date{extra}")
-        self._was_open, self._has_spoken = is_open > 0, True
+        else:
+            self._outlook = None
+            if self._was_open or not self._has_spoken:
+                self._say_done(counts)
+        self._was_open, self._has_spoken = is_open, True
         self._at, self._requests = now, requests
 
-    def _words(self, queue: str, counts: dict[str, dict[str, int]]) -> str:
-        by_status = counts[queue]
-        return f"{PLURALS[queue]} {sum(by_status.values()) - _open(by_status):,} of {sum(by_status.values()):,}"
+    def _say_done(self, counts: dict[str, dict[str, int]]) -> None:
+        fresh = sum(counts.get(queue, {}).get("completed", 0) for queue in self._queues)
+        asked = "everything that is due has been asked" if self._was_open else "nothing is due"
+        failed, purged = sum(counts.get(name, {}).get("failed", 0) for name in self._names), 0
+        if failed:
+            purged = ledger.purged(self._store, self._names)
+        extra = f", {failed - purged:,} failed (see `esid dead list`)" if failed > purged else ""
+        extra += f", {purged:,} purged (asked at the next sync)" if purged else ""
+        log.event(_log, "sync.done", f"{asked}: {counted(fresh, 'id is', 'ids are')} up to date{extra}")
+
+    def _words(self, queue: str, counts: Counts) -> str:
+        there = known(counts, queue)
+        return f"{PLURALS[queue]} {there - unfinished(counts, queue):,} of {there:,}"
 
     def _sent(self) -> int:
         return int(str(snapshot(self._budget)["requests"]))
-
-
-def _open(by_status: dict[str, int]) -> int:
-    return by_status.get("pending", 0) + by_status.get("processing", 0)

@@ -9,11 +9,14 @@ import dramatiq
 
 from esid import clock
 from esid.entities.base import BULK_ABOVE, IDS_PER_MESSAGE, Entity
+from esid.errors import NotTaken
 from esid.queue.broker import Queue, queue_name
 from esid.queue.incoming import QUARANTINE
 from esid.store import ledger
 from esid.store.connection import Store
 
+#: Messages at the beginning of many that are small, and ids of each.
+_SMALLS, _SMALL = 32, 3
 #: Ids that are marked as queued in one transaction.
 _AT_ONCE = 5000
 
@@ -36,27 +39,34 @@ class Publisher:
         priority: int,
         *,
         in_batches: bool = True,
-        most: int = IDS_PER_MESSAGE,
+        most: int | None = None,
         quarantined: bool = False,
     ) -> None:
         """Put pending ids of one entity into its queue.
 
         Args:
             in_batches: many ids go into messages for the bulk routes, where the entity has some.
-            most: ids of a message for the other routes.
+            most: ids of a message, where it is to have fewer than usual.
             quarantined: a process works on one such message at a time.
 
         Raises:
             BrokerUnavailable, DatabaseUnavailable: what was not published stays pending in the ledger and is
                 published by the scheduler.
         """
-        size = most
+        size = IDS_PER_MESSAGE
         if entity.batch:
-            size = entity.batch if in_batches and len(ids) > BULK_ABOVE else min(most, BULK_ABOVE)
+            size = entity.batch if in_batches and len(ids) > BULK_ABOVE else BULK_ABOVE
+        size = min(size, most or size)
         for start in range(0, len(ids), _AT_ONCE):
             part = ids[start : start + _AT_ONCE]
             since = clock.now()
-            self.broker.enqueue_many([self._message(entity, chunk, priority, quarantined) for chunk in _chunks(part, size)])
+            messages = [self._message(entity, chunk, priority, quarantined) for chunk in _chunks(part, size)]
+            try:
+                self.broker.enqueue_many(messages)
+            except NotTaken as error:
+                left = {key for message in error.messages for key in message.args[0]}
+                ledger.queued(self._store, entity.name, [key for key in part if key not in left], since)
+                raise
             ledger.queued(self._store, entity.name, part, since)
 
     def _message(self, entity: Entity, ids: Sequence[int], priority: int, quarantined: bool) -> dramatiq.Message[Any]:
@@ -70,4 +80,11 @@ class Publisher:
 
 
 def _chunks(ids: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    return (ids[start : start + size] for start in range(0, len(ids), size))
+    """Parts of at most that size. The first ones of many are small: while all threads are busy with whole messages of one
+    kind, no other kind has its turn."""
+    start, small = 0, min(size, _SMALL)
+    if len(ids) > _SMALLS * size and size <= IDS_PER_MESSAGE:
+        for start in range(0, _SMALLS * small, small):
+            yield ids[start : start + small]
+        start += small
+    yield from (ids[place : place + size] for place in range(start, len(ids), size))

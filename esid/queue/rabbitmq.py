@@ -1,12 +1,13 @@
-"""RabbitMQ: Dramatiq's broker with publisher confirms, one publishing connection a process, batches and readable errors.
+"""RabbitMQ: Dramatiq's broker with one publishing connection a process (see `confirms`) and readable errors.
 
 There is no delay queue: long waits live in the ledger, so no message sits unacknowledged in a worker's memory.
 """
 
 from __future__ import annotations
 
+import atexit
+import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -15,27 +16,41 @@ from typing import Any, TypeVar
 
 import dramatiq
 import pika
-from dramatiq.brokers.rabbitmq import RabbitmqBroker, _RabbitmqConsumer, _RabbitmqMessage
+from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL, RabbitmqBroker
 from dramatiq.common import xq_name
 from dramatiq.errors import BrokerConnectionError, ConnectionClosed
-from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from esid import clock, log
-from esid.errors import BrokerRefused, BrokerUnavailable, DatabaseUnavailable, QueueError, QueueMismatch
-from esid.queue.incoming import STOPPING_LOOK_S, Moves, NoMessage, Parked, decode
+from esid.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    EsidError,
+    NotTaken,
+    QueueError,
+    QueueTaken,
+    SettingsError,
+)
+from esid.queue.broker_faults import is_other_type, translated
+from esid.queue.confirms import FAULTS, Confirms, Letter
+from esid.queue.consumer import RabbitConsumer
+from esid.queue.incoming import Moves
+from esid.queue.marker import Marker
 from esid.settings import without_password
-from esid.store import dead_letters
+from esid.store import notes
 from esid.store.connection import Store
+from esid.words import counted
 
-#: Seconds: heartbeats (a broker that says nothing is given up 5 s after the second is missing), connecting, waiting for
-#: a broker that blocks publishers.
-HEARTBEAT_S, CONNECT_S, BLOCKED_S = 10, 5, 30
+#: Seconds: heartbeats (a broker that says nothing is given up 5 s after the second is missing), connecting.
+HEARTBEAT_S, CONNECT_S = 10, 5
 #: Priorities 0 to 3 (esid uses 0 to 2); part of the queue's declaration, so changing it needs new queues.
 MAX_PRIORITY = 3
-#: Messages of one transaction when many are published.
-BATCH = 500
+#: Seconds between two times that the connections of a process are served: heartbeats, alarms and their ends.
+SERVE_S = 1.0
+#: Seconds that a start waits for another installation on our queues to end, and between two looks for it.
+TAKEN_S, TAKEN_LOOK_S = 5.0, 0.5
 T = TypeVar("T")
-_FAULTS = (pika.exceptions.AMQPError, AMQPConnectorException, BrokerConnectionError, OSError)
+_log = log.get("queue")
+_FAULTS = (*FAULTS, BrokerConnectionError)
 
 
 class RabbitBroker(RabbitmqBroker):
@@ -44,15 +59,23 @@ class RabbitBroker(RabbitmqBroker):
     Args:
         url: `amqp://user:password@host:port/vhost`.
         store: where messages that cannot be read are recorded.
+        marker: name of the queue that says whose the others are.
     """
 
     def __init__(
-        self, url: str, middleware: list[dramatiq.Middleware], store: Store, slow_queues: frozenset[str] = frozenset()
+        self,
+        url: str,
+        middleware: list[dramatiq.Middleware],
+        store: Store,
+        marker: str,
+        slow_queues: frozenset[str] = frozenset(),
     ) -> None:
-        super().__init__(confirm_delivery=True, url=url, middleware=middleware, max_priority=MAX_PRIORITY)
-        parameters = pika.URLParameters(url)
+        try:
+            parameters = pika.URLParameters(url)
+        except (ValueError, TypeError, SyntaxError) as error:
+            raise SettingsError(f"RABBITMQ_URL {without_password(url)} cannot be read: {error}") from None
+        super().__init__(url=url, middleware=middleware, max_priority=MAX_PRIORITY)
         parameters.heartbeat = HEARTBEAT_S
-        parameters.blocked_connection_timeout = BLOCKED_S
         parameters.socket_timeout = parameters.stack_timeout = CONNECT_S
         parameters.connection_attempts = 1
         self.parameters = parameters
@@ -60,9 +83,26 @@ class RabbitBroker(RabbitmqBroker):
         self.outage = log.outage("rabbitmq")
         self.moves, self.is_stopping = Moves(), False
         self._where = without_password(url)
-        self._publishing = threading.RLock()
-        # Dramatiq keeps a connection for each publishing thread; one under a lock serves them all.
+        self._confirms = Confirms(parameters, self._where, self.outage, lambda: self.is_stopping)
+        self._asking, self._closing = threading.RLock(), threading.Event()
+        self._server: threading.Thread | None = None
+        self._installation, self._has_met_others = "", False
+        #: Argument of a declaration: empty while the default of the virtual host will do.
+        self._queue_type: dict[str, str] = {}
+        self._marker, self._taken = Marker(marker, self._where), log.outage("queue")
+        #: Queues that we may not consume.
+        self._refused, self._refusal, self._refusing = set[str](), log.outage("consumer"), threading.Lock()
+        # Dramatiq keeps a connection for each thread that asks; one under a lock serves them all.
         self.state: Any = SimpleNamespace()
+
+    @RabbitmqBroker.connection.getter  # type: ignore[attr-defined, untyped-decorator]
+    def connection(self) -> Any:
+        """The shared connection for questions. Who opens one has both served from now on, and closed at the end."""
+        if getattr(self.state, "connection", None) is None:
+            self.state.connection = pika.BlockingConnection(self.parameters)
+            self.connections.add(self.state.connection)
+            self._serve_both()
+        return self.state.connection
 
     @property
     def consumer_class(self) -> type[RabbitConsumer]:
@@ -74,16 +114,20 @@ class RabbitBroker(RabbitmqBroker):
         """The shared channel. Dramatiq's remembers one that was never fit for use, and falls over it at the next fault."""
         if getattr(self.state, "channel", None) is None:
             channel = self.connection.channel()
-            channel.confirm_delivery()
             self.channels.add(channel)
             self.state.channel = channel
         return self.state.channel
 
+    @property
+    def stored_here(self) -> tuple[str, ...]:
+        """None of our queues."""
+        return ()
+
     def check(self) -> None:
-        """Connect and declare every queue.
+        """Connect, declare every queue, and see that no other installation consumes them; one may just be ending.
 
         Raises:
-            BrokerUnavailable, BrokerRefused, QueueMismatch: with the cause and the cure.
+            BrokerUnavailable, BrokerRefused, QueueMismatch, QueueTaken: with the cause and the cure.
         """
         for name in sorted(self.queues):
             self.queues_pending.add(name)
@@ -91,6 +135,30 @@ class RabbitBroker(RabbitmqBroker):
                 self._ensure_queue(name)
             except _FAULTS as error:
                 raise self._translated(error, name) from error
+        ours, ends_at = self.installation(), clock.monotonic() + TAKEN_S
+        while ours:
+            try:
+                self._twice(lambda: self._marker.look(self.connection, ours))
+                return
+            except QueueTaken:
+                if clock.monotonic() >= ends_at:
+                    raise
+            clock.sleep(TAKEN_LOOK_S)
+
+    def hold_marker(self, connection: Any) -> None:
+        """Say by a consumer's connection that the queues are ours.
+
+        Raises:
+            QueueTaken: they are another installation's. It is said once; the consumer tries again.
+            DatabaseUnavailable: it cannot tell which installation this is.
+        """
+        try:
+            self._installation = self._installation or notes.installation(self.store)
+            self._marker.hold(connection, self._installation)
+        except QueueTaken as error:
+            self._taken.down(error)
+            raise
+        self._taken.up()
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
         """A consumer of one queue on a connection of its own. Raises ConnectionClosed; Dramatiq tries again."""
@@ -99,9 +167,27 @@ class RabbitBroker(RabbitmqBroker):
             most = 1 if queue_name in self.slow_queues else prefetch
             consumer: dramatiq.Consumer = super().consume(queue_name, most, timeout)
         except _FAULTS as error:
-            self.outage.down(f"cannot reach RabbitMQ at {self._where}")
+            self.outage.down(self._translated(error, queue_name))
             raise ConnectionClosed(error) from None
         return consumer
+
+    def cannot_consume(self, queue_name: str, error: Exception) -> None:
+        """A consumer has ended. Where we lack a right, all else may go on, and answers do not mean that this is over."""
+        translated = self._translated(error, queue_name)
+        if isinstance(translated, BrokerRefused):
+            with self._refusing:
+                self._refused.add(queue_name)
+                self._refusal.down(translated)
+        else:
+            self.outage.down(translated)
+
+    def consumes(self, queue_name: str) -> None:
+        """A consumer has begun."""
+        with self._refusing:
+            self._refused.discard(queue_name)
+            if not self._refused:
+                self._refusal.up()
+        self._is_up()
 
     def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
         """Make a queue known, without a delay queue; with `ensure` it exists at the broker afterwards."""
@@ -117,26 +203,42 @@ class RabbitBroker(RabbitmqBroker):
         """Publish one message; it is confirmed on return. Raises BrokerUnavailable."""
         if delay is not None:
             raise QueueError("delays are kept in the ledger, not in RabbitMQ")
-        with self._publishing:
-            try:
-                published = super().enqueue(message)
-            except _FAULTS as error:
-                raise self._translated(error, message.queue_name) from error
-        self.outage.up()
-        return published
+        self.enqueue_many([message])
+        return message
 
     def enqueue_many(self, messages: Sequence[dramatiq.Message[Any]]) -> None:
-        """Publish messages in transactions of 500; each is safe once its transaction is committed.
+        """Publish messages; each is confirmed on return. A queue that was deleted is declared anew.
 
         Raises:
-            BrokerUnavailable: those of the transactions before it are safe, the rest is not.
+            NotTaken: some were not confirmed.
+            BrokerUnavailable: nobody knows which were.
         """
-        if len(messages) == 1:
-            self.enqueue(messages[0])
-            return
-        for start in range(0, len(messages), BATCH):
-            with self._publishing:
-                self._publish(messages[start : start + BATCH])
+        left = list(messages)
+        for _ in range(2):
+            try:
+                for name in {message.queue_name for message in left}:
+                    self.declare_queue(name, ensure=True)
+                left = [left[index] for index in self._confirms.publish([self._letter(message) for message in left])]
+            except _FAULTS as error:
+                translated = self._translated(error, left[0].queue_name)
+                if len(left) < len(messages) and isinstance(translated, BrokerUnavailable):
+                    raise NotTaken(str(translated), left) from error
+                raise translated from error
+            if not left:
+                self._is_up()
+                return
+            self.queues_pending.update(message.queue_name for message in left)
+        names = ", ".join(sorted({message.queue_name for message in left}))
+        why = f"is queue {names} full, or does a policy refuse them?"
+        raise NotTaken(f"RabbitMQ at {self._where} took {counted(len(left), 'message')} not: {why}", left)
+
+    def ready(self) -> None:
+        """Ask for the depths, and publish a message for nobody: RabbitMQ tells of an alarm to those who publish."""
+        self.depths()
+        try:
+            self._confirms.publish([Letter(f"{min(self.queues)}.nobody", b"", pika.BasicProperties())], wait_s=0.0)
+        except _FAULTS as error:
+            raise self._translated(error) from error
 
     def depths(self) -> dict[str, int]:
         """Messages that wait (not those in a worker's hands), by queue name."""
@@ -160,186 +262,123 @@ class RabbitBroker(RabbitmqBroker):
 
         return self._twice(empty, queue_name)
 
+    def close(self) -> None:
+        """Close every connection in RabbitMQ's way."""
+        atexit.unregister(self.close)
+        self._closing.set()
+        if self._server:
+            self._server.join()
+            self._server = None
+        self._confirms.close()
+        with self._asking:
+            del self.connection
+
+    def _serve_both(self) -> None:
+        if self._server is None:
+            self._closing.clear()
+            # Commands end in many ways.
+            atexit.register(self.close)
+            self._server = threading.Thread(target=self._serve, name="rabbitmq", daemon=True)
+            self._server.start()
+
+    def _serve(self) -> None:
+        while not self._closing.wait(SERVE_S):
+            self._confirms.serve()
+            if self._asking.acquire(blocking=False):
+                try:
+                    if getattr(self.state, "connection", None):
+                        self.state.connection.process_data_events(0)
+                except _FAULTS:
+                    del self.connection
+                finally:
+                    self._asking.release()
+
     def _twice(self, what: Callable[[], T], queue_name: str = "") -> T:
         """Do something on the shared connection; once more on a new one, since an idle one may have been closed."""
-        with self._publishing:
+        with self._asking:
             for attempt in (1, 2):
                 try:
                     done = what()
                 except _FAULTS as error:
                     del self.connection
+                    self.queues_pending.update(self.queues)
                     if attempt == 2:
                         raise self._translated(error, queue_name) from error
                 else:
-                    self.outage.up()
+                    self._is_up()
                     return done
         raise AssertionError("unreachable")
 
-    def _publish(self, messages: Sequence[dramatiq.Message[Any]]) -> None:
-        def publish() -> None:
-            for name in {message.queue_name for message in messages}:
-                self.declare_queue(name, ensure=True)
-            channel = self.connection.channel()
-            channel.tx_select()
-            for message in messages:
-                properties = pika.BasicProperties(delivery_mode=2, priority=message.options.get("broker_priority"))
-                channel.basic_publish("", message.queue_name, message.encode(), properties)
-            channel.tx_commit()
-            channel.close()
+    def _letter(self, message: dramatiq.Message[Any]) -> Letter:
+        priority, ours = message.options.get("broker_priority"), self.installation() or None
+        # Older releases read no properties; a new option of the message they would not know.
+        properties = pika.BasicProperties(delivery_mode=2, priority=priority, app_id=ours)
+        return Letter(message.queue_name, message.encode(), properties)
 
-        self._twice(publish)
+    def installation(self) -> str:
+        """The id that our messages carry; "" while the database cannot tell."""
+        if not self._installation:
+            with suppress(EsidError):
+                self._installation = notes.installation(self.store)
+        return self._installation
+
+    def is_foreign(self, letter: Letter) -> bool:
+        """True for a message of another installation. Those of older releases carry no id."""
+        theirs = letter.properties.app_id
+        if not theirs or theirs == self.installation():
+            return False
+        if not self._has_met_others:
+            self._has_met_others = True
+            words = (
+                f"queue {letter.queue} holds messages of another installation, which go back: give one of the two another "
+                "ESID_QUEUE_PREFIX; if the other one is gone, `esid purge`"
+            )
+            log.event(_log, "rabbitmq.foreign", words, level=logging.ERROR, installation=theirs)
+        return True
+
+    def _is_up(self) -> None:
+        """RabbitMQ has answered. While it takes no messages that is not all that is wanted."""
+        if not self._confirms.is_blocked:
+            self.outage.up()
 
     def _ensure_queue(self, canonical_queue_name: str) -> None:
-        with self._publishing:
+        with self._asking:
             super()._ensure_queue(canonical_queue_name)
+
+    def _declare_queue(self, queue_name: str) -> Any:
+        return self._declared(partial(super()._declare_queue, queue_name))
+
+    def _declare_xq_queue(self, queue_name: str) -> Any:
+        def declare() -> Any:
+            arguments = {"x-message-ttl": DEAD_MESSAGE_TTL, **self._queue_type}
+            return self.channel.queue_declare(xq_name(queue_name), durable=True, arguments=arguments)
+
+        return self._declared(declare)
+
+    def _declared(self, declare: Callable[[], T]) -> T:
+        """Declare a queue; of the type that we need, where the virtual host makes another one by default.
+
+        The type is not named where it need not be: RabbitMQ 3.10 and 4.0 take a queue that was made without it for the
+        same, others may not.
+        """
+        try:
+            return declare()
+        except pika.exceptions.ChannelClosedByBroker as error:
+            if self._queue_type or not is_other_type(error):
+                raise
+            del self.channel
+            self._queue_type = {"x-queue-type": "classic"}
+        try:
+            return declare()
+        except pika.exceptions.ChannelClosedByBroker:
+            self._queue_type = {}
+            raise
+
+    def _build_queue_arguments(self, queue_name: str) -> dict[str, Any]:
+        return {**super()._build_queue_arguments(queue_name), **self._queue_type}
 
     def _declare_dq_queue(self, queue_name: str) -> None:
         """No delay queues."""
 
     def _translated(self, error: Exception, queue_name: str = "") -> QueueError:
-        if isinstance(error, QueueError):
-            return error
-        cause: Any = error.args[0] if isinstance(error, ConnectionClosed) and error.args else error
-        code = getattr(cause, "reply_code", None)
-        if code == 406:
-            return QueueMismatch(
-                f"queue {queue_name} exists at {self._where} with other arguments ({cause.reply_text}); "
-                f"delete it (rabbitmqctl delete_queue {queue_name}) or set another ESID_QUEUE_PREFIX"
-            )
-        names = {type(cause).__name__, *(type(part).__name__ for part in getattr(cause, "args", ()))}
-        if names & {"ProbableAuthenticationError", "ProbableAccessDeniedError", "AuthenticationError"} or code in {
-            403,
-            530,
-        }:
-            return BrokerRefused(f"{self._where} refused us: check user, password and virtual host in RABBITMQ_URL")
-        return BrokerUnavailable(f"cannot reach RabbitMQ at {self._where}: {_innermost(cause)[:200]}; is it running?")
-
-
-def _innermost(error: Any) -> str:
-    """What the operating system said, out of the errors that pika wraps around it."""
-    while inner := next(
-        (one for one in (getattr(error, "exception", None), *error.args) if isinstance(one, Exception)), None
-    ):
-        error = inner
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-class RabbitMessage(_RabbitmqMessage):
-    """A delivered message. Set `requeue` to have it given back where it would be acknowledged, `parked_s` to have that
-    done after so many seconds.
-
-    Args:
-        consumer: who delivered it; tags of another connection say nothing to RabbitMQ, or name another message.
-    """
-
-    requeue = False
-    parked_s = 0.0
-
-    def __init__(self, redelivered: bool, tag: int, message: dramatiq.Message[Any], consumer: RabbitConsumer) -> None:
-        super().__init__(redelivered, tag, message)
-        self.redelivered, self.consumer = redelivered, consumer
-        self.received_at = clock.monotonic()
-
-    @property
-    def comes_back(self) -> bool:
-        """False once its connection is gone: it was delivered again then, and may have been done with."""
-        return bool(self.consumer.connection.is_open)
-
-
-class RabbitConsumer(_RabbitmqConsumer):
-    """Dramatiq's consumer, with messages that can be given back, and a record of bytes that are no message.
-
-    It waits by itself: Dramatiq's way, a generator of pika's, cannot be woken.
-    """
-
-    def __init__(self, broker: RabbitBroker, queue_name: str, prefetch: int, timeout: int) -> None:
-        super().__init__(broker, queue_name, prefetch, timeout)
-        self._parked: Parked[int] = Parked()
-        self._received: deque[tuple[Any, bytes]] = deque()
-        self._look_s = timeout / 1000
-        self._has_begun = self._is_cancelled = False
-
-    def wake(self) -> None:
-        """Look up, from any thread."""
-        with suppress(pika.exceptions.AMQPError):
-            self.connection.add_callback_threadsafe(lambda: None)
-
-    def ack(self, message: Any) -> None:
-        """Acknowledge, or give back where the message asks for that."""
-        if message.consumer is not self:
-            # Its connection is gone, and with it the delivery: RabbitMQ has taken the message back.
-            return
-        if not message.requeue:
-            super().ack(message)
-        elif message.parked_s:
-            self._parked.add(message._tag, message.parked_s)
-            self.wake()
-        else:
-            self._give_back(message._tag)
-
-    def nack(self, message: Any) -> None:
-        """Reject; the dead-letter middleware has recorded it, or asks for it to be given back."""
-        if message.requeue or message.consumer is not self:
-            self.ack(message)
-        else:
-            super().nack(message)
-
-    def __next__(self) -> RabbitMessage | None:
-        """The next message, or None after the timeout. Raises ConnectionClosed."""
-        self.broker.moves.move(self.queue_name)
-        for tag in self._parked.due():
-            self._give_back(tag)
-        try:
-            self._receive()
-        except (AssertionError, pika.exceptions.AMQPError) as error:
-            self.broker.outage.down(f"cannot reach RabbitMQ at {self.broker._where}")
-            if getattr(error, "reply_code", None) == 404 or self._is_cancelled:
-                self.broker.queues_pending.add(self.queue_name)
-            raise ConnectionClosed(error) from None
-        if not self._received:
-            return None
-        method, body = self._received.popleft()
-        try:
-            message = RabbitMessage(method.redelivered, method.delivery_tag, decode(body, self.queue_name), self)
-        except NoMessage as error:
-            self._record(body, error)
-            self._nack(method.delivery_tag)
-            return None
-        self.known_tags.add(method.delivery_tag)
-        return message
-
-    def _receive(self) -> None:
-        """Wait until there is something: a message, an ack to be sent, a connection that was lost. Raises pika's errors."""
-        if not self._has_begun:
-            # Here, where Dramatiq closes a consumer that fails; one that fails while it is made nobody closes.
-            self._has_begun = True
-            self.channel.add_on_cancel_callback(self._cancelled)
-            self.channel.basic_consume(self.queue_name, self._keep)
-            self.broker.outage.up()
-        if not self._received:
-            look_s = STOPPING_LOOK_S if self.broker.is_stopping else self._look_s
-            self.connection.process_data_events(self._parked.wait_s(look_s))
-            if not self._received and (self._is_cancelled or not self.channel.is_open):
-                raise pika.exceptions.ChannelWrongStateError("the channel was closed, or its queue deleted")
-
-    def _keep(self, _channel: Any, method: Any, _properties: Any, body: bytes) -> None:
-        self._received.append((method, body))
-
-    def _cancelled(self, _method: Any) -> None:
-        self._is_cancelled = True
-
-    def _record(self, body: bytes, error: NoMessage) -> None:
-        """Raises ConnectionClosed while the record cannot be written: the message is delivered again later."""
-        try:
-            dead_letters.add_message(self.broker.store, "bad_message", str(error), body.decode("utf-8", "backslashreplace"))
-        except DatabaseUnavailable as away:
-            log.outage("database").down(away)
-            raise ConnectionClosed(away) from None
-
-    def _give_back(self, tag: int) -> None:
-        try:
-            self.known_tags.remove(tag)
-            self.connection.add_callback_threadsafe(partial(self.channel.basic_nack, tag, requeue=True))
-        except (KeyError, pika.exceptions.AMQPError):
-            # The connection is gone, and with it the delivery: RabbitMQ has taken the message back.
-            return
+        return translated(error, self._where, queue_name)

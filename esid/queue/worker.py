@@ -8,15 +8,34 @@ from typing import Any
 import dramatiq
 
 from esid import clock
+from esid.queue.broker import PERSON
 
 #: Milliseconds after which a consumer that was given no message shows that it lives.
 _LOOK_MS = 10_000
 
 
 class WorkQueue(PriorityQueue[Any]):
-    """Messages of all consumers on their way to the threads."""
+    """Messages of all consumers on their way to the threads: what a person has asked for first, then the lists that tell
+    what there is, then all else dealt out, an actor's turn after the other's, so that rows of every kind arrive."""
 
     _is_woken = False
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self._number, self._turn, self._turns = 0, 0, dict[str, int]()
+
+    def _put(self, item: Any) -> None:
+        message = item.message
+        turn = self._turns[message.actor_name] = max(self._turn, self._turns.get(message.actor_name, 0)) + 1
+        rank = -1 if message.options.get("broker_priority") == PERSON else item.priority
+        self._number += 1
+        super()._put((rank, turn, self._number, item))
+
+    def _get(self) -> Any:
+        _, turn, _, item = super()._get()
+        # Who comes now has the next turn, and not one for each that the others have had.
+        self._turn = max(self._turn, turn - 1)
+        return item
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """The next message, waited for without end. Empty: then and now for no reason, and after `wake` to all who wait."""
@@ -53,6 +72,12 @@ class Worker(dramatiq.Worker):
         threads: list[Any] = [*self.workers, *self.consumers.values()]
         while not all(thread.running for thread in threads):
             clock.sleep(0.001)
+
+    def held(self) -> dict[str, int]:
+        """Queue -> messages that this process has received and not settled, where there are any."""
+        consumers: dict[str, Any] = {name: thread.consumer for name, thread in list(self.consumers.items())}
+        counts = {name: consumer.held for name, consumer in consumers.items() if consumer}
+        return {name: count for name, count in counts.items() if count}
 
     def stop(self, timeout: int = 600_000) -> None:
         """End all threads, those with a message after it; what was not begun goes back.

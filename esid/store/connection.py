@@ -5,6 +5,7 @@ Statements are written with `%s` for both databases. Each process opens its own 
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,37 +13,42 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import peewee
 import psycopg2
-from peewee import PostgresqlDatabase
 from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from esid import clock
-from esid.errors import NotPermitted, SettingsError
+from esid import log
+from esid.errors import SettingsError
 from esid.settings import without_password
-from esid.store import model, waiting
-from esid.store.faults import is_lost, is_read_only, is_repeatable, translated
-from esid.store.model import utc_text
+from esid.store import group, model, waiting
+from esid.store.drivers import BUSY_S, Direct, open_postgresql, open_sqlite, sqlite_path
+from esid.store.faults import is_lost, is_read_only, is_repeatable, is_unexplained, translated
+from esid.store.model import utc_text, utc_time
 
 T = TypeVar("T")
 
-#: Seconds: waiting for a connection of the pool, for PostgreSQL to accept, for one statement, for SQLite's writer.
-POOL_WAIT_S, CONNECT_S, STATEMENT_S, BUSY_S = 20, 5, 30, 10
-#: Rows of one INSERT: SQLite compiles each, and a connection keeps so many compiled statements, each as large as its rows.
-_ROWS, _SQLITE_ROWS, _STATEMENTS = 1000, 50, 8
+#: Seconds that one statement may take.
+STATEMENT_S = 30
+#: Rows of one INSERT: SQLite compiles each, and a connection keeps some, each as large as its rows.
+_ROWS, _SQLITE_ROWS = 1000, 50
 #: Rows up to which PostgreSQL gets them as VALUES. More of them it reads from JSON in two thirds of the time.
 _MOST_AS_VALUES = 100
-#: Kilobytes of SQLite's cache for each connection, and each thread has one; the kernel keeps the file in memory as well.
-_CACHE_KB, _IMPORT_CACHE_KB = 2_000, 16_000
-#: Query parameters of a database URL that libpq understands and that make sense here; others (Prisma's) are dropped.
-_URL_OPTIONS = {"sslmode", "sslrootcert", "sslcert", "sslkey", "application_name", "target_session_attrs"}
+#: Milliseconds that a checkpoint which empties SQLite's WAL waits for readers.
+_CHECKPOINT_MS = 1_000
+#: Seconds to find out what a statement has waited for.
+_LOOK_S = 2.0
+#: Who waits for a synchronous standby, or has written something and is in a transaction: the longest first.
+_HOLDERS = """SELECT pid, application_name, COALESCE(host(client_addr), 'local'), state, wait_event = 'SyncRep',
+    EXTRACT(EPOCH FROM clock_timestamp() - xact_start) FROM pg_stat_activity AS session
+    WHERE pid <> pg_backend_pid() AND datname = current_database() AND (wait_event = 'SyncRep' OR (
+        COALESCE(state, '') <> 'idle' AND COALESCE(wait_event_type, '') <> 'Lock' AND EXISTS (
+            SELECT 1 FROM pg_locks WHERE pg_locks.pid = session.pid AND granted
+            AND locktype IN ('relation', 'advisory') AND mode <> 'AccessShareLock')))
+    ORDER BY wait_event = 'SyncRep' DESC NULLS LAST, xact_start LIMIT 1"""
 #: Seconds beyond a statement's own limit after which a silent server is taken for gone.
 _SILENT_S = 3
-#: Seconds without use after which a pooled connection is asked whether it lives.
-_IDLE_S = 1.0
 DRIVER_ERRORS = (peewee.PeeweeException, MaxConnectionsExceeded, psycopg2.Error)
 
 
@@ -55,21 +61,32 @@ class Store:
         statement_s: seconds that PostgreSQL may take for one statement.
         for_import: rows can be written by COPY; therefore a PostgreSQL that says nothing is not given up, as it is
             otherwise (all connections of this process). SQLite's connections have a large cache.
+        is_there: a SQLite file is there, and is not made where somebody has taken it away since.
     """
 
-    def __init__(self, url: str, pool_size: int = 8, statement_s: int = STATEMENT_S, *, for_import: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        pool_size: int = 8,
+        statement_s: int = STATEMENT_S,
+        *,
+        for_import: bool = False,
+        is_there: bool = False,
+    ) -> None:
         self.url = url
         self.where = without_password(url)
         self.is_sqlite = url.startswith("sqlite:")
         self.database: Any = (
-            _sqlite(url, _IMPORT_CACHE_KB if for_import else _CACHE_KB)
+            open_sqlite(url, for_import=for_import, is_there=is_there)
             if self.is_sqlite
-            else _postgresql(url, pool_size, statement_s)
+            else open_postgresql(url, pool_size, statement_s)
         )
         if not self.is_sqlite:
             waiting.install(None if for_import else statement_s + _SILENT_S)
         # SQLite has one writer: threads of one process queue up here rather than poll the file's lock.
         self._writer = threading.RLock()
+        self._thread = threading.local()
+        self._born_at: dt.datetime | None = None
         model.database.initialize(self.database)
 
     @contextmanager
@@ -87,8 +104,9 @@ class Store:
                 with self.database.connection_context():
                     yield
         except DRIVER_ERRORS as error:
+            waited_for = self._waited_for(error)
             self._forget_broken(error)
-            raise translated(error, self.where) from error
+            raise translated(error, self.where, waited_for) from error
 
     def run(self, work: Callable[[], T]) -> T:
         """Do `work` in one transaction; it runs again, up to 3 times, after a deadlock, a serialization failure or the
@@ -113,7 +131,10 @@ class Store:
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows that one statement returns; [] where it returns none."""
         cursor = self.database.execute_sql(sql.replace("%s", "?") if self.is_sqlite else sql, tuple(parameters))
-        return list(cursor.fetchall()) if cursor.description else []
+        found = list(cursor.fetchall()) if cursor.description else []
+        if cursor.rowcount > 0 and not sql.lstrip().startswith("SELECT"):
+            self._thread.wrote = True
+        return found
 
     def one_of(self, column: str) -> str:
         """SQL for "it is one of these whole numbers"; the parameter is `listed`. One word, so that it costs no server the
@@ -142,12 +163,42 @@ class Store:
                 returned += self._insert_json(table, columns, part, tail)
         return returned
 
+    def born_at(self) -> dt.datetime | None:
+        """When this database was set up: all that it knows was seen later. Read once."""
+        if self._born_at is None:
+            self._born_at = utc_time(self.rows("SELECT MIN(applied_at) FROM schema_migrations")[0][0])
+        return self._born_at
+
+    def checkpoint(self, beyond: int = 0) -> bool:
+        """Bring what stands in SQLite's WAL into the file and empty the WAL, so that a copy of the file alone is whole.
+
+        Args:
+            beyond: bytes up to which the WAL is left as it is.
+
+        Returns:
+            False where somebody who reads (or writes) stands in the way; nothing is lost then.
+
+        Raises:
+            EsidError: the driver's error in our terms.
+        """
+        if not self.is_sqlite or (beyond and _size(f"{sqlite_path(self.url)}-wal") <= beyond):
+            return True
+        with self.connection(), self._writer:
+            self.rows(f"PRAGMA busy_timeout = {_CHECKPOINT_MS}")
+            try:
+                return not self.rows("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]
+            finally:
+                self.rows(f"PRAGMA busy_timeout = {BUSY_S * 1000}")
+
     def close(self) -> None:
         """Close this thread's connection and the idle ones of the pool."""
         if isinstance(self.database, PooledPostgresqlDatabase):
             self.database.close_all()
-        elif not self.database.is_closed():
-            self.database.close()
+        else:
+            if not self.database.is_closed():
+                self.database.close()
+            if self.is_sqlite:
+                group.leave_sides(sqlite_path(self.url))
 
     def _insert_json(
         self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], tail: str
@@ -176,16 +227,43 @@ class Store:
         return result
 
     def _change_once(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-        with self.connection(), self._writer if self.is_sqlite else nullcontext():
+        with self._written(), self.connection(), self._writer if self.is_sqlite else nullcontext():
             return self.rows(sql, parameters)
 
     def _run_once(self, work: Callable[[], T]) -> T:
-        with self.connection():
+        with self._written(), self.connection():
             if self.is_sqlite:
                 with self._writer, self.database.atomic("IMMEDIATE"):
                     return work()
             with self.database.atomic():
                 return work()
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """What is committed at its end shows that the database takes writes (again), where there was anything to write."""
+        is_outermost = not self.database.in_transaction()
+        if is_outermost:
+            self._thread.wrote = False
+        yield
+        if is_outermost and self._thread.wrote:
+            log.outage("database").up()
+
+    def _waited_for(self, error: Exception) -> str:
+        """What PostgreSQL tells of the session that a statement has waited for; "" where that is not known."""
+        if self.is_sqlite or not is_unexplained(error):
+            return ""
+        try:
+            with waiting.at_most(_LOOK_S):
+                connection = connect(self)
+                try:
+                    with connection.cursor() as cursor:
+                        cursor.execute(_HOLDERS)
+                        found = cursor.fetchone()
+                finally:
+                    connection.close()
+        except (*DRIVER_ERRORS, SettingsError):
+            return ""
+        return _holder(*found) if found else ""
 
     def _forget_broken(self, error: Exception) -> None:
         """A connection that the server closed must not go back into use, nor those that it closed with it; nor one to a
@@ -199,26 +277,19 @@ class Store:
             self.database.close()
 
 
-class _Pool(PooledPostgresqlDatabase):  # type: ignore[misc]
-    """A pool that asks a connection whether it lives only when it has been idle: a round trip for each transaction is too
-    much, and one that was lost in use is found in use. One dead idle connection ends them all, so that where packets
-    vanish the patience is spent once and not for each; everybody who wants a connection waits for that, so it is short."""
+def _holder(pid: int, name: str, address: str, state: str | None, is_syncrep: bool | None, for_s: Any) -> str:
+    who = f"pid {pid} ({name or 'without a name'}, {address})"
+    if is_syncrep:
+        return f"{who} waits for a synchronous standby: start it, or take it out of synchronous_standby_names"
+    since = f" for {float(for_s):.0f} s" if for_s is not None else ""
+    return f"the longest transaction that writes is that of {who}, {state or 'in a state unknown to us'}{since}"
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._used_at: dict[int, float] = {}
 
-    def _can_reuse(self, connection: Any) -> bool:
-        self._used_at[id(connection)] = clock.monotonic()
-        return bool(super()._can_reuse(connection))
-
-    def _is_closed(self, connection: Any) -> bool:
-        idle_s = clock.monotonic() - self._used_at.pop(id(connection), 0.0)
-        with waiting.at_most(waiting.CONNECT_S):
-            if not connection.closed and (idle_s < _IDLE_S or not super()._is_closed(connection)):
-                return False
-        self.close_idle()
-        return True
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
 
 
 def marks(values: Sequence[Any]) -> str:
@@ -226,50 +297,8 @@ def marks(values: Sequence[Any]) -> str:
     return ", ".join(["%s"] * len(values))
 
 
-def sqlite_path(url: str) -> Path:
-    """The file of a `sqlite:///relative` or `sqlite:////absolute` URL."""
-    return Path(unquote(url.removeprefix("sqlite:///"))).absolute()
-
-
-def _sqlite(url: str, cache_kb: int) -> peewee.SqliteDatabase:
-    path = sqlite_path(url)
-    try:
-        if not path.parent.exists():
-            path.parent.mkdir(parents=True, mode=0o700)
-    except OSError as error:
-        raise NotPermitted(f"{path.parent} cannot be made: {error.strerror}; set ESID_DATA_DIR") from None
-    pragmas = {"journal_mode": "wal", "synchronous": "normal", "cache_size": -cache_kb, "temp_store": "memory"}
-    return peewee.SqliteDatabase(str(path), pragmas=pragmas, timeout=BUSY_S, cached_statements=_STATEMENTS)
-
-
 def connect(store: Store) -> Any:
     """A connection of psycopg2 outside the pool, without transactions: for locks that live as long as it does."""
-    kind: Any = PostgresqlDatabase
-    connection = kind._connect(store.database)
+    connection = Direct._connect(store.database)
     connection.autocommit = True
     return connection
-
-
-def _postgresql(url: str, pool_size: int, statement_s: int) -> PooledPostgresqlDatabase:
-    parts = urlsplit(url)
-    name = unquote(parts.path.lstrip("/"))
-    if not name:
-        raise SettingsError(f"{without_password(url)} names no database; write postgresql://user@host:5432/esid")
-    options = {key: value for key, value in parse_qsl(parts.query) if key in _URL_OPTIONS}
-    return _Pool(
-        name,
-        max_connections=pool_size,
-        stale_timeout=300,
-        timeout=POOL_WAIT_S,
-        host=parts.hostname,
-        port=parts.port or 5432,
-        user=unquote(parts.username or "") or None,
-        password=unquote(parts.password or "") or None,
-        connect_timeout=CONNECT_S,
-        keepalives_idle=10,
-        keepalives_interval=5,
-        keepalives_count=2,
-        tcp_user_timeout=15_000,
-        options=f"-c statement_timeout={statement_s * 1000} -c timezone=UTC",
-        **({"application_name": "esid"} | options),
-    )

@@ -29,18 +29,20 @@ def take(store: Store, name: str, owner: str, lease_s: float) -> Cursor | None:
     """Take or renew the lease of a feed; None while another process has it.
 
     Args:
-        owner: `host:pid:anything`. A lease of this host whose process is gone is taken at once.
+        lease_s: the same for everybody.
+        owner: begins with `host.me()`. A lease whose process has ended for sure is taken at once.
     """
 
     def work() -> Cursor | None:
         columns = ("name", "leased_until")
         store.insert("feed_cursors", columns, [(name, 0.0)], "ON CONFLICT (name) DO NOTHING")
         ((other, is_over, position, moved_at),) = store.rows(
-            f"SELECT owner, leased_until <= {now_s(store)}, position, moved_at FROM feed_cursors WHERE name = %s "
-            f"{'' if store.is_sqlite else 'FOR UPDATE'}",
-            (name,),
+            # A lease that ends later than any is long was taken before the clock was set back.
+            f"SELECT owner, leased_until <= {now_s(store)} OR leased_until > {now_s(store)} + %s, position, moved_at "
+            f"FROM feed_cursors WHERE name = %s {'' if store.is_sqlite else 'FOR UPDATE'}",
+            (lease_s, name),
         )
-        if other not in {None, owner} and not is_over and not _is_gone(other):
+        if other not in {None, owner} and not is_over and not host.is_gone(other):
             return None
         store.rows(
             f"UPDATE feed_cursors SET owner = %s, leased_until = {now_s(store)} + %s WHERE name = %s",
@@ -80,12 +82,6 @@ def states(store: Store) -> list[dict[str, Any]]:
     found = []
     for name, position, moved_at, owner in rows:
         time = utc_time(moved_at)
-        moved_s = round((now - time).total_seconds(), 1) if time else None
+        moved_s = round(max(0.0, (now - time).total_seconds()), 1) if time else None
         found.append({"name": name, "position": position, "moved_s": moved_s, "reader": owner})
     return found
-
-
-def _is_gone(owner: str) -> bool:
-    name, _, rest = owner.partition(":")
-    pid = rest.partition(":")[0]
-    return name == host.NAME and pid.isdigit() and not host.is_alive(int(pid))

@@ -1,83 +1,94 @@
-"""What of the ledger is to be asked again: the query behind every full sync and refresh."""
+"""What of the ledger is to be asked again: the queries behind every full sync and refresh.
+
+The schedule reads the times that stand in the ledger since an answer was booked, by one range of an index. A person waits
+for the Expires alone.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from esid import clock
-from esid.store import notes
+from esid import bounds, clock
+from esid.store import lookup, notes
 from esid.store.connection import Store
-from esid.store.ledger import PUBLISH_GRACE_S
-from esid.store.model import Patience, utc_text
+from esid.store.ledger.words import OPEN, UNPLANNED, grace
+from esid.store.model import utc_text
+
+_NOT_BARRED = (
+    "NOT EXISTS (SELECT 1 FROM unbatchable WHERE unbatchable.entity_type = sync_jobs.entity_type "
+    "AND unbatchable.entity_id = sync_jobs.entity_id AND unbatchable.created_at > %s)"
+)
+#: The range of what the schedule asks of an id's own route: its parameters are the entity and now.
+BY_SCHEDULE = "entity_type = %s AND next_at <= %s AND status IN ('completed', 'failed')"
 
 
-def due(
-    store: Store,
-    entity: str,
-    *,
-    expired: bool = True,
-    looked_before: dt.datetime | None = None,
-    patience: Sequence[Patience] = (),
-    limit: int = 10_000,
-) -> list[int]:
-    """Make up to `limit` known ids pending that are to be asked again, and return them.
+def by_schedule(store: Store, entity: str, limit: int) -> list[int]:
+    """Make up to `limit` known ids pending whose time has come, the longest waiting first, and return them."""
+    return _take(store, entity, BY_SCHEDULE, (entity, utc_text(clock.now())), "next_at, entity_id", limit)
+
+
+def to_refresh(store: Store, entity: str, limit: int) -> list[int]:
+    """The same for the bulk routes, but for ids that break a batch. When their own route is asked stays as it is planned."""
+    which = f"entity_type = %s AND refresh_at <= %s AND status = 'completed' AND {_NOT_BARRED}"
+    values = (entity, utc_text(clock.now()), notes.barred_since())
+    return _take(store, entity, which, values, "refresh_at, entity_id", limit, unplanned="refresh_at = NULL")
+
+
+def by_person(store: Store, entity: str, looked_before: dt.datetime | None, at_once: int) -> Iterator[list[int]]:
+    """The same for who asks now, all of them: whatever has expired, and what has failed and is due.
+
+    Known ids are gone through in their order, so many at once that nobody waits long for any part: few may be due.
 
     Args:
-        expired: those whose answer has expired.
-        looked_before: those last looked at before this time (characters, whose bulk routes send no Expires), but for the
-            ones that break a batch.
-        patience: how much longer what has slept may lie, the longest sleep first.
+        looked_before: also what was looked at last before this time (characters, whose bulk routes send no Expires).
+        at_once: known ids of one look.
     """
+    expired = "(expires_at <= %s OR expires_at > %s)"
+    # Of a job that is open for its bulk route alone, somebody wants to know more now.
+    is_known = f"(status = 'completed' OR (status IN {OPEN} AND next_at IS NOT NULL))"
+    which = f"({is_known} AND {expired}) OR (status = 'failed' AND next_at <= %s)"
+    if looked_before:
+        which += f" OR (status = 'completed' AND (checked_at <= %s OR checked_at > %s) AND {_NOT_BARRED})"
+    first: int | None = 0
+    while first is not None:
+        now = clock.now()
+        values: list[Any] = [utc_text(now), utc_text(bounds.expiry(now)), utc_text(now)]
+        if looked_before:
+            values += [utc_text(looked_before), utc_text(bounds.ahead(now)), notes.barred_since()]
+        last = lookup.nth_after(store, entity, first, at_once)
+        part = (entity, first, lookup.LAST_ID if last is None else last, *values)
+        ids = _take(
+            store,
+            entity,
+            f"entity_type = %s AND entity_id > %s AND entity_id <= %s AND ({which})",
+            part,
+            "entity_id",
+            # More than that are there only if somebody adds ids meanwhile.
+            2 * at_once,
+        )
+        if ids:
+            yield ids
+        first = last
 
+
+def _take(
+    store: Store, entity: str, which: str, values: Sequence[Any], order: str, limit: int, unplanned: str = UNPLANNED
+) -> list[int]:
     def work() -> list[int]:
         now = clock.now()
-        condition, parameters = is_due(now if expired else None, looked_before, patience)
         # What somebody else is making pending at this moment is passed over: waiting for it would end with an empty hand,
         # as if nothing more were due. Not materialized, the locking part would be read as often as PostgreSQL likes, for
         # more rows than the limit.
-        # By the time of expiry where nothing else is asked for: with few expired among many that never do, the order of the
-        # ids would have PostgreSQL read them all.
-        order = "entity_id" if looked_before else "expires_at, entity_id"
         locking = "" if store.is_sqlite else " FOR UPDATE SKIP LOCKED"
         returned = store.rows(
-            "WITH wanted AS MATERIALIZED (SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND status IN "
-            f"('completed', 'failed') AND ({condition}) ORDER BY {order} LIMIT %s{locking}) "
-            "UPDATE sync_jobs SET status = 'pending', retry_count = 0, error = NULL, due_at = %s, updated_at = %s "
-            "WHERE entity_type = %s AND entity_id IN (SELECT entity_id FROM wanted) RETURNING entity_id",
-            (entity, *parameters, limit, utc_text(now + dt.timedelta(seconds=PUBLISH_GRACE_S)), utc_text(now), entity),
+            "WITH wanted AS MATERIALIZED "
+            f"(SELECT entity_id FROM sync_jobs WHERE {which} ORDER BY {order} LIMIT %s{locking}) "
+            f"UPDATE sync_jobs SET status = 'pending', retry_count = 0, {unplanned}, due_at = %s, "
+            "updated_at = %s WHERE entity_type = %s AND entity_id IN (SELECT entity_id FROM wanted) RETURNING entity_id",
+            (*values, limit, grace(now), utc_text(now), entity),
         )
         return sorted(key for (key,) in returned)
 
     return store.run(work)
-
-
-def is_due(
-    expired_by: dt.datetime | None, looked_before: dt.datetime | None, patience: Sequence[Patience]
-) -> tuple[str, list[Any]]:
-    """The condition of `due`, and its parameters."""
-    conditions, parameters = [], list[Any]()
-    if expired_by:
-        slept, more = _lies_for("expires_at", expired_by, patience)
-        conditions.append(f"expires_at <= %s AND (status = 'failed' OR {slept})")
-        parameters += [utc_text(expired_by), *more]
-    if looked_before:
-        slept, more = _lies_for("checked_at", looked_before, patience)
-        conditions.append(
-            f"status = 'completed' AND checked_at <= %s AND {slept} AND NOT EXISTS (SELECT 1 FROM unbatchable "
-            "WHERE unbatchable.entity_type = sync_jobs.entity_type AND unbatchable.entity_id = sync_jobs.entity_id "
-            "AND unbatchable.created_at > %s)"
-        )
-        parameters += [utc_text(looked_before), *more, notes.barred_since()]
-    return " OR ".join(f"({one})" for one in conditions) or "1 = 0", parameters
-
-
-def _lies_for(column: str, time: dt.datetime, patience: Sequence[Patience]) -> tuple[str, list[Any]]:
-    """True for a row whose time lies as far before `time` as its sleep asks for."""
-    if not patience:
-        return "1 = 1", []
-    changed = "COALESCE(changed_at, created_at)"
-    cases = " ".join([f"WHEN {changed} <= %s THEN {column} <= %s"] * len(patience))
-    parameters = [utc_text(value) for one in patience for value in (one.changed_before, time - one.extra)]
-    return f"CASE {cases} ELSE 1 = 1 END", parameters

@@ -1,22 +1,20 @@
-"""How fresh the data are: how many answers are due by the schedule, and how old the oldest look is."""
+"""How fresh the data are: how many answers are due by the schedule, and how old the oldest of them is."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
 
 from esid import clock
 from esid.store.connection import Store
-from esid.store.due import is_due
-from esid.store.model import Patience, utc_time
+from esid.store.due import BY_SCHEDULE
+from esid.store.model import utc_text, utc_time
 
 
-def due(store: Store, entity: str, patience: Sequence[Patience]) -> int:
-    """How many answers of one entity are due by the schedule. Touches only those that have expired."""
-    condition, parameters = is_due(clock.now(), None, patience)
+def due(store: Store, entity: str) -> int:
+    """How many answers of one entity are due by the schedule. Touches only those."""
     with store.connection():
-        sql = f"SELECT COUNT(*) FROM sync_jobs WHERE entity_type = %s AND status = 'completed' AND {condition}"
-        return int(store.rows(sql, (entity, *parameters))[0][0])
+        sql = f"SELECT COUNT(*) FROM sync_jobs WHERE {BY_SCHEDULE} AND status = 'completed'"
+        return int(store.rows(sql, (entity, utc_text(clock.now())))[0][0])
 
 
 def oldest(store: Store, entity: str) -> dt.datetime | None:

@@ -16,6 +16,10 @@ from esid.store import waiting
 from esid.store.connection import DRIVER_ERRORS, Store, connect
 from esid.store.faults import translated
 
+#: Seconds without a word after which the server ends the session that holds our locks (from PostgreSQL 14 on): of a process
+#: that stands still the kernel answers the keepalives. We ask each second, and wait for nothing for as long.
+SILENT_S = 20
+_END_SILENT = "SELECT set_config(name, %s, false) FROM pg_settings WHERE name = 'idle_session_timeout'"
 #: First half of the locks' keys: the letters "esid".
 _CLASS = 0x65736964
 _log = log.get("schedule")
@@ -44,7 +48,6 @@ class Leadership:
         with self._alone():
             try:
                 self._held = self._renewed()
-                log.outage("database").up(wrote=False)
             except DRIVER_ERRORS as error:
                 self._lose(error)
             return self._held
@@ -74,6 +77,8 @@ class Leadership:
     def _renewed(self) -> frozenset[str]:
         if self._connection is None:
             self._connection = connect(self._store)
+            with self._connection.cursor() as cursor:
+                cursor.execute(_END_SILENT, (f"{SILENT_S}s",))
         self._ask("SELECT 1")
         taken = set(self._held)
         for queue in self._queues:

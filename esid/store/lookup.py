@@ -7,6 +7,8 @@ from typing import Any
 
 from esid.store.connection import Store
 
+#: The highest id that there can be.
+LAST_ID = 2**63 - 1
 #: SQL for "of this entity" beside ids. Which one it is stays hidden from PostgreSQL's planner: one that its statistics know
 #: nothing of it takes for empty, and any index that begins with the entity for as good as the key.
 _OF_ENTITY = "entity_type = (SELECT %s)"
@@ -77,3 +79,11 @@ def jobs(
         sql = f"SELECT {columns} FROM sync_jobs WHERE entity_type = %s AND {store.one_of('entity_id')} ORDER BY entity_id"
         return store.rows(sql, (entity, wanted))
     return store.rows(_EACH.format(columns=columns, lock="FOR UPDATE" if for_update else ""), (wanted, entity))
+
+
+def nth_after(store: Store, entity: str, key: int, count: int) -> int | None:
+    """The id up to which there are so many known ones after `key`; None where there are fewer."""
+    sql = "SELECT entity_id FROM sync_jobs WHERE entity_type = %s AND entity_id > %s ORDER BY entity_id LIMIT 1 OFFSET %s"
+    with store.connection():
+        rows = store.rows(sql, (entity, key, count - 1))
+    return int(rows[0][0]) if rows else None

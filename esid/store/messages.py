@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from esid.store.connection import Store
+from esid.store.connection import Store, marks
 
 #: Seconds: no lease and no delay is as long. What is ready later than that was written before the clock was set back.
 AHEAD_S = 60.0
@@ -126,6 +126,13 @@ def counts(store: Store) -> dict[str, tuple[int, int]]:
             "FROM messages GROUP BY queue"
         )
     return {queue: (int(ready), int(total) - int(ready)) for queue, ready, total in rows}
+
+
+def clear_but(store: Store, queues: Sequence[str]) -> int:
+    """Delete what waits in other queues than these; returns how many. What somebody holds stays."""
+    others = f" AND queue NOT IN ({marks(queues)})" if queues else ""
+    sql = f"DELETE FROM messages WHERE owner IS NULL{others} RETURNING id"
+    return len(store.run(lambda: store.rows(sql, queues)))
 
 
 def clear(store: Store, queue: str) -> int:

@@ -21,6 +21,9 @@ _WORDS = {
         "clustered": "",
     },
 }
+#: What another program may have made before us: those that users read.
+_TABLES = ("alliances", "corporations", "characters", "killmails", "attackers", "killmail_items", "sync_jobs")
+_FOREIGN = "table {} here belongs to another program: give esid a database of its own (`createdb esid`)"
 _BOOK = """CREATE TABLE IF NOT EXISTS schema_migrations (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at TIMESTAMPTZ NOT NULL)"""
 
@@ -40,8 +43,10 @@ def current(store: Store) -> int:
         EsidError: the database cannot be read.
     """
     with store.connection():
-        if not store.database.table_exists("schema_migrations"):
+        if not (columns := _columns(store, "schema_migrations")):
             return 0
+        if not {"number", "name", "applied_at"} <= columns:
+            raise SchemaMismatch(_FOREIGN.format("schema_migrations"))
         return int(store.rows("SELECT COALESCE(MAX(number), 0) FROM schema_migrations")[0][0])
 
 
@@ -64,11 +69,11 @@ def migrate(store: Store) -> list[str]:
     Two callers at once: the second waits for the first and then finds nothing to do.
 
     Raises:
-        SchemaMismatch: the database is newer than this program.
+        SchemaMismatch: the database is newer than this program, or another program's.
     """
     if current(store) > known()[-1][0]:
         check(store)
-    applied = []
+    applied = set_up(store)
     for number, name, sql in known():
         if store.run(lambda number=number, name=name, sql=sql: _apply(store, number, name, sql)):  # type: ignore[misc]
             applied.append(f"{number:04d}_{name}")
@@ -76,11 +81,18 @@ def migrate(store: Store) -> list[str]:
 
 
 def set_up(store: Store) -> list[str]:
-    """Migrate an empty database, all or nothing; leave any other to `check`."""
+    """Migrate an empty database, all or nothing; leave any other to `check`.
+
+    Raises:
+        SchemaMismatch: another program's tables are in it.
+    """
     if current(store):
         return []
 
     def work() -> list[str]:
+        with _lock(store):
+            if not current(store) and (foreign := [table for table in _TABLES if _columns(store, table)]):
+                raise SchemaMismatch(_FOREIGN.format(", ".join(foreign)))
         return [f"{number:04d}_{name}" for number, name, sql in known() if _apply(store, number, name, sql)]
 
     return store.run(work)
@@ -96,6 +108,16 @@ def _apply(store: Store, number: int, name: str, sql: str) -> bool:
         now = utc_text(clock.now())
         store.rows("INSERT INTO schema_migrations (number, name, applied_at) VALUES (%s, %s, %s)", (number, name, now))
         return True
+
+
+def _columns(store: Store, table: str) -> set[str]:
+    """The names of its columns; none where there is no such table."""
+    sql = (
+        "SELECT name FROM pragma_table_info(%s)"
+        if store.is_sqlite
+        else "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0"
+    )
+    return {name for (name,) in store.rows(sql, (table,))}
 
 
 @contextmanager

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
-from peewee import BigIntegerField, DatabaseProxy, DateTimeField, Model
+from peewee import BigIntegerField, DatabaseProxy, DateTimeField, Field, Model
 
 #: Bound to the one open database by `store.connection.Store`.
 database = DatabaseProxy()
@@ -43,8 +44,12 @@ class EntityTable(Table):
 
 def utc_text(value: dt.datetime | None) -> str | None:
     """`2026-11-24 03:07:46.000000+00:00` for an aware time, None for None. Raises ValueError for a naive time."""
-    if value is None:
-        return None
+    return None if value is None else _text(value)
+
+
+@lru_cache(maxsize=1024)
+def _text(value: dt.datetime) -> str:
+    """Answers come many at a time, and share most of their times."""
     if value.tzinfo is None:
         raise ValueError(f"naive time {value!r}")
     return value.astimezone(dt.UTC).isoformat(sep=" ", timespec="microseconds")
@@ -94,19 +99,47 @@ class Job:
     etag: str | None = None
     expires_at: dt.datetime | None = None
     checked_at: dt.datetime | None = None
+    #: When the schedule asks its own route again, of a job that is open for its bulk route alone; None = whoever asked
+    #: wants to know everything that may be asked.
+    next_at: dt.datetime | None = None
+    #: It failed when it was asked last, now or before it was given up.
+    has_failed: bool = False
+    #: Its own route has answered once, whatever the clock was then.
+    is_known: bool = False
+    #: Of one that never had an answer: what it has in common with all that the same answer has named. "" = nothing.
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long the schedule lets an answer lie beyond its expiry, for what has slept.
+class Rhythm:
+    """When the schedule asks for something again: after its expiry, and the later the longer it has slept.
 
     Attributes:
-        changed_before: it holds for what last changed up to this time.
-        extra: how much longer than its own expiry such an answer stays.
+        cache_s: cache time of its own route.
+        bulk_s: seconds that an answer of the bulk routes is good for; None = there are none.
+        bands: (seconds since the last change from which it holds, cache times in which it is asked once), rising.
     """
 
-    changed_before: dt.datetime
-    extra: dt.timedelta
+    cache_s: float = 0.0
+    bulk_s: float | None = None
+    bands: tuple[tuple[float, int], ...] = ((0.0, 1),)
+
+    def next_at(self, expires_at: dt.datetime | None, slept: dt.timedelta) -> dt.datetime | None:
+        """When its own route is asked; None = never by itself."""
+        return None if expires_at is None else expires_at + self._more(self.cache_s, slept)
+
+    def refresh_at(self, checked_at: dt.datetime | None, slept: dt.timedelta) -> dt.datetime | None:
+        """When the bulk routes are asked; None = never."""
+        if self.bulk_s is None or checked_at is None:
+            return None
+        return checked_at + dt.timedelta(seconds=self.bulk_s) + self._more(self.bulk_s, slept)
+
+    def _more(self, every_s: float, slept: dt.timedelta) -> dt.timedelta:
+        slept_s = slept.total_seconds()
+        for from_s, times in reversed(self.bands):
+            if slept_s >= from_s:
+                return dt.timedelta(seconds=(times - 1) * every_s)
+        return dt.timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +154,8 @@ class Done:
         argument: what the route needs beside the id, where the answer tells it; None leaves the ledger's alone.
         unfinished: True when the job has more to do and stays pending (a character known in part).
         changed: True when the answer is a new one that fills no row (a list of ids).
+        stands: of a 304 the column that has a value in each row in which the answer stands that has its ETag; None = it
+            says nothing of a row.
         unknown: names of fields that nobody here knows.
     """
 
@@ -133,6 +168,7 @@ class Done:
     argument: str | None = None
     unfinished: bool = False
     changed: bool = False
+    stands: Field | None = None
     unknown: tuple[str, ...] = ()
 
 
@@ -143,6 +179,7 @@ class Failure:
     Attributes:
         argument: what was asked for beside the id; a job that is to be asked for with another one has not failed. None =
             whatever it is.
+        attempt: failed attempts that the job had before; a job that has had more was counted already. None = not compared.
     """
 
     reason: str
@@ -154,3 +191,4 @@ class Failure:
     sample: str = ""
     traceback: str = field(default="", repr=False)
     argument: str | None = None
+    attempt: int | None = None

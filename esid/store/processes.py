@@ -34,12 +34,14 @@ def living(store: Store) -> list[dict[str, Any]]:
     found = []
     for name, kind, beat_at, state in rows:
         silent_s = (now - (utc_time(beat_at) or now)).total_seconds()
-        if silent_s <= SILENT_S:
+        # As far ahead as that it was heard of before the clock was set back.
+        if abs(silent_s) <= SILENT_S:
             found.append({"name": name, "kind": kind, "silent_s": round(max(0.0, silent_s), 1), **json.loads(state)})
     return found
 
 
 def prune(store: Store) -> int:
     """Forget those that are gone for long."""
-    old = utc_text(clock.now() - dt.timedelta(seconds=FORGOTTEN_S))
-    return len(store.run(lambda: store.rows("DELETE FROM processes WHERE beat_at < %s RETURNING name", (old,))))
+    old, ahead = (utc_text(clock.now() + dt.timedelta(seconds=age)) for age in (-FORGOTTEN_S, FORGOTTEN_S))
+    sql = "DELETE FROM processes WHERE beat_at < %s OR beat_at > %s RETURNING name"
+    return len(store.run(lambda: store.rows(sql, (old, ahead))))

@@ -43,7 +43,8 @@ def book(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = F
     An id that was alone in quarantine when its worker died, for the fourth time within 72 h, is given up
     (`killed_worker`).
     """
-    return store.run(lambda: _book(store, entity, ids, quarantined)) if ids else Booked({}, ())
+    now = clock.now()
+    return store.run(lambda: _book(store, entity, ids, quarantined, now)) if ids else Booked({}, ())
 
 
 def isolate(store: Store, entity: str, ids: Sequence[int]) -> None:
@@ -51,23 +52,14 @@ def isolate(store: Store, entity: str, ids: Sequence[int]) -> None:
 
     Its worker may have died, and only the replacement knows (see `book`); meanwhile nobody else is to die of it.
     """
-
-    def work() -> None:
-        now = clock.now()
-        again, stamp = utc_text(now + dt.timedelta(seconds=SETTLE_S)), utc_text(now)
-        rows = lookup.update(store, entity, ids, ("processing",), ledger.PENDING, (again, stamp), returning="entity_id")
-        most = _part(ids)
-        less = "MIN" if store.is_sqlite else "LEAST"
-        store.insert(
-            "recoveries",
-            _COLUMNS,
-            [(entity, key, 0, most, again, stamp, stamp) for (key,) in sorted(rows)],
-            "ON CONFLICT (entity_type, entity_id) DO UPDATE SET "
-            f"ids_per_message = {less}(recoveries.ids_per_message, excluded.ids_per_message)",
-        )
-
     if ids:
-        store.run(work)
+        store.run(lambda: _isolate(store, entity, ids, _part(ids), SETTLE_S))
+
+
+def divide(store: Store, entity: str, ids: Sequence[int]) -> None:
+    """One of these ids of a message has failed all of them: they go on in halves, and a few of them alone, uncounted."""
+    most = (len(ids) + 1) // 2 if len(ids) > 2 * PART else 1
+    store.run(lambda: _isolate(store, entity, ids, most, 0.0))
 
 
 def suspects(store: Store, entity: str) -> dict[int, tuple[int, bool]]:
@@ -78,11 +70,13 @@ def suspects(store: Store, entity: str) -> dict[int, tuple[int, bool]]:
 
 
 def prune(store: Store) -> int:
-    """Forget what is long ago; returns how many ids."""
+    """Forget what is long ago, or was written before the clock was set back; returns how many ids."""
     now = clock.now()
-    old, uncounted = (utc_text(now - dt.timedelta(seconds=age)) for age in (WITHIN_S, _FORGET_UNCOUNTED_S))
-    sql = "DELETE FROM recoveries WHERE last_at <= %s OR (count = 0 AND last_at <= %s) RETURNING entity_id"
-    return len(store.run(lambda: store.rows(sql, (old, uncounted))))
+    old, uncounted, ahead = (
+        utc_text(now - dt.timedelta(seconds=age)) for age in (WITHIN_S, _FORGET_UNCOUNTED_S, -_FORGET_UNCOUNTED_S)
+    )
+    sql = "DELETE FROM recoveries WHERE last_at <= %s OR (count = 0 AND last_at <= %s) OR last_at > %s RETURNING entity_id"
+    return len(store.run(lambda: store.rows(sql, (old, uncounted, ahead))))
 
 
 def counted(store: Store) -> list[tuple[str, int, int]]:
@@ -92,17 +86,31 @@ def counted(store: Store) -> list[tuple[str, int, int]]:
     return [(entity, key, count) for entity, key, count in rows]
 
 
-def _book(store: Store, entity: str, ids: Sequence[int], quarantined: bool) -> Booked:
+def _isolate(store: Store, entity: str, ids: Sequence[int], most: int, wait_s: float) -> None:
     now = clock.now()
+    again, stamp = utc_text(now + dt.timedelta(seconds=wait_s)), utc_text(now)
+    rows = lookup.update(store, entity, ids, ("processing",), ledger.PENDING, (again, stamp), returning="entity_id")
+    less = "MIN" if store.is_sqlite else "LEAST"
+    store.insert(
+        "recoveries",
+        _COLUMNS,
+        [(entity, key, 0, most, again, stamp, stamp) for (key,) in sorted(rows)],
+        "ON CONFLICT (entity_type, entity_id) DO UPDATE SET "
+        f"ids_per_message = {less}(recoveries.ids_per_message, excluded.ids_per_message)",
+    )
+
+
+def _book(store: Store, entity: str, ids: Sequence[int], quarantined: bool, now: dt.datetime) -> Booked:
     held = sorted(ids)
     # Two workers may have died of one id; who books second must see what the first has made of it.
     lock = "" if store.is_sqlite else " ORDER BY entity_id FOR UPDATE"
-    still_open = store.rows(
-        f"SELECT entity_id FROM sync_jobs WHERE {lookup.among(store, ledger.OPEN)}{lock}",
+    jobs = store.rows(
+        f"SELECT entity_id, status, updated_at FROM sync_jobs WHERE {lookup.among(store, (*ledger.OPEN, 'failed'))}{lock}",
         (entity, store.listed(held)),
     )
     before = {
-        key: (count, first)
+        # A commit whose answer was lost is repeated, and finds the death that this very call has counted.
+        key: (count - (utc_time(last) == now), first)
         for key, count, first, last in store.rows(
             "SELECT entity_id, count, first_at, last_at FROM recoveries WHERE entity_type = %s "
             f"AND {store.one_of('entity_id')}",
@@ -111,14 +119,18 @@ def _book(store: Store, entity: str, ids: Sequence[int], quarantined: bool) -> B
         if (utc_time(last) or now) > now - dt.timedelta(seconds=WITHIN_S)
     }
     waits, dead = {}, []
-    for (key,) in sorted(still_open):
+    for key, status, touched in sorted(jobs):
         count, first = before.get(key, (0, now))
+        if status == "failed":
+            # Of those that are given up, only what this very call has given up when its commit was done before.
+            dead += [key] if utc_time(touched) == now else []
+            continue
         if quarantined and len(held) == 1 and count >= len(WAITS_S):
+            _give_up(store, entity, key, now)
             dead.append(key)
             continue
         waits[key] = WAITS_S[min(count, len(WAITS_S) - 1)] if len(held) == 1 else 0.0
         _note(store, entity, key, count + 1, _part(held), waits[key], utc_time(first) or now, now)
-    _give_up(store, entity, dead)
     return Booked(waits, tuple(dead))
 
 
@@ -139,12 +151,11 @@ def _note(
     )
 
 
-def _give_up(store: Store, entity: str, dead: Sequence[int]) -> None:
+def _give_up(store: Store, entity: str, key: int, now: dt.datetime) -> None:
     deaths = len(WAITS_S) + 1
     words = f"{deaths} worker processes died while they worked on it (the last one on nothing else that is suspect)"
-    ledger.retry(store, entity, {}, {key: Failure("killed_worker", words) for key in dead})
-    for key in dead:
-        store.rows("DELETE FROM recoveries WHERE entity_type = %s AND entity_id = %s", (entity, key))
+    ledger.retry(store, entity, {}, {key: Failure("killed_worker", words)}, now)
+    store.rows("DELETE FROM recoveries WHERE entity_type = %s AND entity_id = %s", (entity, key))
 
 
 def _part(ids: Sequence[int]) -> int:

@@ -30,7 +30,7 @@ class SyncJob(Table):
     created_at = UtcField()
     updated_at = UtcField()
     etag = TextField(null=True)
-    #: When ESI may be asked again, by our clock; NULL = never by itself (killmails) or never asked.
+    #: When ESI's answer expires, by our clock; NULL = never (killmails), or there is none.
     expires_at = UtcField(null=True)
     #: The time that the newest answer speaks of, by ESI's clock.
     checked_at = UtcField(null=True)
@@ -40,6 +40,10 @@ class SyncJob(Table):
     argument = TextField(null=True)
     #: A pending job without a message in the queue is published at this time; NULL = it has one.
     due_at = UtcField(null=True)
+    #: When the schedule asks next, of a failed id too; NULL = never by itself (killmails), or it is open.
+    next_at = UtcField(null=True)
+    #: The same for the bulk routes (characters).
+    refresh_at = UtcField(null=True)
 
     class Meta:
         table_name = "sync_jobs"
@@ -64,6 +68,9 @@ class DeadLetter(Table):
     body = TextField(null=True)
     first_at = UtcField()
     last_at = UtcField()
+    #: Messages about no id of which the same is to be said are one letter, known by a digest of that.
+    count = BigIntegerField(default=1)
+    likeness = TextField(null=True)
 
     class Meta:
         table_name = "dead_letters"

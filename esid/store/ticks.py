@@ -6,7 +6,6 @@ A tick that has no end is running, or its process has died with it: then it is r
 from __future__ import annotations
 
 import datetime as dt
-import os
 from dataclasses import dataclass
 
 from esid import clock, host
@@ -15,8 +14,9 @@ from esid.store.model import utc_text, utc_time
 
 #: Seconds for which ticks are remembered; the newest of each job stays.
 KEPT_S = 7 * 86_400.0
-#: Seconds after which a tick without an end, run on another host, is taken for interrupted.
-LOST_S = 6 * 3600.0
+#: Seconds after which a tick without an end is taken for interrupted: since its process, of which nobody here can know
+#: whether it lives, was last heard of; since its begin where that was never heard of.
+SILENT_S, LOST_S = 120.0, 6 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Ran:
 
 def claim(store: Store, name: str, due_at: dt.datetime) -> bool:
     """True for the one caller that may run this tick; False when somebody has."""
-    row = (name, utc_text(due_at), utc_text(clock.now()), _owner())
+    row = (name, utc_text(due_at), utc_text(clock.now()), host.me())
     columns = ("name", "due_at", "ran_at", "owner")
     # A commit whose answer was lost is repeated, and finds the row that this very call has written.
     mine = (
@@ -56,10 +56,13 @@ def end(store: Store, name: str, due_at: dt.datetime, result: str, words: str) -
 def interrupted(store: Store) -> list[str]:
     """Note which ticks have lost their process, and return the jobs whose newest tick is among them."""
     with store.connection():
-        rows = store.rows("SELECT name, due_at, ran_at, owner FROM ticks WHERE ended_at IS NULL ORDER BY name, due_at")
-    lost = [(name, utc_time(due), owner) for name, due, ran, owner in rows if _is_lost(owner, utc_time(ran))]
+        rows = store.rows(
+            "SELECT ticks.name, due_at, ran_at, owner, beat_at FROM ticks LEFT JOIN processes ON processes.name = owner "
+            "WHERE ended_at IS NULL ORDER BY ticks.name, due_at"
+        )
+    lost = [(name, utc_time(due)) for name, due, ran, owner, beat in rows if _is_lost(owner, utc_time(ran), utc_time(beat))]
     names = []
-    for name, due_at, _ in lost:
+    for name, due_at in lost:
         if due_at is not None:
             end(store, name, due_at, "interrupted", "its process has ended")
             names.append(name)
@@ -92,12 +95,10 @@ def prune(store: Store) -> int:
     return len(store.run(lambda: store.rows(sql, (old,))))
 
 
-def _owner() -> str:
-    return f"{host.NAME}:{os.getpid()}:{host.started_at(os.getpid()):.0f}"
-
-
-def _is_lost(owner: str | None, ran_at: dt.datetime | None) -> bool:
-    name, pid, started = (owner or "::").rsplit(":", 2)
-    if name == host.NAME and pid.isdecimal():
-        return host.started_at(int(pid)) != float(started)
-    return ran_at is None or clock.now() - ran_at > dt.timedelta(seconds=LOST_S)
+def _is_lost(owner: str | None, ran_at: dt.datetime | None, beat_at: dt.datetime | None) -> bool:
+    """Whether its process has ended: for sure, or by the silence of one that told that it lives."""
+    if owner and host.is_here(owner):
+        return host.is_gone(owner)
+    silent_s, since = (LOST_S, ran_at) if beat_at is None else (SILENT_S, beat_at)
+    # As far ahead as that it was before the clock was set back.
+    return since is None or abs(clock.now() - since) > dt.timedelta(seconds=silent_s)

@@ -26,8 +26,8 @@ _deadline_s = 35.0
 #: The same for who has to say within half a minute that it lives, and is behind one silent connection at a time.
 SOON_S = 15.0
 _thread = threading.local()
-#: How the error of a silent server begins.
-SILENT = "no answer within"
+#: How the error of a silent server begins, and ends where it has not even let us in.
+SILENT, AT_FIRST = "no answer within", "to a new connection"
 
 
 def install(deadline_s: float | None) -> None:
@@ -62,21 +62,27 @@ def patience_s() -> float:
 
 
 def _wait(connection: Any) -> None:
-    poller: Any = None
-    ends_at = deadline_s = 0.0
-    while True:
-        state = connection.poll()
-        if state == extensions.POLL_OK:
-            return
-        if poller is None:
-            deadline_s = CONNECT_S if connection.status == extensions.STATUS_SETUP else patience_s()
-            poller, ends_at = select.poll(), clock.monotonic() + deadline_s
-            poller.register(connection.fileno())
-        poller.modify(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
+    # Before the first poll: that one changes the status.
+    is_connecting = connection.status == extensions.STATUS_SETUP
+    deadline_s = min(CONNECT_S, patience_s()) if is_connecting else patience_s()
+    poller, sock, ends_at = None, 0, 0.0
+    while (state := connection.poll()) != extensions.POLL_OK:
+        number = connection.fileno()
+        if poller is None or (is_connecting and sock != os.fstat(number).st_ino):
+            # libpq goes on to the next address of the name, which has as long.
+            poller, sock, ends_at = select.poll(), os.fstat(number).st_ino, clock.monotonic() + deadline_s
+            poller.register(number)
+        poller.modify(number, select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
         left_s = ends_at - clock.monotonic()
         if left_s <= 0 or not poller.poll(left_s * 1000):
-            _shut_down(connection.fileno())
-            raise psycopg2.OperationalError(f"{SILENT} {deadline_s:.0f} s")
+            _shut_down(number)
+            raise psycopg2.OperationalError(f"{SILENT} {deadline_s:.0f} s{f' {AT_FIRST}' if is_connecting else ''}")
+
+
+def patient(connection: Any, milliseconds: int) -> None:
+    """Let what was sent on a connection be without an acknowledgement for so long, from now on."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as sock, suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def _shut_down(number: int) -> None:

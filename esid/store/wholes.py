@@ -29,6 +29,8 @@ _ATTEMPTS, _WAIT_S = 20, 0.1
 JOB_COLUMNS = ("entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at", "changed_at", "argument")
 Values = tuple[Any, ...]
 _Own = dict[int, list[Values]]
+#: Of a job: status, argument, and when the schedule asks next.
+_Known = tuple[str, str | None, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +181,10 @@ def _insert(
         bulk.copy(store, _name(table), columns, rows)
 
 
-def _known_jobs(store: Store, entity: str, ids: Sequence[int]) -> dict[int, tuple[str, str | None]]:
-    """The ledger's rows of these ids, locked: id -> (status, argument)."""
-    rows = lookup.jobs(store, entity, ids, "entity_id, status, argument", for_update=True)
-    return {key: (status, argument) for key, status, argument in rows}
+def _known_jobs(store: Store, entity: str, ids: Sequence[int]) -> dict[int, _Known]:
+    """The ledger's rows of these ids, locked."""
+    rows = lookup.jobs(store, entity, ids, "entity_id, status, argument, next_at", for_update=True)
+    return {key: (status, argument, next_at) for key, status, argument, next_at in rows}
 
 
 def job(entity: str, key: int, argument: str, stamp: str | None) -> Values:
@@ -194,7 +196,7 @@ def _book(
     store: Store,
     entity: str,
     batch: Sequence[Whole],
-    known: dict[int, tuple[str, str | None]],
+    known: dict[int, _Known],
     fresh: set[int],
     now: dt.datetime,
 ) -> None:
@@ -204,10 +206,11 @@ def _book(
         store, "sync_jobs", JOB_COLUMNS, [job(entity, one.id, one.argument, stamp) for one in batch if one.id not in known]
     )
     for one in batch:
-        if one.id in known and (known[one.id] != ("completed", one.argument) or one.id in fresh):
+        if one.id in known and (known[one.id] != ("completed", one.argument, None) or one.id in fresh):
             store.rows(
                 "UPDATE sync_jobs SET status = 'completed', retry_count = 0, error = NULL, due_at = NULL, "
-                "expires_at = NULL, argument = %s, updated_at = %s, changed_at = CASE WHEN %s THEN %s ELSE changed_at END "
+                f"expires_at = NULL, {ledger.UNPLANNED}, argument = %s, updated_at = %s, "
+                "changed_at = CASE WHEN %s THEN %s ELSE changed_at END "
                 "WHERE entity_type = %s AND entity_id = %s",
                 (one.argument, stamp, one.id in fresh, stamp, entity, one.id),
             )

@@ -8,7 +8,7 @@ from typing import Any
 from esid import clock, host
 from esid.errors import EsidError
 from esid.esi.budget import Budget
-from esid.esi.snapshot import snapshot
+from esid.esi.budget.view import snapshot
 from esid.queue.broker import Queue
 from esid.store import counters, ledger, samples
 from esid.store.connection import Store

@@ -100,6 +100,12 @@ def _work(state: dict[str, Any]) -> Iterator[Metric]:
     )  # fmt: skip
     dead = [((one["entity"] or "", one["reason"]), one["count"]) for one in state["dead_letters"]]
     yield _labelled("esid_dead_letters", "Dead letters that wait for a person.", ["entity", "reason"], dead)
+    forgotten = CounterMetricFamily(
+        "esid_dead_letters_forgotten", "Dead letters that were forgotten at the cap.", labels=["entity", "reason"]
+    )
+    for one in state["dead_letters_forgotten"]:
+        forgotten.add_metric([one["entity"] or "", one["reason"]], one["count"])
+    yield forgotten
     unknown = [((one["entity"], one["field"]), one["count"]) for one in state["unknown_fields"]]
     yield _labelled(
         "esid_unknown_fields",
@@ -143,6 +149,10 @@ def _upkeep(state: dict[str, Any]) -> Iterator[Metric]:
     for kind, count in state["restarts"].items():
         restarts.add_metric([kind], count)
     yield restarts
+    found = CounterMetricFamily("esid_audit_found", "What must not be in the database, found and mended.", labels=["what"])
+    for what, count in state["audit"].items():
+        found.add_metric([what], count)
+    yield found
     moved = [((one["name"],), one["moved_s"]) for one in state["feeds"] if one["moved_s"] is not None]
     yield _labelled("esid_feed_silent_seconds", "Seconds since the live feed moved.", ["feed"], moved)
     missing = sum(one["missing"] or 0 for one in state["killmail_days"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any
 
 import jinja2
 
@@ -37,33 +36,11 @@ def render(view: View) -> tuple[HTTPStatus, str]:
     text = _template().render(
         state=state,
         problem=problem,
-        verdicts=verdicts(state),
+        verdicts=state["trouble"],
         plots=[(words, series.get(name, [])) for name, words in PLOTS.items()],
         queues=[(name.removeprefix("queue "), points) for name, points in sorted(queues.items())],
     )
     return HTTPStatus.OK, text
-
-
-def verdicts(state: dict[str, Any]) -> list[str]:
-    """What a person should know that is not as it should be, in words; [] = all is well."""
-    found, limits = [], state["limits"]
-    if not state["queues"]["reachable"]:
-        found.append(f"The queue cannot be reached: {state['queues']['error']}")
-    if limits["breaker"]["state"] != "closed":
-        found.append(f"ESI is away since {span(limits['breaker']['open_s'])}; work waits, nothing is lost.")
-    if limits["paused_s"]:
-        found.append(f"ESI has paused us (420) for {limits['paused_s']:.0f} s more.")
-    if not any(one["kind"] == "worker" for one in state["processes"]):
-        found.append("No worker was heard of in the last 30 s: is esid run running?")
-    found += [
-        f"{job['name']} failed at its last run: {job['last_words']}"
-        for job in state["schedule"]
-        if job["last_result"] == "failed"
-    ]
-    dead = sum(one["count"] for one in state["dead_letters"] if one["reason"] != "not_found")
-    if dead:
-        found.append(f"{dead:,} ids were given up (esid dead list); those that ESI does not know are not counted.")
-    return found
 
 
 @lru_cache

@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
+from http.client import LineTooLong
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from typing import Any
 from urllib.parse import urlsplit
 
-from esid import __version__
+from esid import __version__, clock
 from esid.errors import EsidError
 from esid.web import metrics, page
 from esid.web.view import View
 
-#: Seconds after which a client that says nothing is dropped, and most clients at a time: more are turned away.
-_CLIENT_S, MOST_CLIENTS = 10, 128
-#: Most bytes of the first line of a request; `http.server` itself takes 100 headers of 64 KiB.
-MOST_LINE = 2048
+#: Seconds in which a client has sent its whole request and then taken its answer, and most clients at a time.
+CLIENT_S, MOST_CLIENTS = 10, 128
+#: Most bytes of the first line of a request, and of all of it; `http.server` itself takes 100 headers of 64 KiB.
+MOST_LINE, MOST_HEAD = 2048, 128 * 1024
+#: Seconds between two looks for clients that are late.
+_LOOK_S = 1.0
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
@@ -54,21 +58,30 @@ class _Server(ThreadingHTTPServer):
         self.socket = listener
         self.view = view
         self.is_on_loopback = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
-        self._places = threading.Semaphore(MOST_CLIENTS)
+        self._lock = threading.Lock()
+        # Those that have yet to say what they want, since when, and those that are answered; together the places.
+        self._asking: dict[Any, float] = {}
+        self._answered: set[Any] = set()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing."""
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Take a client, if there is a place."""
-        if not self._places.acquire(blocking=False):
+        """Take a client. Where no place is left, it gets that of the slowest who has not said yet what it wants."""
+        with self._lock:
+            is_full = len(self._asking) + len(self._answered) >= MOST_CLIENTS
+            if has_place := not is_full or bool(self._asking):
+                if is_full:
+                    self._cut(next(iter(self._asking)))
+                self._asking[request] = clock.monotonic()
+        if not has_place:
             self.shutdown_request(request)
             return
         try:
             super().process_request(request, client_address)
         except BaseException:
             # No thread could be made, which would have freed it.
-            self._places.release()
+            self._forget(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -76,14 +89,65 @@ class _Server(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            self._forget(request)
+
+    def service_actions(self) -> None:
+        """Now and then: cut off who has not said all within its time, however often it says something."""
+        since = clock.monotonic() - CLIENT_S
+        with self._lock:
+            for late in [one for one, began_at in self._asking.items() if began_at <= since]:
+                self._cut(late)
+
+    def has_asked(self, request: Any) -> bool:
+        """A client has said all; False where it was cut off."""
+        with self._lock:
+            is_there = self._asking.pop(request, None) is not None
+            if is_there:
+                self._answered.add(request)
+        return is_there
+
+    def _forget(self, request: Any) -> None:
+        with self._lock:
+            self._asking.pop(request, None)
+            self._answered.discard(request)
+
+    def _cut(self, request: Any) -> None:
+        """Its thread reads the end, and closes the connection."""
+        del self._asking[request]
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
+
+
+class _Head:
+    """What a client sends, up to a limit for all of it."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._left = file, MOST_HEAD
+        self.close = file.close
+
+    def readline(self, size: int) -> bytes:
+        """The next line. Raises LineTooLong, which `http.server` answers with 431."""
+        line: bytes = self._file.readline(size)
+        self._left -= len(line)
+        if self._left < 0:
+            raise LineTooLong("request")
+        return line
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
-    timeout = _CLIENT_S
+    timeout = CLIENT_S
     server_version = f"esid/{__version__}"
     sys_version = ""
+
+    def setup(self) -> None:
+        """Bound what is read."""
+        super().setup()
+        self.rfile: Any = _Head(self.rfile)
+
+    def parse_request(self) -> bool:
+        """Read the rest of the request; False where there is nothing to answer."""
+        return super().parse_request() and self.server.has_asked(self.connection)
 
     def do_GET(self) -> None:
         """Answer one request."""
@@ -163,7 +227,7 @@ def _is_local(host: str) -> bool:
 def serve(listener: Any, view: View) -> Iterator[None]:
     """Answer as long as the context lasts."""
     server = _Server(listener, view)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 1.0}, name="web", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": _LOOK_S}, name="web", daemon=True)
     thread.start()
     try:
         yield

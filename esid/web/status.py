@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from esid import __version__, clock
 from esid.entities import ENTITIES
-from esid.entities.cadence import patience
 from esid.esi.budget import Budget
-from esid.esi.snapshot import snapshot
+from esid.esi.budget.view import snapshot
 from esid.queue.broker import Queue
-from esid.store import cursors, days, dead_letters, freshness, ledger, notes, processes, samples
+from esid.store import audit, counters, cursors, days, dead_letters, freshness, ledger, lies, notes, processes, samples
 from esid.store.connection import Store
-from esid.web import history, timetable
+from esid.web import history, timetable, trouble
 
 STATES = ("pending", "processing", "completed", "failed")
 
@@ -27,7 +26,7 @@ class Sources:
     Attributes:
         schedules: name of a job -> its setting.
         installation: see `plan.planned`.
-        entities: names of those that are worked on here.
+        place: where messages go and come from by the settings here.
     """
 
     store: Store
@@ -35,7 +34,7 @@ class Sources:
     budget: Budget
     schedules: Mapping[str, str]
     installation: str
-    entities: Collection[str]
+    place: str
 
 
 def collect(sources: Sources) -> dict[str, Any]:
@@ -48,12 +47,15 @@ def collect(sources: Sources) -> dict[str, Any]:
     names = [entity.name for entity in ENTITIES]
     now = clock.now()
     counts, queues, limits = ledger.counts(store), history.queues(sources.broker), snapshot(sources.budget)
-    sample = history.now(store, queues, limits, counts)
-    return {
+    totals = counters.values(store)
+    sample, living = history.now(store, queues, limits, counts), processes.living(store)
+    state = {
         "version": __version__,
         "time": now.isoformat(timespec="seconds"),
         "database": store.where,
         "restarts": notes.restarts(store),
+        "audit": audit.counted(totals),
+        "etag_lies": lies.counted(totals),
         "queues": queues,
         "limits": limits,
         "ledger": {name: {state: counts.get(name, {}).get(state, 0) for state in STATES} for name in names},
@@ -62,25 +64,34 @@ def collect(sources: Sources) -> dict[str, Any]:
         },
         "freshness": _freshness(store, now, counts),
         "throughput": history.throughput(samples.last(store, 3700.0), sample),
-        "processes": processes.living(store),
-        "schedule": timetable.jobs(store, sources.schedules, sources.installation, sources.entities),
+        "processes": living,
+        "schedule": timetable.jobs(store, sources.schedules, sources.installation, living),
         "feeds": cursors.states(store),
         "killmail_days": days.latest(store),
         "dead_letters": [
             {"entity": entity, "reason": reason, "count": count} for entity, reason, count in dead_letters.reasons(store)
         ],
+        "dead_letters_forgotten": [
+            {"entity": entity, "reason": reason, "count": count} for entity, reason, count in dead_letters.forgotten(totals)
+        ],
         "unknown_fields": [
             {"entity": entity, "field": name, "count": count} for entity, name, count in notes.unknown_fields(store)
         ],
     }
+    return state | {"trouble": trouble.found(state, sources.place, _without_message(store))}
+
+
+def _without_message(store: Store) -> list[str]:
+    """Entities of which a job has waited longer than a minute since it was published, and nobody has taken it up."""
+    return [entity.name for entity in ENTITIES if ledger.orphaned(store, entity.name, trouble.PUBLISHED_S, 1)]
 
 
 def _freshness(store: Store, now: dt.datetime, counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, Any]]:
-    """Entity -> how many answers there are, the share that is not due, seconds since the oldest look."""
+    """Entity -> how many answers there are, the share that is not due, seconds since ESI made the oldest one."""
     found = {}
     for entity in ENTITIES:
         known = counts.get(entity.name, {}).get("completed", 0)
-        fresh = known - freshness.due(store, entity.name, patience(entity.route.cache_s, now)) if known else 0
+        fresh = known - freshness.due(store, entity.name) if known else 0
         oldest = freshness.oldest(store, entity.name)
         found[entity.name] = {
             "known": known,

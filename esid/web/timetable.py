@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from esid import clock
-from esid.plan import JOBS, next_due, planned
+from esid.plan import JOBS, Planned, last_due, next_due, planned
 from esid.store import ticks
 from esid.store.connection import Store
 
+#: Seconds that a tick may be late, and those in which a scheduler that has begun has run what was late.
+LATE_S = 120.0
 
-def jobs(store: Store, texts: Mapping[str, str], installation: str, queues: Collection[str]) -> list[dict[str, Any]]:
-    """Every job.
+
+def jobs(
+    store: Store, texts: Mapping[str, str], installation: str, living: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Every job, as it runs: a job that no process runs has no next run, whatever the settings say.
 
     Args:
-        texts: name of a job -> its setting.
+        texts: name of a job -> its setting here, which is shown where nobody runs it.
         installation: see `plan.planned`.
-        queues: queues that are served; a job for another one has no next run here.
+        living: the processes that were heard of lately.
     """
     now, newest = clock.now(), ticks.newest_runs(store)
     found = []
     for job in JOBS:
-        text, ran = texts.get(job.name, "off"), newest.get(job.name)
-        is_on = text != "off" and (not job.queue or job.queue in queues)
-        following = next_due(planned(job, text, installation), now) if is_on else None
+        runner = next((one for one in living if job.name in one.get("jobs", {})), None)
+        text, ran = runner["jobs"][job.name] if runner else texts.get(job.name, "off"), newest.get(job.name)
+        times = planned(job, text, installation) if runner else None
+        following = next_due(times, now) if times else None
         found.append(
             {
                 "name": job.name,
                 "what": job.words,
                 "setting": job.setting.upper(),
                 "schedule": text,
+                "runs_in": runner["name"] if runner else None,
+                "late_s": _late_s(times, runner, ran, now) if times and runner else None,
                 "last_run": _text(ran.ran_at if ran else None),
                 "last_result": (ran.result or "running") if ran else None,
                 "last_duration_s": _duration_s(ran),
@@ -40,6 +48,15 @@ def jobs(store: Store, texts: Mapping[str, str], installation: str, queues: Coll
             }
         )
     return found
+
+
+def _late_s(times: Planned, runner: Mapping[str, Any], ran: ticks.Ran | None, now: dt.datetime) -> float | None:
+    """Seconds since the newest tick was due, where nobody has begun it though there was the time; else None."""
+    due = last_due(times, now)
+    if due is None or runner.get("up_s", 0) < LATE_S or (ran and (ran.ended_at is None or ran.ran_at >= due)):
+        return None
+    late_s = (now - due).total_seconds()
+    return round(late_s, 1) if ran and late_s > LATE_S else None
 
 
 def _duration_s(ran: ticks.Ran | None) -> float | None:

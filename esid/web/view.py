@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from esid import clock, host
+from esid import clock, host, log
 from esid.errors import EsidError
 from esid.esi.budget import Budget
 from esid.queue.broker import Queue
@@ -24,6 +24,7 @@ class View:
     """Of one status server. Safe to ask from several threads.
 
     Args:
+        place: where messages go and come from.
         workers: worker processes that this daemon is to have.
         daemon: pid of the supervisor; None = there is none to compare with.
     """
@@ -35,12 +36,12 @@ class View:
         budget: Budget,
         schedules: Mapping[str, str],
         installation: str,
-        entities: Collection[str],
+        place: str,
         *,
         workers: int = 0,
         daemon: int | None = None,
     ) -> None:
-        self.sources = Sources(store, broker, budget, schedules, installation, entities)
+        self.sources = Sources(store, broker, budget, schedules, installation, place)
         self._workers, self._daemon = workers, daemon
         self._lock = threading.Lock()
         self._state: dict[str, Any] | EsidError | None = None
@@ -72,12 +73,19 @@ class View:
         store, broker = self.sources.store, self.sources.broker
         try:
             migrate.check(store)
-            broker.depths()
-            return self._unfit(processes.living(store))
+            broker.ready()
+            return log.outage("database").words or self._unfit(processes.living(store)) or self._away()
         except EsidError as error:
             return str(error)
 
+    def _away(self) -> str:
+        away = self.sources.budget.away()
+        return f"{', '.join(away)} away: work waits, and goes on by itself" if away else ""
+
     def _unfit(self, living: list[dict[str, Any]]) -> str:
+        for one in living:
+            if one.get("away") and self._is_ours(one):
+                return f"{one['kind']}: {one['away']}"
         ours = [one for one in living if one["kind"] == "worker" and self._is_ours(one)]
         if len(ours) < self._workers:
             return f"{len(ours)} of {self._workers} workers were heard of in the last {processes.SILENT_S:.0f} s"
@@ -85,4 +93,4 @@ class View:
         return f"stuck: {', '.join(stuck)} has not looked at its queue for {STUCK_S:.0f} s" if stuck else ""
 
     def _is_ours(self, process: dict[str, Any]) -> bool:
-        return process["name"].startswith(f"{host.NAME}:") and self._daemon in {None, process.get("daemon")}
+        return host.is_here(process["name"]) and self._daemon in {None, process.get("daemon")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import subprocess
 import sys
 import threading
@@ -15,8 +14,15 @@ from esid.store import cursors, days
 from esid.store.connection import Store
 from esid.store.cursors import Cursor, LeaseLost
 from esid.store.days import Reading
+from tests.daemon import ROOT
 
-ME, OTHER = f"{host.NAME}:{os.getpid()}:a", "elsewhere:1:b"
+ME, OTHER = f"{host.me()}:a", "elsewhere:1:b"
+
+
+def name_of_a_process_that_has_ended() -> str:
+    """As it has called itself."""
+    words = [sys.executable, "-c", "from esid import host; print(host.me())"]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_one_has_the_lease_and_the_others_wait_for_its_end(store: Store) -> None:
@@ -30,15 +36,24 @@ def test_one_has_the_lease_and_the_others_wait_for_its_end(store: Store) -> None
     assert cursors.take(store, "feed", ME, 60) is not None
 
 
-def test_a_lease_of_a_process_that_is_gone_is_taken_at_once(store: Store) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    assert cursors.take(store, "feed", f"{host.NAME}:{gone.pid}:x", 60) is not None
+def test_a_lease_of_a_process_that_has_ended_for_sure_is_taken_at_once(store: Store) -> None:
+    gone = name_of_a_process_that_has_ended()
+    assert cursors.take(store, "feed", gone, 60) is not None
     assert cursors.take(store, "feed", ME, 60) is not None
-    # One of another host may live: only the end of its lease tells.
-    cursors.release(store, "feed", ME)
-    assert cursors.take(store, "feed", f"elsewhere:{gone.pid}:x", 60) is not None
-    assert cursors.take(store, "feed", ME, 60) is None
+    # One of another host, or of another container with this host's name, may live: only the end of its lease tells.
+    for elsewhere in (gone.replace(host.NAME, "elsewhere"), f"{gone.rpartition('-')[0]}-1:x", f"{host.NAME}:999999999:x"):
+        cursors.take(store, "feed", ME, 0)
+        assert cursors.take(store, "feed", elsewhere, 60) is not None
+        assert cursors.take(store, "feed", ME, 60) is None
+        cursors.release(store, "feed", elsewhere)
+
+
+def test_a_lease_from_before_the_clock_was_set_back_is_over(store: Store) -> None:
+    # Given a reader of another host that has died, and a database whose clock was a day ahead meanwhile
+    assert cursors.take(store, "feed", OTHER, 12) is not None
+    assert cursors.take(store, "feed", ME, 12) is None
+    store.run(lambda: store.rows("UPDATE feed_cursors SET leased_until = leased_until + 86400"))
+    assert cursors.take(store, "feed", ME, 12) is not None
 
 
 def test_the_position_moves_with_its_transaction_and_under_the_lease_alone(store: Store) -> None:

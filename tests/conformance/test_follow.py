@@ -13,7 +13,8 @@ import pytest
 from esid import clock
 from esid.clock import Stop
 from esid.entities.killmail import Attacker, Killmail, KillmailItem, parse
-from esid.esi.client import Answer
+from esid.entities.killmail_body import LARGEST_KILLMAIL
+from esid.esi.answers import Answer
 from esid.feeds import r2z2
 from esid.feeds.follow import STANDBY_S, Follower
 from esid.feeds.http import Source
@@ -21,7 +22,7 @@ from esid.feeds.pace import Pace
 from esid.store import cursors, dead_letters, ledger, notes
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from esid.store.model import Job, utc_text
+from esid.store.model import Job, Seen, utc_text
 from tests import mirror
 from tests.fake_feed import FakeFeed, Mail, Publisher, generate
 
@@ -182,7 +183,7 @@ def test_a_killmail_that_esi_told_of_keeps_its_row_and_gets_its_values(
 ) -> None:
     now = clock.now()
     answer = Answer(mails[0].body, True, '"e"', now, now + dt.timedelta(days=30))
-    ledger.request(store, [ledger.Seen("killmail", mails[0].id, mails[0].hash)])
+    ledger.request(store, [Seen("killmail", mails[0].id, mails[0].hash)])
     ledger.finish(store, "killmail", [parse(Job("killmail", mails[0].id, mails[0].hash), answer)])
     assert_stored(store, feed.publisher, mails[0])
     last = feed.publisher.publish(mails[0])
@@ -207,9 +208,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"esi": {"killmail_id": 7}}, "bad_field"),
     ({"hash": ""}, "bad_field"),
     ({"hash": "0" * 39}, "bad_field"),
-    ({"zkb": {"totalValue": "1"}}, "bad_field"),
-    ({"zkb": {"points": 1.5}}, "bad_field"),
-    ({"uploaded_at": 10**18}, "bad_field"),
     ({"killmail_id": -1}, "bad_field"),
 ]
 
@@ -226,6 +224,28 @@ def test_a_spoiled_body_is_a_dead_letter_and_the_feed_goes_on(
     assert (letter.reason, letter.entity_type) == (reason, None)
     assert f"sequence {bad}" in letter.message
     assert letter.body
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"zkb": None}, {"zkb": {"totalValue": "1"}}, {"zkb": {"points": 1.5}}, {"zkb": []}, {"uploaded_at": 10**18}],
+    ids=str,
+)
+def test_a_killmail_whose_values_are_spoiled_is_stored_without_them(
+    store: Store, feed: FakeFeed, reader: Reader, mails: list[Mail], changes: dict[str, Any]
+) -> None:
+    last = feed.publisher.publish(mails[0], **changes)
+    reader.until(store, last + 1)
+    reader.follower._unknown.flush(store, now=True)
+    assert letters(store) == []
+    row = mirror.table(store, Killmail)[mails[0].id]
+    assert (row["hash"], row["attacker_count"]) == (mails[0].hash, len(mails[0].body["attackers"]))
+    assert (row["total_value"], row["points"], row["npc"]) == (None, None, None)
+    assert ("killmail", "zkb (spoiled)", 1) in notes.unknown_fields(store)
+    # And values that come later are taken
+    last = feed.publisher.publish(mails[0])
+    reader.until(store, last + 1)
+    assert_stored(store, feed.publisher, mails[0])
 
 
 @pytest.mark.parametrize(
@@ -266,10 +286,9 @@ def test_a_body_that_is_spoiled_only_once_is_no_dead_letter(
 
 
 def test_a_file_too_large_is_refused_with_its_beginning(
-    store: Store, feed: FakeFeed, reader: Reader, mails: list[Mail], monkeypatch: pytest.MonkeyPatch
+    store: Store, feed: FakeFeed, reader: Reader, mails: list[Mail]
 ) -> None:
-    monkeypatch.setattr("esid.feeds.http.LARGEST_BODY", 200_000)
-    feed.publisher.publish_bytes(b"[" + b" " * 300_000 + b"]")
+    feed.publisher.publish_bytes(b"[" + b" " * LARGEST_KILLMAIL + b"]")
     last = feed.publisher.publish(mails[1])
     reader.until(store, last + 1)
     assert_stored(store, feed.publisher, mails[1])
@@ -284,11 +303,10 @@ def rewritten(store: Store, feed: FakeFeed, reader: Reader, mails: list[Mail]) -
 
 
 def test_a_rewritten_file_too_large_is_refused_and_the_feed_goes_on(
-    store: Store, feed: FakeFeed, reader: Reader, mails: list[Mail], monkeypatch: pytest.MonkeyPatch
+    store: Store, feed: FakeFeed, reader: Reader, mails: list[Mail]
 ) -> None:
-    monkeypatch.setattr("esid.feeds.http.LARGEST_BODY", 200_000)
     first, last = rewritten(store, feed, reader, mails)
-    feed.publisher.files[first] = b"[" + b" " * 300_000 + b"]"
+    feed.publisher.files[first] = b"[" + b" " * LARGEST_KILLMAIL + b"]"
     reader.until(store, last + 1)
     assert_stored(store, feed.publisher, *mails[:2])
     (letter,) = letters(store)
@@ -396,12 +414,11 @@ def test_a_hole_after_a_long_silence_takes_no_files_with_it(
 
 
 def test_a_file_too_large_after_a_wait_takes_no_file_with_it(
-    store: Store, feed: FakeFeed, reader: Reader, mails: list[Mail], monkeypatch: pytest.MonkeyPatch
+    store: Store, feed: FakeFeed, reader: Reader, mails: list[Mail]
 ) -> None:
     # Given that a file was waited for so long that the present is to be looked up, and is too large
-    monkeypatch.setattr("esid.feeds.http.LARGEST_BODY", 200_000)
     reader.follower._rest(reader.follower.step())
-    feed.publisher.publish_bytes(b"[" + b" " * 300_000 + b"]")
+    feed.publisher.publish_bytes(b"[" + b" " * LARGEST_KILLMAIL + b"]")
     reader.follower.step()
     for mail in mails[:2]:
         last = feed.publisher.publish(mail)

@@ -22,15 +22,16 @@ from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
 from esid.queue.actors import BadMessage, Unfinished
 from esid.queue.broker import FOLLOW_UP, open_broker, queue_name
-from esid.queue.middleware import hold
+from esid.queue.middleware import hold, retries
 from esid.queue.middleware.dead_letters import DeadLetters
 from esid.queue.middleware.hold import Hold
 from esid.queue.middleware.retries import LONGEST_WAIT_S, Retries, wait_s
 from esid.queue.publish import Publisher
+from esid.queue.requests import dispatch
 from esid.store import dead_letters, ledger
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from esid.store.model import Job, Seen
+from esid.store.model import Done, Job, Seen
 from tests.waiting import wait_until
 
 QUEUE = queue_name("t", "corporation")
@@ -41,7 +42,7 @@ def broker(store: Store, tmp_path: Path) -> Iterator[Any]:
     """A broker with all of our middleware and no actor yet."""
     budget = Budget(tmp_path / "budget", Limits())
     client, stop = Client("http://127.0.0.1:1", budget), Stop()
-    made = open_broker(store, "", "t", [Hold(store, client, stop), Retries(store), DeadLetters(store)])
+    made = open_broker(store, "", "t", [Hold(store, client, stop), Retries(store, client), DeadLetters(store)])
     made.budget, made.stop = budget, stop
     yield made
     stop.set()
@@ -83,11 +84,50 @@ def job(store: Store, key: int) -> dict[str, Any]:
     "crash", [RuntimeError("boom"), MemoryError(), RecursionError(), SystemExit(3), KeyboardInterrupt()], ids=repr
 )
 def test_an_error_of_our_own_is_an_attempt_and_the_worker_lives(store: Store, broker: Any, crash: BaseException) -> None:
-    work(store, broker, crash, 1, 2, until=lambda: job(store, 1)["retry_count"] == 1)
-    assert job(store, 2)["status"] == "pending"
-    assert str(job(store, 2)["error"]).startswith("crash: ")
-    assert job(store, 2)["due_at"] is not None
+    work(store, broker, crash, 1, until=lambda: job(store, 1)["retry_count"] == 1)
+    assert job(store, 1)["status"] == "pending"
+    assert str(job(store, 1)["error"]).startswith("crash: ")
+    assert job(store, 1)["due_at"] is not None
     assert broker.depths()[QUEUE] == 0
+
+
+def test_of_a_message_that_crashes_the_guilty_id_alone_is_given_up(
+    store: Store, broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given 300 ids in one message, and one among them that crashes whatever message it is in
+    character, guilty, sizes = BY_NAME["character"], 2_112_000_137, list[int]()
+    ids = list(range(2_112_000_001, 2_112_000_301))
+    monkeypatch.setattr(retries, "wait_s", lambda _: 0.0)
+
+    def actor(part: list[int]) -> None:
+        jobs = ledger.take(store, "character", part)
+        sizes.append(len(jobs))
+        if any(job.id == guilty for job in jobs):
+            raise RuntimeError("boom")
+        ledger.finish(store, "character", [Done(job.id) for job in jobs])
+
+    queue = queue_name("t", "character")
+    dramatiq.actor(actor, broker=broker, actor_name="character", queue_name=queue)
+    publisher = Publisher(store, broker, "t")
+    publisher.publish(character, ledger.request(store, [Seen("character", key) for key in ids]).queued, FOLLOW_UP)
+    worker = dramatiq.Worker(broker, queues={queue}, worker_threads=1, worker_timeout=50)
+    worker.start()
+
+    def is_over() -> bool:
+        dispatch(store, publisher, ["character"])
+        return ledger.counts(store)["character"] == {"completed": 299, "failed": 1}
+
+    try:
+        wait_until(is_over, 60, lambda: str(ledger.counts(store)))
+    finally:
+        worker.stop()
+
+    # Then it alone is a dead letter, after three attempts of its own, and the halves without it went whole
+    assert [(one.entity_id, one.reason, one.attempts) for one in dead_letters.find(store, Filter())] == [
+        (guilty, "crash", 3)
+    ]
+    assert sizes[0] == 300
+    assert len(sizes) <= 50
 
 
 def test_the_third_crash_is_a_dead_letter_with_its_traceback(store: Store, broker: Any) -> None:
@@ -165,7 +205,12 @@ def test_one_404_of_what_was_there_is_no_death(store: Store, broker: Any) -> Non
     due = dt.datetime.fromisoformat(str(job(store, 1)["due_at"]))
     assert 290 < (due - clock.now()).total_seconds() <= 300
     assert dead_letters.find(store, Filter()) == []
-    third = Unfinished("corporation", [Failed(replace(seen_before, retry_count=2), NotFound("404", status=404))], [], None)
+    second, third = (
+        Unfinished("corporation", [Failed(replace(seen_before, retry_count=count), NotFound("404", status=404))], [], None)
+        for count in (1, 2)
+    )
+    ledger.defer(store, "corporation", [1], 0.0)
+    work(store, broker, second, 1, until=lambda: job(store, 1)["retry_count"] == 2)
     ledger.defer(store, "corporation", [1], 0.0)
     work(store, broker, third, 1, until=lambda: job(store, 1)["status"] == "failed")
     assert [letter.reason for letter in dead_letters.find(store, Filter())] == ["not_found"]

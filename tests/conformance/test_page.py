@@ -12,9 +12,10 @@ import pytest
 from esid import clock
 from esid.esi.budget import Budget, Limits
 from esid.queue.broker import open_broker
-from esid.store import counters, migrate, processes, samples, ticks
+from esid.store import counters, ledger, messages, migrate, processes, samples, ticks
 from esid.store.connection import Store
-from esid.web import history, page, view
+from esid.store.model import Seen, utc_text
+from esid.web import history, page, timetable, view
 from esid.web.view import View
 
 #: Seconds in which the page is there with 100,000 rows in the ledger.
@@ -27,7 +28,7 @@ def look(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     """What a status server shows of an empty database, collected anew each time."""
     monkeypatch.setattr(view, "KEPT_S", 0.0)
     budget = Budget(tmp_path / "budget", Limits())
-    yield View(store, open_broker(store, "", "test"), budget, {"sweep": "1m"}, "here", ("alliance", "character"))
+    yield View(store, open_broker(store, "", "test"), budget, {"sweep": "1m"}, "here", "here, prefix test")
     budget.close()
 
 
@@ -71,9 +72,41 @@ def test_what_comes_from_outside_is_escaped(look: View, store: Store) -> None:
 
 def test_one_look_tells_whether_all_is_well(look: View, store: Store) -> None:
     assert "No worker was heard of" in page.render(look)[1]
-    processes.beat(store, "here:1", "worker", {"doing": [], "up_s": 1})
+    worker = {"doing": [], "up_s": 1, "entities": ["alliance"], "queue": "here, prefix test"}
+    processes.beat(store, "here:1", "worker", worker)
+    assert "No process schedules syncs" in page.render(look)[1]
+    scheduler = {"doing": [], "up_s": 1, "jobs": {"sweep": "1m", "sync_alliance": "10m"}}
+    processes.beat(store, "here:2", "scheduler", scheduler)
     status, text = page.render(look)
     assert (status, "All is well." in text) == (200, True)
+
+    # A message that nobody consumes, a job without one, a worker on another queue, a tick that was not run
+    messages.put(store, [("test.character", 0, "{}", 0.0)])
+    assert "1 message waits in the character queue, and no worker works on it" in page.render(look)[1]
+    messages.clear(store, "test.character")
+    ledger.request(store, [Seen("alliance", 99_000_001)])
+    ledger.queued(store, "alliance", [99_000_001], clock.now())
+    assert "All is well." in page.render(look)[1]
+    real = clock.now
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "now", lambda: real() + dt.timedelta(minutes=2))
+        processes.beat(store, "here:1", "worker", worker)
+        processes.beat(
+            store, "here:2", "scheduler", {"doing": [], "up_s": 1, "jobs": {"sweep": "1m", "sync_alliance": "10m"}}
+        )
+        assert "Jobs of the alliance queue wait without a message" in page.render(look)[1]
+        processes.beat(store, "here:1", "worker", worker | {"held": {"test.alliance": 1}})
+        assert "All is well." in page.render(look)[1]
+        processes.beat(store, "here:1", "worker", worker | {"held": {"test.alliance": 1}, "queue": "elsewhere"})
+        assert "consume another queue than these settings name: elsewhere" in page.render(look)[1]
+    processes.beat(store, "here:1", "worker", worker | {"held": {"test.alliance": 1}})
+    processes.beat(store, "here:2", "scheduler", scheduler | {"up_s": 600})
+    ticks.claim(store, "sweep", clock.now() - dt.timedelta(minutes=9))
+    ticks.end(store, "sweep", ticks.newest_runs(store)["sweep"].due_at, "done", "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timetable, "LATE_S", -1.0)
+        store.run(lambda: store.rows("UPDATE ticks SET ran_at = %s", (utc_text(clock.now() - dt.timedelta(minutes=9)),)))
+        assert "sweep was due" in page.render(look)[1]
     now = clock.now()
     ticks.claim(store, "sweep", now)
     ticks.end(store, "sweep", now, "failed", "no luck today")

@@ -61,7 +61,7 @@ def test_work_that_is_done_before_it_looks_is_said_to_be_done(
     progress.began()
     answer(store, 1)
     progress.say()
-    assert said(caplog) == ["everything that is due has been asked: 1 ids are up to date"]
+    assert said(caplog) == ["everything that is due has been asked: 1 id is up to date"]
 
 
 def test_failures_of_what_another_daemon_works_on_are_its_own(
@@ -77,6 +77,15 @@ def test_failures_of_what_another_daemon_works_on_are_its_own(
         "nothing is due: 0 ids are up to date",
         "nothing is due: 0 ids are up to date, 1 failed (see `esid dead list`)",
     ]
+
+
+def test_what_was_purged_has_not_failed(progress: Progress, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    since = clock.now()
+    ledger.request(store, [Seen("alliance", key) for key in (1, 2)])
+    ledger.purge(store, "alliance")
+    progress.say()
+    assert said(caplog) == ["nothing is due: 0 ids are up to date, 2 purged (asked at the next sync)"]
+    assert ledger.failed_since(store, ["alliance"], since) == 0
 
 
 def test_a_start_with_nothing_to_do_is_said_once(progress: Progress, store: Store, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from esid.entities.corporation import CORPORATION
 from esid.errors import BrokerRefused, BrokerUnavailable, NotPermitted, QueueMismatch
+from esid.queue import consumer as rabbitmq_consumer
 from esid.queue import database
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.database import DatabaseConsumer
@@ -24,9 +25,10 @@ from esid.queue.middleware.dead_letters import DeadLetters
 from esid.queue.publish import Publisher
 from esid.queue.rabbitmq import RabbitBroker
 from esid.queue.worker import Worker
-from esid.store import dead_letters, messages, migrate
+from esid.store import dead_letters, ledger, messages, migrate
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
+from esid.store.model import Seen
 from tests.conftest import STACKS, Stack
 from tests.ports import free_ports
 from tests.servers import PrivateRabbitmq, Rabbitmq
@@ -665,7 +667,7 @@ def test_what_is_parked_comes_back_in_time_however_long_its_consumer_sleeps(
     began_at = time.monotonic()
 
     (again,) = receive(consumer, 1, deadline_s=60)
-    assert again.redelivered
+    assert again.message_id == one.message_id
     assert time.monotonic() - began_at < 10
     parking.join(10)
     assert not parking.is_alive()
@@ -696,7 +698,7 @@ def test_a_rabbitmq_that_goes_while_a_channel_is_opened_is_away(
 
     broker: Any = open_broker(store, rabbitmq.url, "opening")
     name = queue_name("opening", "alliance")
-    monkeypatch.setattr(pika.adapters.blocking_connection.BlockingChannel, "confirm_delivery", lost)
+    monkeypatch.setattr(pika.BlockingConnection, "channel", lost)
     for call in (broker.check, broker.depths, lambda: broker.enqueue(message(name, 1, actor="alliance"))):
         with pytest.raises(BrokerUnavailable, match="no activity"):
             call()
@@ -721,3 +723,134 @@ def test_rabbitmq_may_be_killed_between_two_messages(tmp_path: Path) -> None:
         assert broker.depths()[name] == 101
         broker.close()
     store.close()
+
+
+@pytest.mark.parametrize("stack", [STACKS[1]], indirect=True)
+@pytest.mark.parametrize("count", [1, 30])
+def test_a_queue_that_is_deleted_under_an_idle_publisher_is_declared_anew(
+    open_queue: Open, queue: str, stack: Stack, count: int
+) -> None:
+    broker = open_queue()
+    broker.enqueue_many([message(queue, n) for n in range(count)])
+    with pika.BlockingConnection(pika.URLParameters(stack.rabbitmq_url)) as connection:
+        connection.channel().queue_delete(queue)
+    broker.enqueue_many([message(queue, n) for n in range(count)])
+    assert broker.depths()[queue] == count
+
+
+def pending(store: Store, entity: str) -> tuple[set[int], set[int]]:
+    """Ids of which the ledger believes that they are in the queue, and those that are still to be published."""
+    with store.connection():
+        rows = store.rows("SELECT entity_id, due_at FROM sync_jobs WHERE entity_type = %s", (entity,))
+    return {key for key, due_at in rows if due_at is None}, {key for key, due_at in rows if due_at is not None}
+
+
+@pytest.mark.parametrize("stack", [STACKS[1]], indirect=True)
+def test_what_a_queue_does_not_take_is_not_booked_as_queued(
+    open_queue: Open, queue: str, stack: Stack, stack_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a queue that takes some messages and refuses the rest
+    build = RabbitBroker._build_queue_arguments
+    limits = {"x-max-length": 3, "x-overflow": "reject-publish"}
+    monkeypatch.setattr(RabbitBroker, "_build_queue_arguments", lambda self, name: build(self, name) | limits)
+    broker = open_queue()
+    ids = list(range(98_000_000, 98_000_010))
+    ledger.request(stack_store, [Seen("corporation", key) for key in ids])
+    with pytest.raises(BrokerUnavailable, match=r"corporation.* full"):
+        Publisher(stack_store, broker, stack.queue_prefix).publish(CORPORATION, ids, 0, most=1)
+
+    # Then the ledger knows of each id whether it is in the queue
+    consumer = broker.consume(queue, prefetch=10, timeout=200)
+    got = receive(consumer, 3)
+    booked, open_ids = pending(stack_store, "corporation")
+    assert booked >= {key for one in got for key in one.args[0]}
+    assert len(open_ids) >= 6
+    assert booked | open_ids == set(ids)
+    for one in got:
+        consumer.ack(one)
+    settle(broker, queue, consumer)
+    consumer.close()
+    with pika.BlockingConnection(pika.URLParameters(stack.rabbitmq_url)) as connection:
+        connection.channel().queue_delete(queue)
+
+
+@pytest.mark.parametrize("stack", [STACKS[1]], indirect=True)
+def test_what_is_published_to_a_queue_that_is_away_stays_pending(
+    open_queue: Open, queue: str, stack: Stack, stack_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a queue that is neither there nor can be declared: the node that holds it is down
+    broker, ids = open_queue(), [98_000_000, 98_000_001]
+    publisher = Publisher(stack_store, broker, stack.queue_prefix)
+    with pika.BlockingConnection(pika.URLParameters(stack.rabbitmq_url)) as connection:
+        connection.channel().queue_delete(queue)
+    with monkeypatch.context() as patch:
+        patch.setattr(RabbitBroker, "_declare_queue", lambda *_: None)
+        ledger.request(stack_store, [Seen("corporation", key) for key in ids])
+        with pytest.raises(BrokerUnavailable, match="corporation"):
+            publisher.publish(CORPORATION, ids, 0, most=1)
+    assert pending(stack_store, "corporation") == (set(), set(ids))
+
+    # When it is there again, the next attempt reaches it
+    publisher.publish(CORPORATION, ids, 0, most=1)
+    assert pending(stack_store, "corporation") == (set(ids), set())
+    assert broker.depths()[queue] == 2
+
+
+@pytest.mark.parametrize("stack", [STACKS[1]], indirect=True)
+@pytest.mark.parametrize("parked_s", [0.0, 0.05])
+def test_what_is_given_back_again_and_again_outlives_a_limit_of_deliveries(
+    open_queue: Open, queue: str, stack: Stack, monkeypatch: pytest.MonkeyPatch, parked_s: float
+) -> None:
+    # Given a replicated queue that drops what was delivered twice, as RabbitMQ 4 does after 20 times
+    build = RabbitBroker._build_queue_arguments
+
+    def limited(self: RabbitBroker, name: str) -> dict[str, Any]:
+        arguments = build(self, name) | {"x-queue-type": "quorum", "x-delivery-limit": 1}
+        return {key: value for key, value in arguments.items() if key != "x-max-priority"}
+
+    monkeypatch.setattr(RabbitBroker, "_build_queue_arguments", limited)
+    broker = open_queue()
+    broker.enqueue_many([message(queue, n) for n in range(2)])
+    consumer = broker.consume(queue, prefetch=5, timeout=50)
+    for _ in range(5):
+        got = receive(consumer, 2)
+        assert sorted(one.args[0] for one in got) == [[0], [1]]
+        for one in got:
+            one.requeue, one.parked_s = True, parked_s
+            consumer.ack(one)
+    for one in receive(consumer, 2):
+        consumer.ack(one)
+    settle(broker, queue, consumer)
+    assert next(consumer) is None
+    consumer.close()
+    with pika.BlockingConnection(pika.URLParameters(stack.rabbitmq_url)) as connection:
+        for name in broker.queues:
+            connection.channel().queue_delete(name)
+
+
+@pytest.mark.parametrize("stack", [STACKS[1]], indirect=True)
+def test_messages_of_another_installation_go_back_and_are_said_once(
+    open_queue: Open, queue: str, stack: Stack, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    # Given two databases with the same queues, and messages of both
+    monkeypatch.setattr(rabbitmq_consumer, "PARKED_S", 0.3)
+    other_store = Store(f"sqlite:///{tmp_path / 'other.db'}")
+    migrate.migrate(other_store)
+    ours, theirs = open_queue(), open_broker(other_store, stack.rabbitmq_url, stack.queue_prefix)
+    theirs.enqueue_many([message(queue, n, priority=1) for n in range(3)])
+    ours.enqueue_many([message(queue, n) for n in range(10, 13)])
+
+    # Then each gets its own, from whatever place in the queue
+    for broker, keys in ((ours, {10, 11, 12}), (theirs, {0, 1, 2})):
+        consumer = broker.consume(queue, prefetch=1, timeout=50)
+        got = set[int]()
+        while got != keys:
+            (one,) = receive(consumer, 1)
+            got |= set(one.args[0])
+            consumer.ack(one)
+        assert got == keys
+        consumer.close()
+    assert caplog.text.count("rabbitmq.foreign") == 1
+    theirs.close()
+    other_store.close()

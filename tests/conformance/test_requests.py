@@ -11,7 +11,7 @@ import pytest
 from esid import clock, jobs
 from esid.entities import BY_NAME
 from esid.entities.alliance import ALLIANCE
-from esid.entities.base import Entity
+from esid.entities.base import BULK_ABOVE, Entity
 from esid.entities.character import CHARACTER
 from esid.entities.corporation import CORPORATION
 from esid.entities.killmail import KILLMAIL
@@ -132,7 +132,9 @@ def test_a_daemon_dispatches_only_what_it_works_on(desk: Desk) -> None:
 
 
 def seen_characters(desk: Desk, count: int) -> None:
-    """New characters stood in an answer."""
+    """New characters stood in an answer; others were asked for before."""
+    desk.store.run(lambda: ledger.discover(desk.store, [Seen("character", 89_999_999)], clock.now()))
+    ledger.finish(desk.store, "character", [Done(89_999_999, checked_at=clock.now())])
     enqueue(desk, "corporation", 98_000_001, 98_000_002)
     seen = tuple(Seen("character", 90_000_000 + n) for n in range(count))
     ledger.finish(desk.store, "corporation", [Done(98_000_001, seen=seen)], {"character"})
@@ -148,6 +150,15 @@ def test_new_characters_wait_for_full_batches_while_other_work_is_open(desk: Des
     # When nothing is open, at any daemon, that could bring in more
     ledger.finish(desk.store, "corporation", [Done(98_000_002)])
     assert dispatch(desk.store, desk.publisher, queues) == 300
+
+
+def test_the_first_characters_of_all_do_not_wait(desk: Desk) -> None:
+    enqueue(desk, "corporation", 98_000_001, 98_000_002)
+    seen = tuple(Seen("character", 90_000_000 + n) for n in range(100))
+    ledger.finish(desk.store, "corporation", [Done(98_000_001, seen=seen)], {"character"})
+    # A handful, once: its answers are rows that a person can see
+    assert dispatch(desk.store, desk.publisher, QUEUES) == BULK_ABOVE
+    assert dispatch(desk.store, desk.publisher, QUEUES) == 0
 
 
 def test_new_characters_wait_no_longer_than_that(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,8 +221,8 @@ def test_dead_letters_go_back_once(desk: Desk) -> None:
     failure = Failure("http_403", "HTTP 403")
     ledger.retry(desk.store, "corporation", {}, {98_000_001: failure, 98_000_002: failure})
     desk.purge()
-    assert desk.requests.retry_dead(Filter(entity="corporation")) == 2
-    assert desk.requests.retry_dead(Filter(entity="corporation")) == 0
+    assert desk.requests.retry_dead(Filter(entities=("corporation",))) == 2
+    assert desk.requests.retry_dead(Filter(entities=("corporation",))) == 0
     assert desk.waiting("corporation") == 1
 
 
@@ -221,3 +232,22 @@ def test_a_message_of_a_thousand_ids_is_sent_again_word_for_word(desk: Desk) -> 
     assert desk.requests.retry_dead(Filter()) == 1
     assert desk.waiting("character") == 1
     assert dead_letters.find(desk.store, Filter()) == []
+
+
+def test_a_lost_message_is_found_in_time_though_its_queue_is_never_empty(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given ids whose message was lost, and a queue in which there is always something
+    enqueue(desk, "corporation", *range(98_000_000, 98_000_030))
+    desk.purge()
+    real = clock.now
+    monkeypatch.setattr(clock, "now", lambda: real() + dt.timedelta(seconds=2000))
+    enqueue(desk, "corporation", *range(98_000_100, 98_000_130))
+    assert sweep(desk.store, desk.publisher, QUEUES, 300.0) == 0
+    # When they have waited for most of an hour
+    monkeypatch.setattr(clock, "now", lambda: real() + dt.timedelta(seconds=3100))
+    monkeypatch.setattr(requests, "BUSY_AT_ONCE", 20)
+    before = desk.waiting("corporation")
+    # Then they are published again, the longest waiting first, a few with each sweep, and nothing else is
+    assert [sweep(desk.store, desk.publisher, QUEUES, 300.0) for _ in range(3)] == [20, 10, 0]
+    assert desk.waiting("corporation") == before + 2

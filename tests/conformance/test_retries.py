@@ -12,16 +12,16 @@ from esid import clock
 from esid.entities import BY_NAME
 from esid.entities.base import Failed
 from esid.errors import EsiError, EsiUnavailable, NotFound, Refused
-from esid.esi.client import Answer
+from esid.esi.answers import Answer
 from esid.esi.routes import Route
 from esid.queue.actors import Unfinished, Work
 from esid.queue.middleware.retries import Retries
 from esid.queue.publish import Publisher
 from esid.queue.requests import Requests, dispatch
-from esid.store import dead_letters, ledger
+from esid.store import dead_letters, due, ledger
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from esid.store.model import Done, Failure, Seen
+from esid.store.model import Done, Failure, Seen, utc_time
 
 CHARACTER = BY_NAME["character"]
 H1, H2 = "a" * 40, "b" * 40
@@ -42,14 +42,30 @@ class HalfAnEsi:
     """Bulk routes that work, and a route for details that does not."""
 
     def __init__(self, error: EsiError) -> None:
-        self._error, self.asked = error, 0
+        self._error, self.asked, self.has_others = error, 0, True
 
     def get(self, *_: Any, **__: Any) -> Answer:
         """Never."""
         self.asked += 1
         raise self._error
 
-    def post(self, route: Route, ids: Any) -> Answer:
+    def retry_wait_s(self, _: Route, wait_s: float) -> float:
+        """Nobody else waits."""
+        return wait_s
+
+    def was_outage(self, *_: Any) -> bool:
+        """Never."""
+        return False
+
+    def is_doubted(self, *_: Any) -> bool:
+        """Never."""
+        return False
+
+    def has_answered(self, _: str) -> bool:
+        """As it may be."""
+        return self.has_others
+
+    def post(self, route: Route, ids: Any, *_: Any, **__: Any) -> Answer:
         """Always."""
         now = clock.now()
         named, known = {"name": "x", "category": "character"}, {"corporation_id": 1_000_001}
@@ -74,7 +90,7 @@ def test_characters_that_fail_together_are_given_up_though_their_affiliations_ar
     monkeypatch.setattr(clock, "now", lambda: moved[0])
     inbox, esi = Inbox(), HalfAnEsi(error)
     publisher = Publisher(store, inbox, "t")  # type: ignore[arg-type]
-    work, retries = Work(store, esi, publisher, ["character"]), Retries(store)  # type: ignore[arg-type]
+    work, retries = Work(store, esi, publisher, ["character"]), Retries(store, esi)  # type: ignore[arg-type]
     keys = range(90_000_001, 90_000_031)
     list(Requests(store, publisher, "t").enqueue(CHARACTER, [(key, None) for key in keys]))
 
@@ -155,13 +171,42 @@ def test_an_end_that_cannot_be_written_for_a_reason_of_our_own_is_said(
     assert [record.getMessage() for record in caplog.records] == ["work.unbooked"]
 
 
+@pytest.mark.parametrize("has_others", [True, False])
+@pytest.mark.parametrize("error", [NotFound("HTTP 404", status=404), Refused("HTTP 422", status=422)], ids=repr)
+def test_what_is_refused_while_nobody_else_is_answered_is_asked_again_soon_for_a_day(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: EsiError, has_others: bool
+) -> None:
+    # Given an id that never had an answer, and a route that has (or has not) answered somebody lately
+    moved = [dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC)]
+    monkeypatch.setattr(clock, "now", lambda: moved[0])
+    error.path = "/corporations/{id}"
+    waits_s = list[float]()
+    ledger.request(store, [Seen("corporation", 5)])
+    for _ in range(30):
+        (job,) = ledger.take(store, "corporation", [5])
+        book(store, Failed(job, error), has_others=has_others)
+        letter = ledger.job(store, "corporation", 5)
+        assert letter
+        assert letter["status"] == "failed"
+        at = utc_time(letter["next_at"])
+        assert at
+        waits_s.append((at - moved[0]).total_seconds())
+        moved[0] = at
+        assert due.by_schedule(store, "corporation", 10) == [5]
+    # Then it is believed at once, or when it has said so for a day
+    seldom_s = 7 * 86_400.0 if isinstance(error, Refused) or not has_others else 21 * 86_400.0
+    assert waits_s == ([seldom_s] * 30 if has_others else [3600.0] * 25 + [seldom_s] * 5)
+
+
 def letters_of_messages(store: Store) -> list[str]:
     """What is given up and names no id."""
     return [one.message for one in dead_letters.find(store, Filter()) if one.entity_id is None]
 
 
-def book(store: Store, failed: Failed) -> None:
+def book(store: Store, failed: Failed, *, has_others: bool = True) -> None:
     """Write down a failed attempt as the middleware does."""
     exception = Unfinished(failed.job.entity, [failed], [], None)
     message = SimpleNamespace(requeue=False)
-    Retries(store).after_process_message(None, message, exception=exception)  # type: ignore[arg-type]
+    client: Any = HalfAnEsi(failed.error)
+    client.has_others = has_others
+    Retries(store, client).after_process_message(None, message, exception=exception)  # type: ignore[arg-type]

@@ -67,9 +67,20 @@ class Answering:
         self, incoming: Incoming, route: Route, params: tuple[str, ...], fault: Fault | None, now: float
     ) -> Content:
         content = fault.replacement(route.freshness(now)) if fault is not None else None
+        if content is None and self._is_sick(incoming, params):
+            content = error_content(500)
         if content is None:
             content = self._ordinary(incoming, route, params, now)
         return unless_known(content, incoming.headers.get("if-none-match", ""))
+
+    def _is_sick(self, incoming: Incoming, params: tuple[str, ...]) -> bool:
+        if not (sick := self._world.sick_ids | self._world.sick_at.get(incoming.path, set())):
+            return False
+        asked = {int(one) for one in params if one.isdecimal()}
+        if incoming.method == "POST":
+            with suppress(EsiError):
+                asked |= set(parse_ids(incoming.body))
+        return not sick.isdisjoint(asked)
 
     def _ordinary(self, incoming: Incoming, route: Route, params: tuple[str, ...], now: float) -> Content:
         """The route's own answer, from ESI's cache where it is still valid."""

@@ -72,13 +72,13 @@ class ContentCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: dict[CacheKey, tuple[int, Content]] = {}
+        self._kept: dict[CacheKey, tuple[int, int, Content]] = {}
 
     def get(self, key: CacheKey, now: float, freshness: Freshness, body: Callable[[], object]) -> Content:
         """The valid answer under this key, made by `body` when there is none; what `body` raises passes."""
         with self._lock:
             kept = self._kept.get(key)
-            if kept is None or now >= kept[0]:
-                kept = freshness.expires, cacheable(encode(body()), freshness)
+            if kept is None or not kept[1] <= now < kept[0]:  # of a time to come: the clock was set back
+                kept = freshness.expires, freshness.made, cacheable(encode(body()), freshness)
                 self._kept[key] = kept
-            return kept[1]
+            return kept[2]

@@ -25,7 +25,9 @@ _ERRORS: dict[int, dict[str, object]] = {
 
 
 def error_content(status: int) -> Content:
-    """The JSON answer that ESI gives with this error status."""
+    """The JSON answer that ESI gives with this error status; a 204 has no body."""
+    if status == 204:
+        return Content(204, b"", {})
     return plain(status, _ERRORS.get(status, {"error": f"Undefined {status} response"}))
 
 
@@ -125,6 +127,11 @@ class Faults:
         with self._lock:
             self._faults.append(fault)
         return fault
+
+    def end(self, fault: Fault) -> None:
+        """End one fault, if it is in force."""
+        with self._lock:
+            self._faults = [each for each in self._faults if each is not fault]
 
     def clear(self) -> None:
         """End all faults; those already happening go on."""

@@ -29,6 +29,10 @@ class World:
     killmails: dict[tuple[int, str], Body] = field(default_factory=dict)
     closed_alliances: set[int] = field(default_factory=set)
     deleted_characters: set[int] = field(default_factory=set)
+    #: Whatever asks for one of these, alone or in a batch, is answered 500, as ESI does it with some ids for days.
+    sick_ids: set[int] = field(default_factory=set)
+    #: The same for one path alone: path -> ids.
+    sick_at: dict[str, set[int]] = field(default_factory=dict)
     status: Body = field(default_factory=_status)
 
     @classmethod

@@ -34,6 +34,11 @@ class Publisher:
         self._clock = int(time.time())
         self._lock = threading.Lock()
 
+    def set_clock(self, by: int) -> None:
+        """Move the times of what is published from now on, in seconds."""
+        with self._lock:
+            self._clock += by
+
     def add(self, *mails: Mail) -> None:
         """Put killmails into the history and the archives, and not into the feed."""
         self.mails |= {mail.id: mail for mail in mails}

@@ -13,7 +13,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from esid.store.connection import Store, sqlite_path
+from esid.store.connection import Store
+from esid.store.drivers import sqlite_path
 from tests.conftest import Stack
 from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi

@@ -30,9 +30,9 @@ POINTS = {
 
 def crash_once(make_daemon: Make, esi: FakeEsi, world: World, store: Store, point: str, n: int) -> None:
     """One life with one crash in it."""
-    # Given a world with one id that ESI forbids and one that it does not know
-    forbidden, unknown = sorted(world.corporations)[-1], sorted(world.characters)[-1]
-    esi.faults.add(f"/corporations/{forbidden}", exact=True, status=403, no_expires=True)
+    # Given a world with one id that ESI refuses and one that it does not know
+    refused, unknown = sorted(world.corporations)[-1], sorted(world.characters)[-1]
+    esi.faults.add(f"/corporations/{refused}", exact=True, status=400, no_expires=True)
     world.deleted_characters.add(unknown)
     daemon = make_daemon(hooks={"ESID_TEST_CRASH": f"{point}:{n}"})
     wanted = checker.sent(world)
@@ -46,7 +46,7 @@ def crash_once(make_daemon: Make, esi: FakeEsi, world: World, store: Store, poin
 
     # Then everything is done all the same, and what is dead is dead once
     checker.wait_for_drain(daemon, store, 60)
-    dead = [("corporation", forbidden, "http_403"), ("character", unknown, "not_found")]
+    dead = [("corporation", refused, "http_400"), ("character", unknown, "not_found")]
     checker.check(store, esi, daemon, wanted, dead=dead)
     assert daemon.log.count("daemon.child_replaced") == 1, daemon.log
     # A crash costs what was in hand, at most; what is committed is not asked again.

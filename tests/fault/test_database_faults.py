@@ -14,8 +14,8 @@ from playhouse.pool import PooledPostgresqlDatabase
 
 from esid import clock, log
 from esid.entities.corporation import Corporation
-from esid.errors import DatabaseUnavailable, NotPermitted
-from esid.store import connection, dead_letters, ledger, migrate, recoveries, waiting
+from esid.errors import DatabaseForbids, DatabaseUnavailable
+from esid.store import dead_letters, drivers, ledger, migrate, notes, recoveries, waiting
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Done, Failure, Row, Seen
@@ -59,7 +59,7 @@ def test_nobody_waits_long_for_a_dead_connection_that_somebody_else_looks_at(
 ) -> None:
     # Given a connection that was idle for so long that it is asked whether it lives, under the lock of all connections
     pg_store.change("SELECT 1", ())
-    monkeypatch.setattr(connection, "_IDLE_S", 0.0)
+    monkeypatch.setattr(drivers, "_IDLE_S", 0.0)
     patience = list[float]()
 
     def asked(*_: object) -> bool:
@@ -226,7 +226,7 @@ def test_three_processes_that_read_and_write_one_sqlite_row_lose_no_update(tmp_p
 def test_a_file_that_another_program_holds_is_waited_for_and_then_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "BUSY_S", 0.2)
+    monkeypatch.setattr(drivers, "BUSY_S", 0.2)
     url = f"sqlite:///{tmp_path / 'esid.db'}"
     store, other = Store(url), Store(url)
     migrate.migrate(store)
@@ -251,7 +251,7 @@ def test_a_role_that_may_not_write_is_named(pg_store: Store, pg_url: str) -> Non
     pg_store.run(lambda: pg_store.rows("CREATE ROLE reader LOGIN"))
     pg_store.run(lambda: pg_store.rows("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader"))
     try:
-        with pytest.raises(NotPermitted, match="permission denied"):
+        with pytest.raises(DatabaseForbids, match="permission denied"):
             pg_store.run(lambda: (pg_store.rows("SET LOCAL ROLE reader"), pg_store.rows("DELETE FROM memos")))
     finally:
         pg_store.run(lambda: pg_store.rows("DROP OWNED BY reader"))
@@ -267,18 +267,19 @@ def test_a_server_that_is_read_only_for_a_while_is_away_until_somebody_has_writt
     with pytest.raises(DatabaseUnavailable, match=r"read-only \(cannot execute DELETE .*make it writable") as caught:
         pg_store.run(lambda: pg_store.rows("DELETE FROM memos"))
 
-    # Then who reads does not say that it is back, and the next connection is a new one, maybe to another server
-    outage = log.Outage(logging.getLogger("test"), "database")
-    outage.down(caught.value)
-    outage.up(wrote=False)
-    assert [record.message for record in caplog.records if record.name == "test"] == ["database.away"]
-    pg_store.run(lambda: pg_store.rows("DELETE FROM memos"))
-    outage.up()
+    # Then who reads, or finds nothing to write, does not say that it is back
+    log.outage("database").down(caught.value)
+    assert ledger.counts(pg_store) == {}
+    pg_store.run(lambda: pg_store.rows("DELETE FROM memos WHERE name = 'none'"))
+    assert [record.message for record in caplog.records if record.name == "esid.daemon"] == ["database.away"]
+
+    # And the next connection is a new one, maybe to another server
+    notes.set_memo(pg_store, "name", "value")
     assert "database.back" in caplog.text
 
 
 def test_a_pool_that_is_used_up_is_waited_for_and_then_named(pg_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "POOL_WAIT_S", 1)
+    monkeypatch.setattr(drivers, "POOL_WAIT_S", 1)
     store = Store(pg_url, pool_size=1)
     release, held = threading.Event(), threading.Event()
     holder = threading.Thread(target=lambda: store.run(lambda: (held.set(), release.wait(30))))

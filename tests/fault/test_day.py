@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from esid.entities.cadence import asked_every_s
-from tests.simulation import BEGIN, FIRST_ALLIANCE, Size, computed, day
+from tests.simulation import BEGIN, FIRST_ALLIANCE, FIRST_CHARACTER, Size, computed, day
 
 
 def test_requests_by_hour_are_those_that_the_cache_times_give(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +60,17 @@ def test_a_list_of_members_that_changes_is_asked_as_often_as_what_changes() -> N
     # Then it is asked each hour once that was seen, and the others as before
     assert simulated.wire.asked[awake] >= 9
     assert simulated.wire.asked[asleep] <= 3
+
+
+def test_details_of_characters_that_sleep_are_left_alone_by_the_hourly_look_at_their_affiliation() -> None:
+    # Given characters that nothing changes about, whose affiliations are looked at in bulk all the while
+    size, days = Size(alliances=1, corporations=1, characters=30), 30
+    with day(size) as simulated:
+        simulated.run(24 * days)
+    asked = [simulated.wire.asked[f"/characters/{FIRST_CHARACTER + place}"] for place in range(size.characters)]
+    # Then each is asked about once a day for a week, and every other day from then on (less what a look may be late)
+    assert simulated.wire.early == []
+    assert {count for count in asked if not 18 <= count <= 20} == set(), asked
 
 
 def test_no_sleep_is_longer_than_six_cache_times() -> None:

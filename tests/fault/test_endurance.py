@@ -49,7 +49,10 @@ def test_memory_descriptors_and_threads_stay_as_they_are(
     while time.monotonic() - began < WARM_UP_S + MINUTES * 60:
         # Everything is due again as soon as it is done
         if not checker.open_jobs(store):
-            store.run(lambda: store.rows("UPDATE sync_jobs SET expires_at = '2020-01-01 00:00:00.000000+00:00'"))
+            long_ago = "'2020-01-01 00:00:00.000000+00:00'"
+            sets = f"expires_at = {long_ago}, next_at = {long_ago}"
+            settled = "status IN ('completed', 'failed')"
+            store.run(lambda sql=f"UPDATE sync_jobs SET {sets} WHERE {settled}": store.rows(sql))
             checker.enqueue(daemon, store, wanted)
         until = time.monotonic() + EVERY_S
         wait_until(lambda until=until: time.monotonic() >= until, EVERY_S + 5, "the next sample")

@@ -88,7 +88,7 @@ def test_old_dead_letters_are_kept_found_and_retried_once(
     wait_until(lambda: ledger.job(store, "corporation", old)["status"] == "completed", 20, "the row")  # type: ignore[index]
     assert esi.count(prefix=f"/corporations/{old}") == 1
     assert listed() == [young]
-    assert json.loads(daemon.ok("dead", "drop", "--all", "--json"))["count"] == 1
+    assert json.loads(daemon.ok("dead", "drop", "--all", "--yes", "--json"))["count"] == 1
     assert listed() == []
 
 

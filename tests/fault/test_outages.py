@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from esid import log
 from esid.daemon import children
 from esid.entities.base import IDS_PER_MESSAGE
 from esid.queue import rabbitmq as rabbitmq_broker
@@ -64,9 +65,11 @@ def pause(seconds: float) -> None:
     during(seconds, lambda: None, seconds)
 
 
-def busy(make_daemon: Make, esi: FakeEsi, world: World, store: Store, **settings: str) -> tuple[Daemon, checker.Sent]:
+def busy(
+    make_daemon: Make, esi: FakeEsi, world: World, store: Store, hooks: dict[str, str] | None = None, **settings: str
+) -> tuple[Daemon, checker.Sent]:
     """A daemon in the middle of its work."""
-    hooks = {"ESID_TEST_PATCH": settings.pop("patch")} if "patch" in settings else {}
+    hooks = {**(hooks or {}), **({"ESID_TEST_PATCH": settings.pop("patch")} if "patch" in settings else {})}
     daemon = make_daemon(hooks=hooks, ESID_THREADS="4", **settings)
     wanted = checker.sent(world)
     checker.enqueue(daemon, store, wanted)
@@ -239,10 +242,11 @@ def test_a_full_disk_is_named_pauses_the_work_and_costs_nothing(
     # When there is room again
     pages.unlink()
 
-    # Then it goes on by itself
+    # Then it goes on by itself; a small write may have found room meanwhile, and has not ended it
+    wait_until(lambda: lines(daemon, "database")[1] >= 1, log.QUIET_S + 15, lambda: daemon.log)
     finish(daemon, esi, store, wanted)
     away, back = lines(daemon, "database")
-    assert 1 <= back <= away <= 3 * TALKERS  # a small write may still find room
+    assert 1 <= back <= away <= TALKERS
 
 
 @at_scale

@@ -21,7 +21,7 @@ from tests.ports import free_ports
 from tests.servers import Postgres, PrivatePostgres, Rabbitmq
 from tests.waiting import wait_until
 
-USAGE, DATA, UNAVAILABLE, OURS, BUSY, NOT_PERMITTED, SETTINGS = 2, 65, 69, 70, 75, 77, 78
+USAGE, DATA, NO_DATABASE, UNAVAILABLE, OURS, BUSY, NOT_PERMITTED, SETTINGS = 2, 65, 66, 69, 70, 75, 77, 78
 #: A password that stands nowhere else.
 PLANTED = "pl4nted-Pa55"
 #: `esid run` wants to know whom to ask; nobody listens there.
@@ -40,7 +40,7 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def esid(home: Path) -> Daemon:
     """`esid` as it is after the installation: not one setting."""
-    return Daemon({}, directory=home)
+    return Daemon({}, directory=home, is_set_up=True)
 
 
 Attempt = Callable[..., Ran]
@@ -51,7 +51,7 @@ def attempt(home: Path) -> Attempt:
     """One command that needs nothing but itself."""
 
     def run(*arguments: str, **settings: str) -> Ran:
-        return Daemon({**NO_ESI, **settings}, directory=home).run(*arguments)
+        return Daemon({**NO_ESI, **settings}, directory=home, is_set_up=True).run(*arguments)
 
     return run
 
@@ -90,8 +90,9 @@ def write(path: Path, text: str, mode: int = 0o600) -> Path:
 
 
 TYPED: list[tuple[str, list[str]]] = [
-    ("", ["COMMAND"]),
     ("stats", ["'stats'", "did you mean status?"]),
+    ("--jsn", ["--jsn", "did you mean --json?"]),
+    ("--versoin", ["--versoin", "did you mean --version?"]),
     ("enqeue character 1", ["did you mean enqueue?"]),
     ("version --verbose", ["--verbose"]),
     ("run --procesess 2", ["--procesess", "did you mean --processes?"]),
@@ -102,8 +103,19 @@ TYPED: list[tuple[str, list[str]]] = [
     ("run --processes many", ["--processes 'many'", "1 to 64"]),
     ("run --threads 0", ["--threads '0'", "1 to 256"]),
     ("run --actors alliance,pilot", ["--actors", "alliance, corporation, character, killmail"]),
-    ("run --actors characters", ["--actors", "did you mean character?"]),
-    ("enqueue characters 1", ["'characters'", "did you mean character?"]),
+    ("run --actors charakters", ["--actors", "did you mean character?"]),
+    ("run --json", ["`esid run` prints no JSON"]),
+    ("--json migrate", ["`esid migrate` prints no JSON"]),
+    ("help stats", ["did you mean status?"]),
+    ("enqueue charakters 1", ["'charakters'", "did you mean character?"]),
+    ("enqueue character 1,,2", ["''", "whole number"]),
+    (
+        "enqueue corporation https://zkillboard.com/character/1/",
+        ["a link to the character 1, and corporations are asked for"],
+    ),
+    ("enqueue character https://zkillboard.com/system/1/", ["is not an id", "https://zkillboard.com/character/ID/"]),
+    ("enqueue character https://evil.com/character/1/", ["is not an id"]),
+    ("show alliance https://zkillboard.com/kill/1/", ["a link to the killmail 1, and alliances are asked for"]),
     ("enqueue character", ["ID"]),
     ("enqueue character -", ["no ids were given"]),
     ("enqueue killmail 12345", ["'12345'", "ID:HASH"]),
@@ -111,12 +123,15 @@ TYPED: list[tuple[str, list[str]]] = [
     ("enqueue killmail 12345:abcdef", ["'12345:abcdef'", "40 hexadecimal digits"]),
     (f"enqueue killmail 12345:{'x' * 40}", ["40 hexadecimal digits"]),
     (f"enqueue killmail x:{'a' * 40}", ["'x'", "whole number"]),
-    ("sync character", ["'character'", "did you mean characters?"]),
+    ("sync charakter", ["'charakter'", "did you mean characters?"]),
+    ("sync alliances charakters", ["'charakters'", "did you mean characters?"]),
+    ("sync killmails", ["`esid import killmails`", "`esid heal`"]),
     ("show alliance abc", ["'abc'", "whole number"]),
     ("dead retry", ["--all"]),
     ("dead drop", ["--all"]),
     ("dead rety 1", ["did you mean retry?"]),
-    ("dead show first", ["'first'", "whole number"]),
+    ("dead 77", ["`esid dead show 77`"]),
+    ("dead show first", ["'first'", "no number of a dead letter", "`esid dead list`"]),
     ("dead list --entity pilot", ["'pilot'"]),
     ("dead list --since yesterday", ["'yesterday'", "2d"]),
     ("dead list --since 2026-13-45", ["'2026-13-45'"]),
@@ -124,7 +139,12 @@ TYPED: list[tuple[str, list[str]]] = [
     ("dead list --since 0001-01-01T00:00+05:00", ["'0001-01-01T00:00+05:00'", "2d"]),
     ("import killmails --from 9999-12-31", ["'9999-12-31'", "no day of EVE"]),
     ("import killmails --source esi --from 1999-12-31", ["'1999-12-31'", "no day of EVE"]),
+    ("import killmails --from 2099-12-31", ["'2099-12-31'", "has not ended yet"]),
+    ("import killmails --from 2007-12-31 --to 2099-01-01", ["--to '2099-01-01'", "has not ended yet"]),
+    ("import killmails --from=", ["--from ''", "is not a day"]),
     ("heal --since gestern", ["'gestern'", "2d"]),
+    ("heal --since 2099-01-01", ["'2099-01-01'", "has not ended yet"]),
+    ("heal --since=", ["--since ''", "2d"]),
     ("purge charcter --yes", ["'charcter'", "did you mean character?"]),
     ("purge", ["--yes"]),
 ]
@@ -152,7 +172,8 @@ def test_of_a_list_whose_last_id_is_wrong_nothing_is_queued(esid: Daemon, home: 
     good = [str(95_000_000 + place) for place in range(2000)]
 
     assert_refused(esid.run("enqueue", "character", *good, last), USAGE, repr(last))
-    assert_refused(esid.run("enqueue", "character", "-", stdin="\n".join([*good, last])), USAGE, repr(last))
+    where = "standard input, line 2,001: "
+    assert_refused(esid.run("enqueue", "character", "-", stdin="\n".join([*good, last])), USAGE, repr(last), where)
     assert_untouched(home)
 
 
@@ -174,6 +195,7 @@ def test_bytes_that_are_no_text_are_no_ids(esid: Daemon, home: Path) -> None:
 @pytest.mark.parametrize("typed", ["config", "--help", "schedule", "purge charcter"])
 def test_who_reads_no_further_is_no_error(esid: Daemon, typed: str) -> None:
     # Given a pipe whose reader has gone, and a buffered standard output as it is by default
+    esid.set_up()
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "esid", *typed.split()]
@@ -233,7 +255,7 @@ def test_a_closed_standard_input_is_one_line(esid: Daemon, typed: str, words: st
 
 
 def test_without_a_contact_the_real_esi_is_not_asked(esid: Daemon, home: Path) -> None:
-    assert_refused(esid.run("run"), SETTINGS, "ESI_CONTACT", "ESI_CONTACT=you@example.com")
+    assert_refused(esid.run("run"), SETTINGS, "ESI_CONTACT", "ESI_CONTACT=you@your.domain")
 
     # No request leaves without the budget's file, and not even its directory is there
     assert_untouched(home)
@@ -253,7 +275,7 @@ WRONG: list[tuple[str, str, list[str]]] = [
     ("ESI_BASE_URL", "https://esi.evetech.net/latest", ["scheme and host alone"]),
     ("ESI_CONTACT", "me", ["mail address or a URL"]),
     ("ESI_MAX_RPS", "fast", ["'fast'", "number"]),
-    ("WORKER_TYPES", "CHARACTERS", ["did you mean character?"]),
+    ("WORKER_TYPES", "CHARAKTERS", ["did you mean character?"]),
     ("ESID_THREADS", "0", ["1 to 256"]),
     ("ESID_HTTP_LISTEN", "8580", ["127.0.0.1:8580"]),
     ("ESID_SCHEDULE_ALLIANCES", "hourly", ["'hourly'", "10m"]),
@@ -346,7 +368,7 @@ def test_a_rabbitmq_that_is_not_there_is_unavailable_within_10_s(esid: Daemon, h
     (port,) = free_ports(1)
     for address, cause in ((f"127.0.0.1:{port}", "Connection refused"), ("no-such-host.invalid", "not known")):
         settings = {"RABBITMQ_URL": f"amqp://guest:{PLANTED}@{address}/%2F", "ESID_DATA_DIR": str(home / address)}
-        ran = esid.run(*command.split(), timeout_s=10, **settings, **NO_ESI)
+        ran = esid.set_up(**settings).run(*command.split(), timeout_s=10, **settings, **NO_ESI)
 
         assert_refused(ran, UNAVAILABLE, "cannot reach RabbitMQ", address, cause, "is it running?")
         assert PLANTED not in ran.err
@@ -356,6 +378,7 @@ def test_a_rabbitmq_that_is_not_there_is_unavailable_within_10_s(esid: Daemon, h
 def test_a_rabbitmq_that_refuses_says_what_to_check(esid: Daemon, home: Path, rabbitmq: Rabbitmq, command: str) -> None:
     for url in (rabbitmq.url.replace(":guest@", f":{PLANTED}@"), rabbitmq.url.replace("%2F", "nowhere")):
         directory = str(home / url[-3:])
+        esid.set_up(ESID_DATA_DIR=directory)
         ran = esid.run(*command.split(), timeout_s=10, RABBITMQ_URL=url, ESID_DATA_DIR=directory, **NO_ESI)
 
         assert_refused(ran, SETTINGS, "refused us", "RABBITMQ_URL")
@@ -372,7 +395,9 @@ def test_a_rabbitmq_that_says_nothing_is_unavailable_within_10_s(esid: Daemon) -
     # Given a port that accepts and never answers, as a web server or a broker that hangs does
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        ran = esid.run("enqueue", "character", "95000001", timeout_s=10, RABBITMQ_URL=f"amqp://guest:guest@{address}/%2F")
+        ran = esid.set_up().run(
+            "enqueue", "character", "95000001", timeout_s=10, RABBITMQ_URL=f"amqp://guest:guest@{address}/%2F"
+        )
 
     assert_refused(ran, UNAVAILABLE, address)
 
@@ -380,15 +405,24 @@ def test_a_rabbitmq_that_says_nothing_is_unavailable_within_10_s(esid: Daemon) -
 # -- addresses, files and directories
 
 
+@pytest.mark.parametrize("query", ["foo=1", "heartbeat=abc", "connection_attempts=0", "ssl_options=x"])
+def test_a_rabbitmq_url_that_cannot_be_read_is_refused(esid: Daemon, query: str) -> None:
+    url = f"amqp://guest:{PLANTED}@127.0.0.1:1/%2F?{query}"
+    ran = esid.set_up().run("enqueue", "character", "95000001", RABBITMQ_URL=url)
+
+    assert_refused(ran, SETTINGS, "RABBITMQ_URL", "cannot be read")
+    assert PLANTED not in ran.err
+
+
 def test_a_port_in_use_is_said_at_once(esid: Daemon, home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
 
         assert_refused(esid.run("run", ESID_HTTP_LISTEN=address, **NO_ESI), UNAVAILABLE, address, "ESID_HTTP_LISTEN", "off")
-    assert_untouched(home)
+    assert_untouched(home, ".local", ".local/share", ".local/share/esid", ".local/share/esid/esid.db.lock")
 
 
-@pytest.mark.parametrize("command", ["run", "enqueue character 95000001", "migrate"])
+@pytest.mark.parametrize("command", ["run", "migrate"])
 def test_a_data_directory_that_cannot_be_made_is_not_permitted(esid: Daemon, home: Path, command: str) -> None:
     file = write(home / "file", "a regular file")
     for directory in (file, file / "data"):
@@ -401,6 +435,7 @@ def test_a_data_directory_that_cannot_be_made_is_not_permitted(esid: Daemon, hom
 @pytest.mark.parametrize("command", ["run", "status"])
 def test_a_budget_that_cannot_be_opened_is_not_permitted(esid: Daemon, home: Path, command: str) -> None:
     # Given a budget that is no file of ours, as after one command as another user
+    esid.set_up(ESID_DATA_DIR=str(home / "data"))
     (home / "data" / "budget-default").mkdir(parents=True)
 
     ran = esid.run(command, ESID_DATA_DIR=str(home / "data"), **NO_ESI)
@@ -473,8 +508,10 @@ def test_tables_of_somebody_else_are_refused_and_left_as_they_are(esid: Daemon, 
             ran = esid.run(command, DATABASE_URL=database_url)
 
             # Then it does not claim that waiting helps
-            assert_refused(ran, ran.code, "corporations", "already exists")
-            assert ran.code in {DATA, OURS, SETTINGS}, ran
+            if command == "migrate":
+                assert_refused(ran, DATA, "corporations", "belongs to another program", "a database of its own")
+            else:
+                assert_refused(ran, NO_DATABASE, "holds no tables of esid", "--env-file")
         assert store.database.get_tables() == ["corporations"]
         with store.connection():
             assert store.rows("SELECT mine FROM corporations") == [("precious",)]

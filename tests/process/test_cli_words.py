@@ -18,10 +18,11 @@ from esid import __version__
 from esid.store import dead_letters, ledger
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from esid.store.model import Seen, utc_text
+from esid.store.model import Failure, Seen, utc_text
 from tests.conftest import STACKS, Stack
 from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
+from tests.terminals import Terminal
 from tests.waiting import wait_until
 
 on_sqlite = pytest.mark.parametrize("stack", STACKS[:1], indirect=True)
@@ -40,6 +41,7 @@ COMMANDS = (
     "migrate",
     "config",
     "version",
+    "help",
 )
 HASH = "0123456789abcdef0123456789abcdef01234567"
 
@@ -113,7 +115,7 @@ def test_enqueue_says_what_became_of_each_id(daemon: Daemon, world: World, store
 
 
 def test_enqueue_without_a_daemon_says_that_the_ids_are_kept(esid: Daemon) -> None:
-    ran = esid.run("enqueue", "character", "95000001")
+    ran = esid.set_up().run("enqueue", "character", "95000001")
 
     assert (ran.code, ran.out) == (0, "character: 1 queued\n")
     assert ran.err == "esid: no daemon is running here; it is kept until `esid run` is started\n"
@@ -123,7 +125,7 @@ def test_enqueue_without_a_daemon_says_that_the_ids_are_kept(esid: Daemon) -> No
 @pytest.mark.quick_on(STACKS[1])
 def test_ids_that_are_pending_make_no_second_message(daemon: Daemon) -> None:
     ids = numbers(98_000_000, 45)
-    daemon.ok("enqueue", "corporation", *ids)
+    daemon.set_up().ok("enqueue", "corporation", *ids)
     before = messages(daemon)
 
     daemon.ok("enqueue", "corporation", *ids, "-", stdin="\n".join(ids))
@@ -147,7 +149,7 @@ def test_ten_thousand_ids_from_standard_input_are_accepted_within_10_s(daemon: D
 
 
 def test_a_killmail_is_asked_by_id_and_hash_in_either_case(esid: Daemon) -> None:
-    assert esid.ok("enqueue", "killmail", "-", stdin=f"1:{HASH}\n2:{HASH.upper()}\n") == "killmail: 2 queued\n"
+    assert esid.set_up().ok("enqueue", "killmail", "-", stdin=f"1:{HASH}\n2:{HASH.upper()}\n") == "killmail: 2 queued\n"
 
     assert json.loads(esid.run("show", "killmail", "2", "--json").out)["job"]["argument"] == HASH
 
@@ -163,15 +165,52 @@ def test_enqueue_that_waits_ends_with_1_when_ids_have_failed(
 
     ran = daemon.run("enqueue", "alliance", known, "99999999", "--wait")
 
-    assert (ran.code, ran.err.splitlines()[-1]) == (1, "1 ids failed; `esid dead list` says why")
+    assert (ran.code, ran.err.splitlines()[-1]) == (1, "1 id failed; `esid dead list` says why")
+    assert ran.err.startswith("esid: waiting until 2 ids are done\n")
     # One that had failed before fails again
     ran = daemon.run("enqueue", "alliance", "99999999", "--wait")
-    assert (ran.code, ran.err.splitlines()[-1]) == (1, "1 ids failed; `esid dead list` says why")
+    assert (ran.code, ran.err.splitlines()[-1]) == (1, "1 id failed; `esid dead list` says why")
     # And what has failed or waits beside those that were asked for is not theirs
     ledger.request(store, [Seen("alliance", 99999998)])
     ledger.defer(store, "alliance", [99999998], 3600.0)
     assert daemon.run("enqueue", "alliance", known, "--wait").code == 0
     assert daemon.stop() == 0
+
+
+@on_sqlite
+def test_the_bar_of_waiting_ends_at_100_percent_on_a_line_of_its_own(daemon: Daemon, world: World, store: Store) -> None:
+    daemon.start("--actors", "alliance", "--no-scheduler")
+    ids = list(map(str, world.alliances))[:3]
+    for typed, result in ((["enqueue", "alliance", *ids], "alliance: 3 queued"), (["sync", "alliances"], "alliances: ")):
+        command = [sys.executable, "-m", "esid", *typed, "--wait"]
+        with Terminal(command, daemon.environment, daemon.directory) as terminal:
+            assert terminal.wait(60) == 0
+        first, bar = terminal.seen.rstrip().split("\r\n")
+        assert first.startswith(result)
+        assert f"[{'#' * 30}] 100 %  " in bar.rpartition("\r\x1b[K")[2]
+    assert daemon.stop() == 0
+
+
+@on_sqlite
+def test_who_stops_waiting_has_a_line_of_his_own(daemon: Daemon, store: Store) -> None:
+    command = [sys.executable, "-m", "esid", "enqueue", "alliance", "99000006", "--wait"]
+    with Terminal(command, daemon.environment, daemon.directory) as terminal:
+        wait_until(lambda: "0 of 1" in terminal.read(), 20, lambda: terminal.seen)
+        terminal.press("\x03")
+        assert terminal.wait() == 130
+    assert terminal.seen.endswith("\r\n")
+
+
+@on_sqlite
+def test_all_dead_letters_are_dropped_when_somebody_says_yes(daemon: Daemon, dead: dict[str, int]) -> None:
+    command = [sys.executable, "-m", "esid", "dead", "drop", "--all"]
+    for answer, code, left in (("n\n", 2, 3), ("y\n", 0, 0)):
+        with Terminal(command, daemon.environment, daemon.directory) as terminal:
+            wait_until(lambda: "[y/N]" in terminal.read(), 20, lambda: terminal.seen)
+            terminal.press(answer)
+            assert terminal.wait() == code
+        assert "Drop 3 dead letters for good" in terminal.seen
+        assert len(letters(daemon)) == left
 
 
 # -- sync and purge
@@ -189,7 +228,7 @@ def test_a_purge_empties_our_queues_alone_and_the_next_sync_asks_again(
 
     # When one is purged, then all
     purged = daemon.ok("purge", "character", "--yes")
-    assert purged == "character: 1 messages deleted, 30 jobs wait for the next scheduled sync\n"
+    assert purged == "character: 1 message deleted, 30 jobs wait for the next scheduled sync\n"
     assert messages(daemon) == {"corporation": 3}
     assert daemon.ok("purge", "--yes").splitlines() == [
         "alliance: 0 messages deleted, 0 jobs wait for the next scheduled sync",
@@ -255,7 +294,7 @@ def test_dead_letters_are_listed_shown_and_dropped_by_filters(daemon: Daemon, de
     # Every letter says what it was and why it is dead
     assert {letter["reason"]: letter["entity_id"] for letter in letters(daemon)} == dead
     head, *rows = daemon.ok("dead", "list").splitlines()
-    assert head.split() == ["number", "last", "entity", "id", "reason", "attempts", "message"]
+    assert head.split() == ["number", "last", "entity", "id", "reason", "attempts", "count", "asked", "again", "message"]
     assert len(rows) == 3
     # Filters leave the others out, alone and together
     for filters, reasons in (
@@ -279,11 +318,25 @@ def test_dead_letters_are_listed_shown_and_dropped_by_filters(daemon: Daemon, de
     assert f"dead letter {letter['id']}" in shown
     assert "field 'name' has the value 7" in shown
 
-    # A dropped one is gone, and dropping it again drops nothing
+    # A dropped one is gone, and dropping it again drops nothing, nor does one of two that is not there
+    (other,) = letters(daemon, "--reason", "not_found")
     assert daemon.ok("dead", "drop", str(letter["id"])) == "1 dropped\n"
-    assert daemon.ok("dead", "drop", str(letter["id"])) == "0 dropped\n"
-    assert json.loads(daemon.ok("dead", "drop", "--all", "--json")) == {"count": 2}
-    assert daemon.ok("dead", "list") == "no dead letters\n"
+    gone = daemon.run("dead", "drop", str(letter["id"]))
+    assert (gone.code, gone.out, gone.err) == (2, "", "esid: no such dead letter; `esid dead list` lists them\n")
+    for verb in ("drop", "retry", "show"):
+        gone = daemon.run("dead", verb, str(other["id"]), str(letter["id"]))
+        assert (gone.code, gone.out) == (2, "")
+        assert gone.err == f"esid: no such dead letter: {letter['id']}; `esid dead list` lists them\n"
+    # What is more than was named is asked, and where nobody can answer nothing happens
+    for which in ("--all", "--reason=not_found"):
+        asked = daemon.run("dead", "drop", which)
+        assert (asked.code, asked.out) == (2, "")
+        assert "dead letter" in asked.err
+        assert "--yes" in asked.err
+    assert len(letters(daemon)) == 2
+    assert json.loads(daemon.ok("dead", "drop", "--all", "--yes", "--json")) == {"count": 2}
+    assert daemon.ok("dead", "drop", "--all") == "0 dropped\n"
+    assert daemon.ok("dead", "list") == daemon.ok("dead") == "no dead letters\n"
 
 
 @on_main_stacks
@@ -360,15 +413,15 @@ def test_show_tells_everything_about_one_id(daemon: Daemon, world: World, store:
 
 
 def test_the_hint_for_an_unknown_killmail_can_be_typed(esid: Daemon) -> None:
-    ran = esid.run("show", "killmail", "12345")
+    ran = esid.set_up().run("show", "killmail", "12345")
 
     assert (ran.code, ran.err) == (1, "")
     assert ran.out == "killmail 12345 is not known; ask for it with `esid enqueue killmail 12345:HASH`\n"
 
 
-@pytest.mark.parametrize("verb", ["show", "retry"])
+@pytest.mark.parametrize("verb", ["show", "retry", "drop"])
 def test_a_number_of_no_dead_letter_is_said(esid: Daemon, verb: str) -> None:
-    ran = esid.run("dead", verb, "77")
+    ran = esid.set_up().run("dead", verb, "77")
 
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == "esid: no such dead letter; `esid dead list` lists them\n"
@@ -390,6 +443,16 @@ def test_config_shows_each_value_and_where_it_came_from(esid: Daemon) -> None:
     assert "environment" in table["ESID_THREADS"]
     assert ".env line 4" in table["ESID_PROCESSES"]
     assert {"setting", *shown} == table.keys()
+
+
+def test_config_in_a_narrow_terminal_keeps_every_value_whole(esid: Daemon) -> None:
+    host = f"{'a' * 70}.example"
+    esid.settings |= {"DB_HOST": host, "ESID_DATA_DIR": "/data"}
+    with Terminal([sys.executable, "-m", "esid", "config"], esid.environment, esid.directory) as terminal:
+        assert terminal.wait() == 0
+    lines = terminal.seen.splitlines()
+    assert lines[0].split() == ["setting", "from", "value"]
+    assert f"DB_HOST                       environment  {host}" in lines
 
 
 CONFIGURED = {
@@ -425,8 +488,9 @@ def test_two_migrates_at_once_both_succeed_and_apply_each_migration_once(esid: D
     assert applied
 
 
-def test_version_is_the_version(esid: Daemon) -> None:
-    assert esid.ok("version") == f"esid {__version__}\n"
+@pytest.mark.parametrize("typed", ["version", "--version", "-V"])
+def test_version_is_the_version(esid: Daemon, typed: str) -> None:
+    assert esid.ok(typed) == f"esid {__version__}\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -439,6 +503,126 @@ def test_help_lists_every_command(esid: Daemon) -> None:
 
     assert {words[0] for words in lines if len(words) > 1 and words[0] in COMMANDS} == set(COMMANDS)
     assert not list(esid.directory.iterdir())
+
+
+def test_help_may_be_asked_for_as_a_command(esid: Daemon) -> None:
+    assert esid.ok("help") == esid.ok("--help")
+    assert esid.ok("help", "dead") == esid.ok("help", "dead", "list") == esid.ok("dead", "--help")
+
+
+def test_no_command_at_all_is_helped_and_is_not_done(esid: Daemon) -> None:
+    for typed in ((), ("--json",)):
+        ran = esid.run(*typed)
+        assert (ran.code, ran.out, ran.err) == (2, "", esid.ok("--help"))
+    assert not list(esid.directory.iterdir())
+
+
+# -- words and links
+
+
+def test_each_entity_has_the_names_that_people_give_it(esid: Daemon) -> None:
+    for word, name in {
+        "alliances": "alliance",
+        "Corp": "corporation",
+        "chars": "character",
+        "CHARACTER": "character",
+    }.items():
+        assert esid.ok("enqueue", word, "99000006").startswith(f"{name}: ")
+    assert esid.ok("enqueue", "kms", f"7:{HASH}") == "killmail: 1 queued\n"
+    assert json.loads(esid.ok("show", "corporations", "99000006", "--json"))["job"]["status"] == "pending"
+    assert esid.ok("sync", "corporation").startswith("corporations: ")
+    assert esid.ok("sync", "alli").startswith("alliances: ")
+    purged = esid.ok("purge", "killmails", "kill", "--yes")
+    assert purged == "killmail: 1 message deleted, 1 job waits for the next scheduled sync\n"
+    assert esid.ok("dead", "list", "--entity", "corps") == "no dead letters\n"
+
+
+def test_several_syncs_are_asked_for_at_once(esid: Daemon) -> None:
+    esid.set_up()
+    started = json.loads(esid.ok("sync", "alliances", "chars", "--json"))
+    assert list(started["queued"]) == ["alliance", "character"]
+
+
+def test_the_dead_of_alliances_are_those_of_their_list_too(esid: Daemon, database_url: str) -> None:
+    esid.settings["DATABASE_URL"] = database_url
+    esid.ok("migrate")
+    store = Store(database_url)
+    failure, now = Failure("not_found", "gone"), dt.datetime.now(dt.UTC)
+    for entity in ("alliance", "alliances", "corporation"):
+        store.run(lambda entity=entity: dead_letters.add(store, entity, 1, failure, 1, now))
+    store.close()
+
+    assert {one["entity_type"] for one in letters(esid, "--entity", "alliances")} == {"alliance", "alliances"}
+    assert {one["entity_type"] for one in letters(esid, "--entity", "alliance")} == {"alliance"}
+
+
+@pytest.mark.parametrize(
+    ("entity", "link"),
+    [
+        ("character", "https://zkillboard.com/character/123/"),
+        ("character", "zkillboard.com/character/123/losses/page/2/"),
+        ("character", "https://evewho.com/character/123"),
+        ("character", "https://esi.evetech.net/latest/characters/123/?datasource=tranquility"),
+        ("corporation", "https://zkillboard.com/corporation/123/"),
+        ("corporation", "https://www.evewho.com/corporation/123"),
+        ("alliance", "https://esi.evetech.net/alliances/123"),
+        ("killmail", "https://zkillboard.com/kill/123/"),
+        ("killmail", f"https://esi.evetech.net/latest/killmails/123/{HASH}/"),
+    ],
+)
+def test_a_link_stands_for_its_id_wherever_an_id_is_taken(esid: Daemon, entity: str, link: str) -> None:
+    esid.ok("enqueue", entity, f"123:{HASH}" if entity == "killmail" else "123")
+
+    assert json.loads(esid.ok("show", entity, link, "--json"))["job"]["status"] == "pending"
+    assert esid.ok("enqueue", entity, link) == f"{entity}: 0 queued, 1 already pending\n"
+
+
+def test_json_may_stand_anywhere(esid: Daemon) -> None:
+    for typed in ("--json enqueue character 5", "enqueue --json character 5", "enqueue character --json 5"):
+        assert set(json.loads(esid.ok(*typed.split()))) == {"queued", "pending", "fresh"}
+    for typed in (
+        "--json dead",
+        "dead --json",
+        "dead --json list",
+        "dead list --json",
+        "dead --entity alliance --json list",
+    ):
+        assert json.loads(esid.ok(*typed.split())) == []
+    # Options before words of which there may be none
+    assert esid.run("dead", "--json", "show", "77").err == "esid: no such dead letter; `esid dead list` lists them\n"
+    assert esid.ok("purge", "--yes", "alliance").startswith("alliance: 0 messages")
+
+
+# -- standard input
+
+
+def test_standard_input_is_taken_as_people_have_it(esid: Daemon) -> None:
+    # Given a file of Windows with a mark, blanks, commas, semicolons, comments, links and one id twice
+    text = (
+        "\ufeff# our pilots\r\n95000001, 95000002;95000003\t95000001\r\n\r\n"
+        "  # nobody\n95000004 # the director\nhttps://zkillboard.com/character/95000005/#top\n"
+    )
+    ran = esid.run("enqueue", "character", "-", stdin=text)
+    assert (ran.code, ran.out) == (0, "character: 5 queued\n")
+    assert ran.err.splitlines()[0] == "esid: 6 ids taken from standard input, 5 different"
+
+    # And one of PowerShell, and one of one id
+    done = subprocess.run(
+        [sys.executable, "-m", "esid", "enqueue", "character", "95000008,95000009", "-"],
+        env=esid.environment, cwd=esid.directory, input="95000006\r\n95000007\r\n".encode("utf-16"),
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == b"character: 4 queued\n"
+    assert "esid: 1 id taken from standard input\n" in esid.run("enqueue", "corp", "-", stdin="98000001").err
+
+
+def test_who_types_ids_is_told_how_to_end(esid: Daemon) -> None:
+    esid.set_up()
+    with Terminal([sys.executable, "-m", "esid", "enqueue", "corp", "-"], esid.environment, esid.directory) as terminal:
+        wait_until(lambda: "Ctrl-D" in terminal.read(), 20, lambda: terminal.seen)
+        terminal.press("98000001, 98000002\n\x04")
+        assert terminal.wait() == 0
+    assert "corporation: 2 queued" in terminal.seen
 
 
 # -- status
@@ -461,6 +645,7 @@ def longer_s(daemon: Daemon, *arguments: str) -> float:
         daemon.ok(*arguments, **changes)
         return time.monotonic() - started
 
+    daemon.set_up(DATABASE_URL=f"sqlite:///{daemon.directory / 'empty.db'}")
     rounds = [(once(), once(DATABASE_URL=f"sqlite:///{daemon.directory / 'empty.db'}")) for _ in range(5)]
     full_s, empty_s = (min(each) for each in zip(*rounds, strict=True))
     return full_s - empty_s

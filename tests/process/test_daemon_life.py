@@ -6,11 +6,12 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ import pytest
 from esid.entities.base import IDS_PER_MESSAGE
 from esid.store import ledger
 from esid.store.connection import Store
+from esid.store.drivers import sqlite_path
 from tests import mirror
 from tests.conftest import STACKS, Stack
 from tests.daemon import Daemon
@@ -434,3 +436,30 @@ def test_a_lock_is_held_by_the_kernel_and_not_by_its_text(daemon: Daemon, store:
     daemon.start()
     assert f"pid {daemon.process.pid} since" in path.read_text(encoding="utf-8")  # type: ignore[union-attr]
     assert daemon.stop() == 0
+
+
+def rows_of(path: Path) -> dict[str, int]:
+    """Table -> how many rows a SQLite file has, read without what lies beside it."""
+    with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as file:
+        tables = [name for (name,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: file.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0] for name in tables}
+
+
+@pytest.mark.parametrize("stack", [SQLITE], indirect=True)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_after_a_stop_a_copy_of_the_sqlite_file_alone_holds_all_rows(
+    daemon: Daemon, store: Store, number: signal.Signals, tmp_path: Path
+) -> None:
+    """Also while somebody else has the file open."""
+    file = sqlite_path(store.url)
+    assert store.rows("SELECT COUNT(*) FROM corporations") == [(0,)]
+    daemon.start()
+    wait_until(lambda: store.rows("SELECT COUNT(*) FROM corporations")[0][0] > 5, 30, "rows")
+    daemon.signal(number)
+    assert daemon.wait() == 0
+    copy = tmp_path / "copy.db"
+    copy.write_bytes(file.read_bytes())
+    wal = file.with_name(file.name + "-wal")
+    assert not wal.exists() or not wal.stat().st_size
+    assert rows_of(copy)["corporations"] > 5
+    assert {name: store.rows(f"SELECT COUNT(*) FROM {name}")[0][0] for name in rows_of(copy)} == rows_of(copy)

@@ -122,7 +122,7 @@ def test_the_daemon_finds_and_heals_it_by_itself(esid: Daemon, store: Store, fee
     esid.start()
     wait_until(lambda: "heal.done" in esid.log, 60, lambda: esid.log)
     assert_equal(store, all_mails(feed))
-    assert "1 days lacked killmails: 105 fetched from archives, 0 asked of ESI" in esid.log
+    assert "1 day lacked killmails: 105 fetched from archives, 0 asked of ESI" in esid.log
     assert [request for request in esi.log if "killmails" in request.path] == []
     assert esid.stop() == 0
 

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from esid.entities.killmail import Attacker, Killmail, KillmailItem
+from esid.feeds.day import MOST_REFUSED
 from esid.store import ledger, migrate
 from esid.store.connection import Store
 from esid.store.model import utc_text
@@ -27,6 +28,7 @@ from tests import mirror
 from tests.daemon import ROOT, Daemon
 from tests.fake_feed import FakeFeed, Mail, Publisher, generate
 from tests.fake_feed.publisher import archive, tar_of
+from tests.terminals import Terminal
 from tests.waiting import wait_until
 
 REAL = ROOT.parent / "shared" / "esi" / "killmails"
@@ -168,6 +170,50 @@ def test_archives_end_equal_to_their_json_and_the_second_time_changes_nothing(
     assert everything(store) == before
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_of_a_folder_exactly_the_days_are_taken_that_were_named(esid: Daemon, store: Store, folder: Path) -> None:
+    def taken(*days: str) -> list[str]:
+        ran = esid.ok("import", "killmails", "--dir", str(folder), *days, "--json")
+        return [day["day"] for day in json.loads(ran)]
+
+    assert taken("--from", str(FIRST)) == [str(FIRST)]
+    assert_equal(store, our_days()[FIRST])
+    assert taken("--to", str(FIRST)) == [str(FIRST)]
+    assert taken("--from", str(FIRST), "--to", "2021-12-31") == [str(FIRST), str(SECOND)]
+    assert taken() == [str(FIRST), str(SECOND)]
+    # One that it lacks is said, with what it has
+    ran = esid.run("import", "killmails", "--dir", str(folder), "--from", "2021-12-01")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert f"no archive of everef for these days; it has {FIRST} to {SECOND}" in ran.err
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_the_bar_ends_at_100_percent_on_a_line_of_its_own(esid: Daemon, folder: Path) -> None:
+    command = [sys.executable, "-m", "esid", "import", "killmails", "--dir", str(folder)]
+    with Terminal(command, esid.environment, esid.directory) as terminal:
+        assert terminal.wait(60) == 0
+    *_, bar, summary = terminal.seen.rstrip().split("\r\n")
+    assert f"[{'#' * 30}] 100 %  1,000 of 1,000" in bar.rpartition("\r\x1b[K")[2]
+    assert summary.startswith("2 days: 1,000 killmails, 1,000 new")
+    assert "\x1b" not in summary
+    # Where nothing was read no bar is left
+    with Terminal(command, esid.environment, esid.directory) as terminal:
+        assert terminal.wait(60) == 0
+    assert terminal.seen.rstrip().split("\x1b[K")[-1].endswith("2 days: 0 killmails, 0 new")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_the_bar_of_days_that_lack_something_does_not_say_100_percent(esid: Daemon, folder: Path) -> None:
+    path = folder / f"killmails-{FIRST}.tar.bz2"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with Terminal(
+        [sys.executable, "-m", "esid", "import", "killmails", "--dir", str(folder)], esid.environment, esid.directory
+    ) as terminal:
+        assert terminal.wait(60) == 1
+    assert "100 %" not in terminal.seen
+    assert "\r\n2 days: " in terminal.seen
+
+
 @pytest.mark.skipif(not REAL.exists(), reason="the real archives lie beside the project's own files")
 @pytest.mark.quick_on("postgresql")
 @pytest.mark.parametrize(
@@ -268,10 +314,49 @@ def test_members_that_are_no_killmails_are_named_and_the_others_kept(esid: Daemo
     (folder / f"killmails-{FIRST}.tar.bz2").write_bytes(tar_of(members))
     ran = esid.run("import", "killmails", "--dir", str(folder), "--from", str(FIRST), "--to", str(FIRST))
     assert ran.code == 1
-    assert "1 killmails, 1 new, 4 members refused" in ran.out
+    assert "1 killmail, 1 new, 4 members refused" in ran.out
     for name in ("1", "2", "3", "5"):
         assert f"refused killmails/{name}.json: " in ran.out
     assert_equal(store, [good])
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_day_of_members_that_are_no_killmails_is_given_up_by_name_within_little_memory(
+    esid: Daemon, store: Store, folder: Path
+) -> None:
+    # Given a day of half a million such members, behind a good one
+    good = our_days()[FIRST][0]
+    path = folder / f"killmails-{FIRST}.tar.bz2"
+    whole = bz2.decompress(archive([good])).rstrip(b"\0")
+    whole += bytes(-len(whole) % 512)
+    path.write_bytes(bz2.compress(whole) + bz2.compress((tarfile.TarInfo("none").tobuf(tarfile.USTAR_FORMAT)) * 10_000) * 50)
+    # When it is imported, and once more
+    for _ in range(2):
+        ran, most_kb = measured(esid, "import", "killmails", "--dir", str(folder), "--processes", "1")
+        # Then one line names it, it is not read on, and the other day is there
+        assert ran.returncode == 1
+        assert ran.stdout.count(f"{path} is damaged: ") == 1
+        assert "are no killmails; the rest of the day is given up" in ran.stdout
+        assert most_kb < 120_000
+        assert_equal(store, [good, *our_days()[SECOND]])
+    with store.connection():
+        sql = "SELECT refused, finished FROM archive_imports ORDER BY refused DESC LIMIT 1"
+        ((refused, is_finished),) = store.rows(sql)
+    assert MOST_REFUSED <= refused < MOST_REFUSED + 1000
+    assert not is_finished
+
+
+def measured(esid: Daemon, *arguments: str) -> tuple[subprocess.CompletedProcess[str], int]:
+    """What a command did, and the kilobytes that the largest of its processes took."""
+    code = (
+        "import resource, subprocess, sys; ran = subprocess.run([sys.executable, '-m', 'esid', *sys.argv[1:]]); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(ran.returncode)"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    ran = subprocess.run(
+        command, env=esid.environment, cwd=esid.directory, capture_output=True, text=True, timeout=60, check=False
+    )
+    return ran, int(ran.stdout.split()[-1])
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not here</html>", bz2.compress(b"x" * 2000), bz2.compress(b"")], ids=len)
@@ -298,6 +383,14 @@ def test_archives_come_over_http_from_either_source(esid: Daemon, store: Store) 
         assert ran.code == 1
         by_day = {day["day"]: day for day in json.loads(ran.out)}
         assert "HTTP 404" in by_day["2021-12-01"]["error"]
+        assert [day["absent"] for day in by_day.values()] == [False, False, True]
+        # In words: host, port and path whole, and nothing of a part that was read.
+        ran = esid.run("import", "killmails", "--from", "2021-12-01")
+        url = f"{fake.archive_url}/2021/killmails-2021-12-01.tar.bz2"
+        assert ran.out.splitlines()[0] == f"2021-12-01  there is no archive of this day: {url}: HTTP 404"
+        today = dt.datetime.now(dt.UTC).date()
+        ran = esid.run("import", "killmails", "--from", str(today))
+        assert ran.out.startswith(f"{today}  no archive so far, the day has not ended yet: {fake.archive_url}/")
         assert_equal(store, [one for mails in days.values() for one in mails])
         # What is missing from one source is taken from the other.
         store.run(lambda: store.rows("DELETE FROM killmails WHERE id < %s", (days[FIRST][300].id,)))
@@ -341,6 +434,7 @@ def test_a_day_of_which_every_killmail_is_asked_of_esi_ends_well(esid: Daemon, s
         (("--from", "2021-13-01"), "--from '2021-13-01' is not a day"),
         (("--from", "2021-12-03", "--to", "2021-11-29"), "is before"),
         (("--dir", "."), "has no archive"),
+        (("--dir", ".", "--from", "2021-12-03", "--to", "2021-11-29"), "is before"),
         (("--from", "2021-11-29", "--processes", "0"), "--processes '0' is not a whole number from 1 to 64"),
         (("--from", "2021-11-29", "--source", "everet"), "did you mean everef?"),
     ],

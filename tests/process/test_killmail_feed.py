@@ -125,6 +125,7 @@ def test_what_the_feed_published_is_in_the_tables_and_esi_was_not_asked(
         feed.is_away = True
         wait_until(lambda: "feed.away" in reader.log, 30, lambda: reader.log)
         feed.is_away = False
+        wait_until(lambda: "feed.back" in reader.log, 60, lambda: reader.log)
         wait_until(lambda: playing.published > len(mails) * 3 // 4, SECONDS, "most of it")
         reader.end()
         reader.start(until="feed.reading")

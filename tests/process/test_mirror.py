@@ -72,15 +72,16 @@ def age(store: Store, seconds: float) -> None:
     """Let every answer be older than it is."""
 
     def work() -> None:
-        for key, kind, expires, checked in store.rows(
-            "SELECT entity_id, entity_type, expires_at, checked_at FROM sync_jobs WHERE checked_at IS NOT NULL"
+        times = ("expires_at", "checked_at", "next_at", "refresh_at")
+        for key, kind, *found in store.rows(
+            f"SELECT entity_id, entity_type, {', '.join(times)} FROM sync_jobs WHERE checked_at IS NOT NULL"
         ):
             older = [
                 utc_text(dt.datetime.fromisoformat(str(time)) - dt.timedelta(seconds=seconds)) if time else None
-                for time in (expires, checked)
+                for time in found
             ]
             store.rows(
-                "UPDATE sync_jobs SET expires_at = %s, checked_at = %s WHERE entity_id = %s AND entity_type = %s",
+                f"UPDATE sync_jobs SET {' = %s, '.join(times)} = %s WHERE entity_id = %s AND entity_type = %s",
                 (*older, key, kind),
             )
 
@@ -148,8 +149,8 @@ def test_after_expiry_everything_unchanged_is_a_304_or_a_bulk_post(
     age(open_store, DAY_S)
     daemon.ok("sync", "all", "--wait", timeout_s=90)
 
-    # Then it costs 304s and bulk posts, and no unchanged row is rewritten
-    assert len(esi.requests(method="GET", status=304)) >= requests - 1
+    # Then it costs 304s (but for those few that are asked for whole) and bulk posts, and no unchanged row is rewritten
+    assert len(esi.requests(method="GET", status=304)) >= 0.8 * requests
     assert {request.status for request in esi.log} <= {200, 304}
     assert len(esi.requests(method="POST")) == 2
     assert esi.early() == []

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -65,21 +66,39 @@ def test_people_list_the_schedule_and_run_a_job_now(daemon: Daemon) -> None:
     daemon.ok("migrate")
     before = {job["name"]: job for job in json.loads(daemon.ok("schedule", "--json"))["jobs"]}
     assert before["sweep"]["last_run"] is None
-    assert before["clean_up"]["next_run"] is None
-    assert before["sync_alliance"]["next_run"] > clock.now().isoformat()[:16]
+    # No process runs it, so nothing is promised
+    assert {job["next_run"] for job in before.values()} == {None}
+    assert "no process schedules syncs" in daemon.ok("schedule")
 
     assert daemon.ok("schedule", "run", "sweep") == "sweep: no message was lost\n"
+    assert json.loads(daemon.ok("--json", "schedule", "run", "sweep")) == {"did": {"sweep": "no message was lost"}}
 
     after = {job["name"]: job for job in json.loads(daemon.ok("schedule", "--json"))["jobs"]}
     assert (after["sweep"]["last_result"], after["sweep"]["last_words"]) == ("done", "no message was lost")
     assert after["sweep"]["last_duration_s"] >= 0
-    # What was drawn for the installation stays
-    assert after["sync_alliance"]["next_run"][14:] == before["sync_alliance"]["next_run"][14:] or (
-        clock.now().isoformat() > before["sync_alliance"]["next_run"]
-    )
     assert "sync_alliance" in daemon.ok("schedule")
     ran = daemon.run("schedule", "run", "swep")
     assert (ran.code, "did you mean sweep" in ran.err) == (2, True)
+
+
+@pytest.mark.parametrize("stack", STACKS[:2], indirect=True)
+def test_the_schedule_that_is_shown_is_the_one_that_runs(daemon: Daemon) -> None:
+    def jobs(**settings: str) -> dict[str, Any]:
+        return {job["name"]: job for job in json.loads(daemon.ok("schedule", "--json", **settings))["jobs"]}
+
+    # Given a daemon, and a person whose shell has other settings
+    daemon.start(until="schedule.owned")
+    wait_until(lambda: jobs()["sweep"]["runs_in"], 15, "the scheduler")
+    other = jobs(ESID_SCHEDULE_SWEEP="off", ESID_SCHEDULE_ALLIANCES="3h")
+    assert (other["sweep"]["schedule"], other["sync_alliance"]["schedule"]) == ("1m", "10m")
+    assert other["sync_alliance"]["next_run"] == jobs()["sync_alliance"]["next_run"] > clock.now().isoformat()[:16]
+    assert other["heal"]["next_run"] is None
+    daemon.stop()
+
+    # And one that schedules nothing
+    daemon.start("--no-scheduler")
+    wait_until(lambda: "No process schedules syncs: nothing is refreshed" in daemon.ok("status", "--json"), 15, "the words")
+    assert jobs()["sync_alliance"]["next_run"] is None
 
 
 def test_a_clock_that_is_set_back_does_not_silence_the_schedule(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +122,24 @@ def test_a_clock_that_is_set_back_does_not_silence_the_schedule(store: Store, mo
         assert all(time <= real() + dt.timedelta(hours=1) for time in soon.values()), soon
         done.clear()
         assert done.wait(10)
+    finally:
+        runner.stop()
+
+
+def test_what_waits_for_its_time_waits_no_longer_when_the_clock_is_set_back_to_before_the_start(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an errand, a job, and something that is to be looked at once, in a while
+    runner = schedule.Scheduler(store, {"x": lambda: "done"}, {"dispatch": (60.0, lambda: None)})
+    runner.start([Planned("x", 3600.0, offset_s=1800.0)])
+    real = clock.now
+    try:
+        wait_until(lambda: any(job.id == "x/first" for job in runner._scheduler.get_jobs()), 10, "the first run")
+        monkeypatch.setattr(clock, "now", lambda: real() - dt.timedelta(days=365))
+        runner.check_clock()
+        times = {job.id: job.next_run_time for job in runner._scheduler.get_jobs()}
+        assert {"x", "x/first", "dispatch"} <= times.keys()
+        assert all(time <= clock.now() + dt.timedelta(hours=1) for time in times.values()), times
     finally:
         runner.stop()
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pika
 import pytest
 
+from esid import clock
 from esid.entities.corporation import Corporation
+from esid.store import ledger, migrate
 from esid.store.connection import Store
+from esid.store.model import Seen
 from tests import mirror
 from tests.conftest import STACKS, Stack
 from tests.daemon import Daemon
@@ -57,9 +62,9 @@ def test_gateway_errors_cost_retries_and_no_row(main_daemon: Daemon, esi: FakeEs
     ("fault", "reason"),
     [
         ({"json": {"name": 5}}, "bad_field"),
-        ({"status": 403}, "http_403"),
+        ({"status": 400}, "http_400"),
         ({"body": b"<html>sorry</html>"}, "bad_body"),
-        ({"redirect": "http://127.0.0.1:1/"}, "redirect"),
+        ({"status": 422}, "wrong_pair"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -115,6 +120,30 @@ def test_a_flood_of_404s_meets_no_420_and_every_id_has_its_reason(main_stack: St
             store.close()
 
 
+@pytest.mark.quick_on(STACKS[0])
+def test_what_one_answer_invents_spends_nobody_elses_errors(
+    main_daemon: Daemon, main_store: Store, esi: FakeEsi, world: World
+) -> None:
+    # Given a killmail with 3,000 invented attackers of as many corporations and alliances, and an ESI that knows others
+    migrate.migrate(main_store)
+    invented = [
+        Seen(entity, first + number)
+        for entity, first in (("character", 2_119_000_000), ("corporation", 98_900_000), ("alliance", 99_900_000))
+        for number in range(3_000)
+    ]
+    main_store.run(lambda: ledger.discover(main_store, invented, clock.now()))
+    real = [Seen("corporation", key) for key in world.corporations]
+    main_store.run(lambda: ledger.discover(main_store, real, clock.now()))
+    # When a daemon asks for all of them
+    main_daemon.start()
+    wait_until(lambda: set(world.corporations) <= set(mirror.table(main_store, Corporation)), 40, lambda: main_daemon.log)
+    wait_until(lambda: main_daemon.log.count("esi.doubted") >= 3, 40, lambda: main_daemon.log)
+    # Then less than one window of errors was spent, and what a person asks for has its answer at once
+    refused = len(esi.answers(400)) + len(esi.answers(404))
+    assert refused < 90
+    assert main_daemon.run("enqueue", "--wait", "corporation", "98900100", timeout_s=20).code == 1
+
+
 @pytest.fixture
 def own_stack(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     """A daemon on servers of its own, which a test may kill."""
@@ -168,3 +197,40 @@ def test_postgresql_is_stopped_hard_in_the_middle_of_a_sync(
         assert letters(daemon) == []
         store.close()
         assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("stack", [STACKS[1]], indirect=True)
+def test_two_installations_on_the_same_queues_are_told_at_the_start(
+    stack: Stack, daemon: Daemon, esi: FakeEsi, tmp_path: Path
+) -> None:
+    # Given a daemon that consumes, and another one with another database and the same queues
+    daemon.start()
+    marker = f"{stack.queue_prefix}.installation"
+    with pika.BlockingConnection(pika.URLParameters(stack.rabbitmq_url)) as connection:
+        wait_until(lambda: consumers(connection, marker) >= 4, 30, "each queue is consumed", every_s=0.1)
+    settings = stack.environment(tmp_path / "other") | {"DATABASE_URL": f"sqlite:///{tmp_path / 'other.db'}"}
+    other = Daemon({**settings, "ESI_BASE_URL": esi.base_url, "ESI_MAX_RPS": "0"})
+    # Then its start ends with one line, while its commands do what they do
+    other.spawn()
+    assert other.wait() == 78
+    (line,) = other.log.strip().splitlines()
+    assert "another installation" in line
+    assert "ESID_QUEUE_PREFIX" in line
+    other.ok("status", "--json")
+    # And a second daemon of the first one starts; when all of the first have ended, the other one may
+    second = Daemon({**daemon.settings, "ESID_DATA_DIR": str(tmp_path / "second")}).start()
+    daemon.signal(signal.SIGKILL, group=True)
+    assert second.stop() == 0
+    other.start()
+    assert other.stop() == 0
+
+
+def consumers(connection: Any, queue: str) -> int:
+    """How many consumers a queue has; 0 where there is none."""
+    channel = connection.channel()
+    try:
+        count: int = channel.queue_declare(queue, passive=True).method.consumer_count
+    except pika.exceptions.ChannelClosedByBroker:
+        return 0
+    channel.close()
+    return count

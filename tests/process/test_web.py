@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from esid.store import counters
 from esid.store.connection import Store
 from tests.conftest import STACKS, Stack
 from tests.daemon import ROOT, Daemon
@@ -77,11 +78,18 @@ def value(web: Web, name: str) -> float:
 
 
 @embedded
-def test_the_keys_of_the_status_are_those_of_its_doc(web: Web, daemon: Daemon) -> None:
+def test_the_keys_of_the_status_are_those_of_its_doc(web: Web, daemon: Daemon, stack: Stack) -> None:
+    store = Store(stack.database_url)
+    counters.add(store, {"forgotten:corporation:http_400": 3, "forgotten::bad_message": 2})
+    store.close()
     daemon.ok("enqueue", "character", "95999999")
     wait_until(lambda: json.loads(web.get("/status")[2])["dead_letters"], 60, lambda: daemon.log)
     wait_until(lambda: json.loads(web.get("/status")[2])["processes"], 60, lambda: daemon.log)
     documented = set(re.findall(r"^\| `([^`]+)` \|", STATUS_MD, re.M))
+    wait_until(lambda: json.loads(web.get("/status")[2])["dead_letters_forgotten"], 10, "what was forgotten is counted")
+    assert value(web, 'esid_dead_letters_forgotten_total{entity="corporation",reason="http_400"}') == 3
+    assert value(web, 'esid_dead_letters_forgotten_total{entity="",reason="bad_message"}') == 2
+    assert "2 bad_message" in daemon.ok("status").partition("were forgotten")[2]
     for state in (json.loads(web.get("/status")[2]), json.loads(daemon.ok("status", "--json"))):
         shown = keys(state)
         assert shown - {"daemon"} <= documented, shown - documented
@@ -94,7 +102,10 @@ def keys(value: Any, path: str = "") -> set[str]:
         return set().union(*(keys(one, f"{path}[]") for one in value))
     if not isinstance(value, dict):
         return {path}
-    named = path in {"restarts", "queues.pending", "ledger", "oldest_open_s", "freshness"}
+    named = path in {
+        "restarts", "audit", "etag_lies", "queues.pending", "ledger", "oldest_open_s", "freshness", "processes[].held",
+        "processes[].jobs",
+    }  # fmt: skip
     found = [keys(one, f"{path}.{'*' if named else name}".lstrip(".")) for name, one in value.items()]
     return set().union(*found) if found else {path + ".*"}
 
@@ -122,14 +133,14 @@ def test_a_hung_worker_makes_it_unready_and_a_lost_database_too(web: Web, daemon
     store = Store(stack.database_url)
     with store.connection():
         ((name,),) = store.rows("SELECT name FROM processes WHERE kind = 'worker'")
-    os.kill(int(name.rpartition(":")[2]), signal.SIGSTOP)
+    os.kill(int(name.split(":")[1]), signal.SIGSTOP)
     # When its beats lie too long back (the supervisor replaces it then, and all is well again)
     with store.connection():
         store.rows("UPDATE processes SET beat_at = '2026-01-01 00:00:00.000000+00:00' WHERE kind = 'worker'")
     status, _, body = web.get("/readyz")
     assert (status, "0 of 1 workers" in body) == (503, True)
     assert web.get("/healthz")[0] == 200
-    os.kill(int(name.rpartition(":")[2]), signal.SIGCONT)
+    os.kill(int(name.split(":")[1]), signal.SIGCONT)
     wait_until(lambda: web.get("/readyz")[0] == 200, 60, lambda: daemon.log)
     with store.connection():
         store.rows("INSERT INTO schema_migrations (number, name, applied_at) VALUES (9999, 'x', '2026-01-01')")

@@ -6,6 +6,8 @@ import bz2
 import datetime as dt
 import io
 import json
+import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from esid.entities import killmail_body
 from esid.entities.killmail_body import Body
-from esid.errors import BadField, DamagedArchive, NotFound, NotPermitted, SourceUnavailable, UsageError
+from esid.errors import BadBody, BadField, DamagedArchive, NotFound, NotPermitted, SourceUnavailable, UsageError
 from esid.feeds import json_stream, readers
 from esid.feeds.archives import EVEREF, HASHES, ZKILLBOARD, Folder
 from esid.feeds.hashes import check_hash, is_askable
@@ -72,9 +74,61 @@ def test_a_head_that_is_none_is_damage(change: dict[int, bytes]) -> None:
 
 
 def test_a_member_larger_than_any_killmail_is_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("esid.feeds.tar._LARGEST", 1000)
+    monkeypatch.setattr("esid.feeds.tar.LARGEST_KILLMAIL", 1000)
     with pytest.raises(DamagedArchive, match="a member is larger"):
         list(members(io.BytesIO(bz2.decompress(tar_of({"a": b"x" * 1001})))))
+
+
+def repeated(member: tarfile.TarInfo, content: bytes, thousands: int) -> bytes:
+    """A tar.bz2 of so many thousand equal members: each thousand is a stream of bzip2 of a few hundred bytes."""
+    padding = bytes(-len(content) % 512)
+    member.size = len(content)
+    return bz2.compress((member.tobuf(tarfile.USTAR_FORMAT) + content + padding) * 1000) * thousands
+
+
+def folder_member() -> tarfile.TarInfo:
+    """An empty folder."""
+    member = tarfile.TarInfo("folder/")
+    member.type = tarfile.DIRTYPE
+    return member
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        repeated(folder_member(), b"", 10),
+        repeated(tarfile.TarInfo("a"), b"x" * 4000, 2),
+        bz2.compress(b"x" * 512 * 10_000),
+    ],
+    ids=["folders", "members", "no archive"],
+)
+def test_an_archive_that_unpacks_without_end_is_damage(packed: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "LARGEST_FILE", 4 * 1024 * 1024)
+    with pytest.raises(DamagedArchive, match=r"more than 4 MiB|head of a member"):
+        list(readers.everef(io.BytesIO(packed)))
+
+
+@pytest.mark.parametrize("name", ["x" * 100_000, "a\nb\x1b[2J\u202e"], ids=["long", "with signs"])
+def test_the_name_of_what_is_refused_is_one_short_line(name: str) -> None:
+    (refused,) = readers.zkillboard(io.BytesIO(json.dumps({name: 1}).encode()), {})
+    assert isinstance(refused, Refused)
+    assert len(refused.name) <= 100
+    assert refused.name.isprintable()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 1_000_000, b"[]", b"{", b'{"1":' + b"9" * 5_000_000 + b"}", b'{"1":' + b"[[]" + b",[]" * 2_000_000 + b"]}"],
+    ids=lambda body: str(body[:10]),
+)  # fmt: skip
+def test_hashes_that_are_none_are_refused_without_a_look_at_all_of_them(body: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadBody):
+            readers.hashes_of(body)
+        assert tracemalloc.get_traced_memory()[1] < 200_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def raw(mails: list[Any] = MAILS) -> bytes:
@@ -169,7 +223,7 @@ def test_what_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     def refuse(path: Path, *_: Any, **__: Any) -> Any:
         raise PermissionError(13, "Permission denied", str(path))
 
-    for name in ("rglob", "stat", "read_bytes"):
+    for name in ("rglob", "stat", "open"):
         monkeypatch.setattr(Path, name, refuse)
     for attempt in (
         lambda: folder.hashes(dt.date(2026, 1, 1)),

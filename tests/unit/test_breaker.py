@@ -2,53 +2,88 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from esid import clock
-from esid.errors import Held
-from esid.esi.breaker import FAILURES, LONGEST_OUTAGE_S, PROBE_S
-from esid.esi.budget import Budget, Limits, Outcome
+from esid.errors import Fault, Held
+from esid.esi.budget import Budget, Limits, Outcome, Subject
+from esid.esi.budget.breaker import (
+    ANYBODY_S,
+    DOUBT_S,
+    FAILURES,
+    LATER_PROBE_S,
+    LATER_S,
+    LONGEST_OUTAGE_S,
+    MIXED_S,
+    PROBE_S,
+    Standing,
+)
+from esid.esi.budget.view import snapshot
 from esid.esi.routes import GROUPS, Route
-from esid.esi.snapshot import snapshot
 
 CORPORATION, CHARACTER = Route("/corporations/{id}"), Route("/characters/{id}")
 HISTORY = Route("/markets/{id}/history", hidden="market-history")
+
+
+_NAMES = count()
+
+
+def another(standing: Standing = Standing.NEW) -> Subject:
+    """An id that nobody has asked for yet."""
+    return Subject(f"id {next(_NAMES)}", standing)
 
 
 class Host:
     """A budget, asked without waiting."""
 
     def __init__(self, path: Path, times: list[float]) -> None:
-        self.budget, self._times = Budget(path, Limits(max_rps=0, max_in_flight=500)), times
+        self.budget, self._times, self.change = Budget(path, Limits(max_rps=0, max_in_flight=500)), times, ""
 
-    def admit(self, route: Route) -> Any:
-        """(ticket or None, seconds, reason)."""
+    def admit(self, route: Route, subject: Subject | None = None) -> Any:
+        """(ticket or None, seconds, reason); of an id that nobody has asked for yet, unless one is named."""
         with self.budget.shared.locked():
-            return self.budget.admit(route, 0, self._times[0])
+            return self.budget.admit(route, 0, self._times[0], subject or another())
 
-    def land(self, ticket: Any, status: int | None, failed: str = "", **headers: str) -> Outcome:
+    def land(
+        self,
+        ticket: Any,
+        status: int | None,
+        failed: str = "",
+        *,
+        subject: Subject | None = None,
+        fault: Fault = Fault.ESI,
+        **headers: str,
+    ) -> Outcome:
         """One answer comes in."""
         outcome = Outcome()
-        outcome.status, outcome.failed = status, failed
+        outcome.status, outcome.failed, outcome.fault = status, failed, fault
         outcome.headers = {name.replace("_", "-"): text for name, text in headers.items()}
         with self.budget.shared.locked():
-            self.budget.settle(ticket, outcome, self._times[0])
+            self.change = self.budget.settle(ticket, outcome, self._times[0], subject or another())
         return outcome
 
-    def ask(self, route: Route, status: int | None, failed: str = "", **headers: str) -> Outcome:
+    def ask(self, route: Route, status: int | None, failed: str = "", **more: Any) -> Outcome:
         """One request that must be admitted, and its answer."""
-        ticket, _, reason = self.admit(route)
+        subject = more.setdefault("subject", another())
+        ticket, _, reason = self.admit(route, subject)
         assert ticket, reason
-        return self.land(ticket, status, failed, **headers)
+        return self.land(ticket, status, failed, **more)
 
     def fail(self, route: Route, times: int) -> None:
-        """So many failures in a row."""
+        """So many failures of different ids in a row."""
         for ticket in [self.admit(route)[0] for _ in range(times)]:
             self.land(ticket, 502, "HTTP 502")
+
+    def go_away(self) -> None:
+        """Ids of two routes fail in a row: ESI is away."""
+        self.fail(CHARACTER, 1)
+        self.fail(CORPORATION, FAILURES - 1)
 
     @property
     def state(self) -> str:
@@ -75,13 +110,13 @@ def host(tmp_path: Path, times: list[float]) -> Iterator[Host]:
 
 def test_a_few_failures_are_no_outage(host: Host) -> None:
     host.fail(CORPORATION, FAILURES - 1)
-    host.ask(CHARACTER, 404)
+    host.ask(CHARACTER, 200)
     host.fail(CORPORATION, FAILURES - 1)
     assert host.state == "closed"
 
 
 def test_failures_in_a_row_let_nothing_leave_but_status(host: Host, times: list[float]) -> None:
-    host.fail(CORPORATION, FAILURES)
+    host.go_away()
     assert host.state == "open"
     for _ in range(3):
         for route in (CORPORATION, CHARACTER):
@@ -92,7 +127,7 @@ def test_failures_in_a_row_let_nothing_leave_but_status(host: Host, times: list[
 
 
 def test_one_real_request_follows_an_answer_of_status_and_ends_it(host: Host, times: list[float]) -> None:
-    host.fail(CORPORATION, FAILURES)
+    host.go_away()
     times[0] += PROBE_S * 1.1
     assert host.probe()
     assert host.state == "probing"
@@ -108,13 +143,13 @@ def test_one_real_request_follows_an_answer_of_status_and_ends_it(host: Host, ti
 def test_an_answer_to_a_question_from_before_the_outage_does_not_end_it(host: Host, times: list[float]) -> None:
     early, _, _ = host.admit(CORPORATION)
     times[0] += 1.0
-    host.fail(CORPORATION, FAILURES)
+    host.go_away()
     host.land(early, 200)
     assert host.state == "open"
 
 
 def test_a_real_request_that_fails_has_status_asked_again(host: Host, times: list[float]) -> None:
-    host.fail(CORPORATION, FAILURES)
+    host.go_away()
     times[0] += PROBE_S * 1.1
     host.probe()
     times[0] += PROBE_S * 1.1
@@ -125,7 +160,7 @@ def test_a_real_request_that_fails_has_status_asked_again(host: Host, times: lis
 
 
 def test_while_only_staff_may_log_in_no_real_request_leaves(host: Host, times: list[float]) -> None:
-    host.fail(CORPORATION, FAILURES)
+    host.go_away()
     for _ in range(3):
         times[0] += PROBE_S * 1.1
         assert host.probe(is_vip=True)
@@ -134,8 +169,9 @@ def test_while_only_staff_may_log_in_no_real_request_leaves(host: Host, times: l
 
 
 def test_a_failure_in_an_outage_is_nobodys_own_until_it_lasts_for_an_hour(host: Host, times: list[float]) -> None:
-    host.fail(CORPORATION, FAILURES - 1)
-    assert not host.ask(CORPORATION, 502, "HTTP 502").is_outage
+    host.fail(CORPORATION, FAILURES - 2)
+    assert not host.ask(CHARACTER, 502, "HTTP 502").is_outage
+    assert host.ask(CORPORATION, 502, "HTTP 502").is_outage
     for _ in range(2):
         times[0] += PROBE_S * 1.1
         host.probe()
@@ -144,8 +180,183 @@ def test_a_failure_in_an_outage_is_nobodys_own_until_it_lasts_for_an_hour(host: 
     # /status answers and one id alone is asked for, in vain: in the end it is the id's own.
     times[0] += LONGEST_OUTAGE_S
     host.probe()
-    times[0] += PROBE_S * 1.1
+    times[0] += LATER_PROBE_S * 1.1
     assert not host.ask(CORPORATION, 502, "HTTP 502").is_outage
+
+
+def test_ids_that_are_sick_are_no_outage_however_many_and_often(host: Host, times: list[float]) -> None:
+    # Given ids that fail each time, each again and again with nobody else between
+    sick = [another() for _ in range(FAILURES - 1)]
+    for _ in range(10):
+        for one in sick:
+            host.ask(CORPORATION, 500, "HTTP 500", subject=one)
+            assert host.change == ""
+    # and any number of those that have failed before
+    for _ in range(40):
+        host.ask(CORPORATION, 500, "HTTP 500", subject=another(Standing.SICK))
+    assert (host.state, snapshot(host.budget)["breaker"]["routes"]) == ("closed", [])
+
+
+def test_who_is_right_is_asked_of_status_where_sick_ids_alone_are_asked(host: Host, times: list[float]) -> None:
+    for _ in range(FAILURES):
+        assert not host.probe()
+        host.ask(CORPORATION, 500, "HTTP 500", subject=another(Standing.SICK))
+    # /status answers: it is the ids, and nobody asks again so soon
+    assert host.probe()
+    assert host.state == "closed"
+    for _ in range(FAILURES):
+        host.ask(CORPORATION, 500, "HTTP 500", subject=another(Standing.SICK))
+    assert not host.probe()
+    # It does not: ESI is away
+    times[0] += DOUBT_S
+    assert host.probe(is_up=False)
+    assert host.state == "open"
+
+
+def test_ids_that_never_were_are_no_outage(host: Host) -> None:
+    for _ in range(40):
+        host.ask(CHARACTER, 404, "HTTP 404", fault=Fault.ID)
+    assert (host.state, snapshot(host.budget)["breaker"]["routes"]) == ("closed", [])
+
+
+def test_ids_that_were_there_and_are_gone_all_at_once_are_their_routes_outage(host: Host) -> None:
+    for number in range(FAILURES):
+        host.ask(CHARACTER, 404, "HTTP 404", fault=Fault.ID, subject=another(Standing.KNOWN))
+        assert bool(snapshot(host.budget)["breaker"]["routes"]) == (number == FAILURES - 1)
+    assert host.admit(CHARACTER)[0] is None
+
+
+def test_one_route_alone_that_fails_is_that_route_and_status_tells_of_the_rest(host: Host, times: list[float]) -> None:
+    # Given that nobody else was answered lately
+    host.fail(CORPORATION, FAILURES)
+    assert (host.change, host.state) == ("", "closed")
+    assert host.admit(CORPORATION)[0] is None
+    # When /status does not answer either, then it is ESI, and nothing else was said
+    assert host.probe(is_up=False)
+    assert (host.state, snapshot(host.budget)["breaker"]["routes"]) == ("open", [])
+    assert host.admit(CHARACTER)[0] is None
+
+
+def test_a_route_that_fails_while_others_are_answered_is_said_at_once(
+    host: Host, times: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    times[0] += 1.0
+    host.ask(CHARACTER, 200)
+    host.fail(CORPORATION, FAILURES)
+    assert host.change == "route.away"
+    # and one of which /status has to tell is said when it has
+    times[0] += 1.0
+    host.ask(HISTORY, 200)
+    host.fail(HISTORY, FAILURES)
+    assert host.change == ""
+    assert host.probe()
+    assert [record.getMessage() for record in caplog.records] == ["route.away"]
+
+
+def test_a_second_route_that_fails_while_nobody_is_answered_is_esi(host: Host, times: list[float]) -> None:
+    times[0] += 1.0
+    host.fail(CORPORATION, FAILURES)
+    assert host.probe()
+    host.fail(CHARACTER, FAILURES)
+    assert (host.change, host.state) == ("esi.away", "open")
+
+
+def test_a_probe_is_none_of_those_that_failed(host: Host, times: list[float]) -> None:
+    ids = [another() for _ in range(FAILURES)]
+    for one in ids:
+        host.ask(CORPORATION, 500, "HTTP 500", subject=one)
+    host.ask(CHARACTER, 200)
+    times[0] += PROBE_S * 1.1
+    for one in (*ids, another(Standing.SICK)):
+        assert host.admit(CORPORATION, one)[0] is None
+    host.ask(CORPORATION, 200)
+    assert snapshot(host.budget)["breaker"]["routes"] == []
+    assert host.admit(CORPORATION, ids[0])[0]
+
+
+def test_where_nobody_else_is_there_one_that_failed_is_a_probe_in_the_end(host: Host, times: list[float]) -> None:
+    ids = [another() for _ in range(FAILURES)]
+    for one in ids:
+        host.ask(CORPORATION, 500, "HTTP 500", subject=one)
+    times[0] += PROBE_S * 1.1 + ANYBODY_S
+    host.ask(CORPORATION, 200, subject=ids[0])
+    assert snapshot(host.budget)["breaker"]["routes"] == []
+
+
+def test_each_circuit_has_its_own_probes(host: Host, times: list[float]) -> None:
+    for route in (CORPORATION, CHARACTER):
+        host.fail(route, FAILURES)
+        host.ask(HISTORY, 200)
+    times[0] += PROBE_S * 1.1
+    # The probe of one, in vain, is none of the other's.
+    host.ask(CORPORATION, 500, "HTTP 500")
+    host.ask(CHARACTER, 200)
+    assert snapshot(host.budget)["breaker"]["routes"] == [CORPORATION.path]
+
+
+def test_a_long_outage_is_asked_for_half_as_often(host: Host, times: list[float]) -> None:
+    host.go_away()
+    begun, probes = times[0], list[float]()
+    while times[0] < begun + 90:
+        times[0] += 0.1
+        if host.probe(is_up=False):
+            probes.append(times[0])
+    assert len(probes) <= LATER_S / PROBE_S + (90 - LATER_S) / LATER_PROBE_S
+    assert len(probes) >= 9
+
+
+def test_a_503_says_when_to_come_again(host: Host, times: list[float]) -> None:
+    host.go_away()
+    times[0] += PROBE_S * 1.1
+    host.probe()
+    times[0] += PROBE_S * 1.1
+    host.ask(CORPORATION, 503, "HTTP 503", Retry_After="600")
+    times[0] += 599.0
+    assert not host.probe()
+    times[0] += 1.1
+    assert host.probe()
+
+
+def test_a_503_of_status_says_when_to_come_again_too(host: Host, times: list[float]) -> None:
+    host.go_away()
+    times[0] += PROBE_S * 1.1
+    with host.budget.shared.locked():
+        assert host.budget.breaker.claim_status_probe(times[0])
+    outcome = Outcome()
+    outcome.status, outcome.headers = 503, {"Retry-After": "7200"}
+    host.budget.note_status(is_up=False, is_vip=False, outcome=outcome)
+    times[0] += 899.0
+    assert not host.probe()
+    times[0] += 1.1
+    assert host.probe()
+
+
+def test_what_an_outage_did_is_told_once_from_the_last_good_answer_before_it(
+    host: Host, times: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: began + dt.timedelta(seconds=times[0] - start))
+    start = times[0]
+    host.ask(CORPORATION, 200)
+    times[0] += 3.0
+    host.go_away()
+    assert host.budget.outages_over() == {}
+    times[0] += 60.0
+    host.probe()
+    times[0] += LATER_PROBE_S * 1.1
+    host.ask(CORPORATION, 200)
+    ((path, since),) = host.budget.outages_over().items()
+    assert (path, since) == ("", pytest.approx(began.timestamp() - MIXED_S, abs=0.1))
+    host.budget.forget_outage(path, since)
+    assert host.budget.outages_over() == {}
+
+
+def test_sick_ids_take_half_of_the_error_limit_at_most(host: Host, times: list[float]) -> None:
+    waits = [host.budget.retry_wait_s(CORPORATION, 0.0) for _ in range(200)]
+    assert sum(wait <= 60.0 for wait in waits) <= 51
+    assert waits[-1] == pytest.approx(199 * 1.2, abs=2.0)
+    # A route with tokens has no error limit.
+    assert host.budget.retry_wait_s(Route("/killmails/{id}", group="killmail"), 0.5) == 0.5
 
 
 def test_one_route_that_is_away_holds_itself_only(host: Host, times: list[float]) -> None:
@@ -174,7 +385,7 @@ def test_a_failure_of_a_route_that_is_away_is_nobodys_own_until_it_lasts_for_an_
 
 
 def test_after_an_outage_the_first_second_sees_ten_requests_at_most(host: Host, times: list[float]) -> None:
-    host.fail(CORPORATION, FAILURES)
+    host.go_away()
     times[0] += PROBE_S * 1.1
     host.probe()
     times[0] += PROBE_S * 1.1
@@ -189,8 +400,7 @@ def test_a_probe_leaves_at_a_pace_slower_than_the_probes(tmp_path: Path, times: 
     # Given a pace of one request in 10 s, ESI away, and /status that answers
     budget = Budget(tmp_path / "slow", Limits(max_rps=0.1, error_reserve=10))
     with budget.shared.locked() as state:
-        budget.breaker._state.circuits[0].open_since = times[0]
-        state.status_ok, state.next_start = 1, times[0] + 0.001
+        state.circuits[0].open_since, state.status_ok, state.next_start = times[0], 1, times[0] + 0.001
         ticket, wait_s, _ = budget.admit(CORPORATION, 0, times[0])
     # When its place in the pace has come, then it leaves although ESI is still away
     assert ticket

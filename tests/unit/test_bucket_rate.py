@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
-from itertools import chain, count, repeat
+from itertools import chain, count, cycle, repeat
 from pathlib import Path
 
 import pytest
 
 from esid.clock import Stop
 from esid.esi.budget import Budget, Limits, Outcome, Ticket
+from esid.esi.budget.exchange import Sharing
+from esid.esi.budget.shares import EXCHANGE_S
 from esid.esi.routes import Route, token_cost
-from esid.esi.shares import EXCHANGE_S
-from esid.esi.sharing import Sharing
 
 KILLMAIL = Route("/killmails/{id}/{argument}", group="killmail")
 TOKENS, WINDOW_S, RESERVE_PERCENT = 3600, 900.0, 2
@@ -148,3 +148,34 @@ def test_a_cost_that_cannot_be_holds_for_no_longer_than_a_window(budget: Budget,
         budget.settle(ticket, answer(200, X_Ratelimit_Used="1000000"), times[0])
         times[0] += 1.01 * WINDOW_S
         assert budget.admit(KILLMAIL, 0, times[0])[0]
+
+
+@pytest.mark.parametrize("threads", [1, 6])
+@pytest.mark.parametrize(
+    ("limits", "tokens_per_s"),
+    [(("3600/15m", "1800/15m"), 2.0), (("900/15m", "300/5m"), 1.0), (("1800/15m", "900/5m", "600/15m"), 600 / 900)],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_limits_that_are_told_in_turns_slow_nothing_below_the_smaller_one(
+    budget: Budget, times: list[float], threads: int, limits: tuple[str, ...], tokens_per_s: float
+) -> None:
+    # Given two nodes of ESI that tell of different limits of one group
+    answers = (answer(200, X_Ratelimit_Limit=limit) for limit in cycle(limits))
+    hammer = Hammer(budget, times, KILLMAIL, answers)
+    # When it is asked for four windows
+    hammer.run(threads, 4 * WINDOW_S)
+    # Then it goes on as if the smaller one were told alone, from the first window to the last
+    for window in range(4):
+        assert hammer.cost(60.0 + window * WINDOW_S, WINDOW_S) >= 0.93 * tokens_per_s * WINDOW_S, window
+
+
+def test_a_limit_that_is_told_anew_gives_back_no_token_too_soon(budget: Budget, times: list[float]) -> None:
+    # Given a group whose limit is told with one window, and after a while with a longer one
+    answers = chain(repeat(answer(200, X_Ratelimit_Limit="300/5m"), 140), repeat(answer(200, X_Ratelimit_Limit="300/15m")))
+    hammer = Hammer(budget, times, KILLMAIL, answers)
+    hammer.run(2, 3 * WINDOW_S)
+    # Then no window of the longer one that was known to begin with has cost more than the limit
+    changed_at = hammer.sent[140][0]
+    starts = [at for at, _ in hammer.sent[141::5]]
+    assert max(hammer.cost(start, WINDOW_S) for start in starts) <= 300
+    assert hammer.cost(changed_at, WINDOW_S) <= 300

@@ -19,17 +19,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from esid import clock, host
+from esid import clock
 from esid.clock import Stop
 from esid.errors import DatabaseUnavailable
 from esid.esi.budget import Budget, Limits, Outcome, Ticket
+from esid.esi.budget.exchange import Sharing
+from esid.esi.budget.shares import EXCHANGE_S
 from esid.esi.routes import Route, token_cost
-from esid.esi.shares import EXCHANGE_S
-from esid.esi.sharing import Sharing
 
 RESERVE, LIMIT, WINDOW_S = 10, 100, 60.0
 TOKENS, BUCKET_S, BUCKET_RESERVE = 120.0, 900.0, 2
-REAL_PID = os.getpid
 GUARDED, KILLMAIL = Route("/corporations/{id}"), Route("/killmails/{id}/{argument}", group="killmail")
 #: More of them by `ESID_TEST_EXAMPLES=2000 pytest tests/unit/test_budget_properties.py`.
 EXAMPLES = int(os.environ.get("ESID_TEST_EXAMPLES", "60"))
@@ -105,8 +104,6 @@ class Machine(RuleBasedStateMachine):
         self.database_is_away = False
         self.flights: list[Flight] = []
         self.coming: list[Coming] = []
-        self.alive = dict[int, float]()
-        self.patch.setattr(host, "started_at", lambda pid: self.alive.get(pid, 0.0))
         self.hungry: list[tuple[Budget, int]] = []
         self.budgets: list[Budget] = []
         self.sharings: list[Sharing] = []
@@ -118,12 +115,7 @@ class Machine(RuleBasedStateMachine):
     def process(self, name: str) -> Budget:
         """One more process of a host."""
         limits = Limits(max_rps=0, max_in_flight=200, error_reserve=RESERVE, bucket_reserve=BUCKET_RESERVE)
-        pid = 1000 + len(self.alive)
-        self.alive[pid] = float(pid)
-        self.patch.setattr(os, "getpid", lambda: pid)
-        budget = Budget(self.directory / name, limits, is_divided=self.hosts > 1)
-        self.patch.setattr(os, "getpid", REAL_PID)
-        return budget
+        return Budget(self.directory / name, limits, is_divided=self.hosts > 1)
 
     def exchanger(self) -> Any:
         """The database's part of an exchange; its clock is an hour ahead of ours."""
@@ -147,7 +139,7 @@ class Machine(RuleBasedStateMachine):
         for budget in self.budgets[:: max(1, len(self.budgets) // self.hosts)]:
             with budget.shared.locked():
                 headers = {"X-Ratelimit-Limit": f"{TOKENS:.0f}/15m"}
-                budget.buckets.learn("killmail", headers)
+                budget.buckets.learn("killmail", headers, clock.monotonic())
 
     @rule(process=st.integers(0, 3), route=st.sampled_from([GUARDED, KILLMAIL]), most=st.integers(1, 80))
     def grant(self, process: int, route: Route, most: int) -> None:
@@ -252,7 +244,6 @@ class Machine(RuleBasedStateMachine):
         self.flights = [one for one in self.flights if one.budget is not dead]
         self.coming = [one for one in self.coming if one.flight.budget is not dead]
         self.hungry = [one for one in self.hungry if one[0] is not dead]
-        self.alive[dead.places._pid] = 0.0
         dead.shared.close()
         name = f"host-{number // 2}"
         self.budgets[number] = self.process(name)

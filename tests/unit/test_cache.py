@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esid.esi.cache import CAP_S, FLOOR_S, as_of, fresh_s, http_date
+from esid.esi.cache import CAP_S, FLOOR_S, http_date, times
 
 NOW = dt.datetime(2026, 9, 27, 22, 0, 0, tzinfo=dt.UTC)
 HOUR, DAY, YEAR = 3600.0, 86_400.0, 365 * 86_400.0
@@ -26,6 +26,16 @@ def headers(expires_s: float | None = None, skew_s: float = 0.0, **others: str) 
     """Headers of an answer given now by a clock that is wrong by `skew_s`, expiring after `expires_s` seconds."""
     made = {"Date": date(skew_s), **{name.replace("_", "-"): value for name, value in others.items()}}
     return made if expires_s is None else made | {"Expires": date(skew_s + expires_s)}
+
+
+def as_of(given_headers: dict[str, str], cache_s: float, now: dt.datetime) -> dt.datetime:
+    """The time that an answer speaks of."""
+    return times(given_headers, cache_s, now)[0]
+
+
+def fresh_s(given_headers: dict[str, str], cache_s: float) -> float:
+    """Seconds for which an answer holds."""
+    return (times(given_headers, cache_s, NOW)[1] - NOW).total_seconds()
 
 
 def ago(age_s: float) -> dt.datetime:
@@ -153,7 +163,8 @@ def test_an_answer_that_has_just_expired_speaks_of_the_time_before_it_lay_in_the
 
 
 def test_the_time_is_that_of_the_clock_of_esi() -> None:
-    assert as_of(headers(1800, skew_s=2 * HOUR), HOUR, NOW) == ago(1800 - 2 * HOUR)
+    for skew_s in (-2 * HOUR, 0.0, 240.0):
+        assert as_of(headers(1800, skew_s=skew_s), HOUR, NOW) == ago(1800 - skew_s)
 
 
 def test_a_character_of_the_cache_of_a_day_is_older_than_an_affiliation_of_now() -> None:
@@ -163,3 +174,11 @@ def test_a_character_of_the_cache_of_a_day_is_older_than_an_affiliation_of_now()
 @pytest.mark.parametrize("expires", ["Thu, 01 Jan 1970 00:00:00 GMT", "Mon, 01 Jan 0100 00:00:00 GMT"])
 def test_an_expires_that_only_says_do_not_cache_does_not_make_the_answer_decades_old(expires: str) -> None:
     assert as_of({"Date": date(), "Expires": expires}, HOUR, NOW) >= ago(2 * DAY)
+
+
+@pytest.mark.parametrize("ahead", [dt.timedelta(minutes=6), dt.timedelta(days=1), dt.timedelta(days=3650)])
+def test_a_date_far_ahead_of_our_clock_is_not_believed(ahead: dt.timedelta) -> None:
+    now = dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC)
+    headers = {"Date": format_datetime(now + ahead, usegmt=True), "Expires": format_datetime(now + ahead, usegmt=True)}
+    assert as_of(headers, 3600.0, now) <= now + dt.timedelta(minutes=5)
+    assert as_of({"Date": headers["Date"]}, 3600.0, now) <= now + dt.timedelta(minutes=5)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import esid.cli
+import esid.parser
 from esid import __version__, errors, settings
 from esid.daemon import supervisor
 from esid.entities import ENTITIES, MIRRORED
@@ -26,18 +27,20 @@ MODELS = [*(table for entity in ENTITIES for table in entity.tables), *TABLES]
 
 def commands() -> dict[str, Any]:
     """Name -> parser of every command."""
-    for action in esid.cli._parser()._actions:
-        if action.dest == "name":
-            return dict(action.choices)  # type: ignore[arg-type]
-    raise AssertionError("no commands")
+    return dict(esid.parser.Grammar().commands)
 
 
 @pytest.mark.parametrize("name", commands())
 def test_the_readme_names_the_command_and_its_options(name: str) -> None:
     (row,) = [line for line in README.splitlines() if line.startswith(f"| `esid {name}")]
     for option in (option for action in commands()[name]._actions for option in action.option_strings):
-        if option not in {"-h", "--help"}:
+        if option not in {"-h", "--help", "--env-file"}:
             assert option in row, option
+
+
+def test_every_command_takes_the_file_with_the_settings() -> None:
+    assert all("--env-file" in one.format_help() for one in commands().values())
+    assert "`--env-file PATH`" in README
 
 
 def test_the_readme_names_no_command_that_does_not_exist() -> None:
@@ -56,7 +59,8 @@ def test_the_example_has_no_setting_that_does_not_exist() -> None:
 
 def test_the_readme_names_no_setting_that_does_not_exist() -> None:
     named = set(re.findall(r"\b((?:ESI|ESID|DB)_[A-Z_]+|DATABASE_URL|RABBITMQ_URL|WORKER_TYPES)\b", README))
-    assert {name for name in named if not name.endswith("_")} <= {setting.name for setting in settings.TABLE}
+    known = {setting.name for setting in settings.TABLE} | {settings.FILE_SETTING}
+    assert {name for name in named if not name.endswith("_")} <= known
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.table_name)
@@ -70,10 +74,13 @@ def test_the_tables_page_has_no_table_that_does_not_exist() -> None:
     assert re.findall(r"^## (\w+)$", TABLES_MD, re.M) == [model._meta.table_name for model in MODELS]
 
 
+#: Every error of ours.
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.EsidError)]
+
+
 def exit_codes() -> set[int]:
     """Every code that an error of ours ends in."""
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.EsidError)]
-    return {kind.exit_code for kind in kinds}
+    return {kind.exit_code for kind in KINDS}
 
 
 def test_every_exit_code_stands_in_both_tables() -> None:
@@ -82,9 +89,29 @@ def test_every_exit_code_stands_in_both_tables() -> None:
     assert in_readme == in_cli == exit_codes() | {0, 1, 130}
 
 
-@pytest.mark.parametrize("name", [kind.__name__ for kind in vars(errors).values() if isinstance(kind, type)])
+@pytest.mark.parametrize("name", [kind.__name__ for kind in KINDS])
 def test_the_tree_in_the_docstring_has_every_error(name: str) -> None:
     assert re.search(rf"(^|[ ─]){name}\b", str(errors.__doc__), re.M)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_the_tree_in_the_docstring_says_whose_fault_an_error_is(kind: type[errors.EsidError]) -> None:
+    words = {errors.Fault.PERSON: "person", errors.Fault.SOURCE: "source", errors.Fault.OURS: "ours"}
+    word = words.get(kind.fault, kind.fault.value.removeprefix("the ").removesuffix(" to ESI"))
+    line = next(line for line in str(errors.__doc__).splitlines() if re.search(rf"(^|[ ─]){kind.__name__}\b", line))
+    # A kind below another one has its fault, where the tree names none.
+    inherited = any(parent in KINDS and parent.fault is kind.fault for parent in kind.__mro__[1:])
+    assert re.search(rf"\b{word}\b", line.partition(kind.__name__)[2]) or inherited
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_error_is_booked_on_an_id_or_held_by_its_fault_alone(kind: type[errors.EsidError]) -> None:
+    # What a unit of work may meet: an id's own is counted, somebody else's is held, or counted while others are answered.
+    if issubclass(kind, errors.EsiError):
+        assert kind.fault in {errors.Fault.ID, errors.Fault.ROUTE, errors.Fault.ESI, errors.Fault.WAY}
+        assert kind.max_attempts > 1 or kind.fault in {errors.Fault.ID, errors.Fault.ROUTE} or kind is errors.EsiError
+    else:
+        assert kind.fault not in {errors.Fault.ID, errors.Fault.ROUTE, errors.Fault.ESI, errors.Fault.WAY}
 
 
 def test_the_readme_names_every_entity() -> None:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from esid.entities import BY_NAME, ENTITIES, LISTS, MIRRORED, ids
+from esid.entities import BY_NAME, ENTITIES, LISTS, MIRRORED, base, ids
 from esid.entities.alliance import Alliance
 from esid.entities.base import Edges, Failed, is_due
 from esid.entities.character import AFFILIATION, NAMES, Character, Halving
 from esid.entities.corporation import Corporation
 from esid.entities.killmail import HASH, Attacker, Killmail, KillmailItem
-from esid.errors import BadField, EsiUnavailable, NotFound
+from esid.errors import BadField, EsiUnavailable, Held, NotFound
+from esid.esi.answers import Answer
 from esid.esi.budget import Budget, Limits
-from esid.esi.client import Answer, Client
+from esid.esi.client import Client
+from esid.esi.routes import Route
 from esid.store.model import Done, Job, Row, Seen
 from tests.fake_esi import FakeEsi, World
 
@@ -611,12 +613,15 @@ class Memory:
 
     def __init__(self, *kept: int) -> None:
         self.kept = set(kept)
+        self.kept_s: dict[int, float] = {}
 
     def edges(self, esi: FakeEsi, budget: Budget) -> Edges:
         """What a flow may touch."""
-        return Edges(
-            Client(esi.base_url, budget), lambda _, asked: self.kept & set(asked), lambda _, bad: self.kept.update(bad)
-        )
+        return Edges(Client(esi.base_url, budget), lambda _, asked: self.kept & set(asked), self._keep)
+
+    def _keep(self, _: str, bad: Sequence[int], seconds: float) -> None:
+        self.kept.update(bad)
+        self.kept_s |= dict.fromkeys(bad, seconds)
 
 
 def test_one_refused_id_does_not_keep_the_others(esi: FakeEsi, world: World, budget: Budget) -> None:
@@ -629,7 +634,8 @@ def test_one_refused_id_does_not_keep_the_others(esi: FakeEsi, world: World, bud
     assert (results[1].job, type(results[1].error)) == (jobs[1], NotFound)
 
 
-def test_a_304_is_done_without_rows(esi: FakeEsi, world: World, budget: Budget) -> None:
+def test_a_304_is_done_without_rows(esi: FakeEsi, world: World, budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "wants_whole", lambda _: False)
     key, entity, edges = next(iter(world.alliances)), BY_NAME["alliance"], Memory().edges(esi, budget)
     (new,) = entity.sync(entity, [Job("alliance", key)], edges)
     esi.clock.advance(3601)
@@ -637,6 +643,28 @@ def test_a_304_is_done_without_rows(esi: FakeEsi, world: World, budget: Budget) 
     (again,) = entity.sync(entity, [Job("alliance", key, etag=new.etag)], edges)
     assert isinstance(again, Done)
     assert (again.rows, again.seen, again.etag) == ((), (), new.etag)
+
+
+def test_now_and_then_an_answer_is_asked_for_whole(
+    esi: FakeEsi, world: World, budget: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an ETag that stays although the data change: a 304 would be believed for ever
+    key, entity, edges = next(iter(world.alliances)), BY_NAME["alliance"], Memory().edges(esi, budget)
+    (new,) = entity.sync(entity, [Job("alliance", key)], edges)
+    assert isinstance(new, Done)
+    esi.clock.advance(3601)
+    monkeypatch.setattr(base, "wants_whole", lambda _: True)
+    (again,) = entity.sync(entity, [Job("alliance", key, etag=new.etag)], edges)
+    assert isinstance(again, Done)
+    assert again.rows
+    assert [request.headers.get("if-none-match") for request in esi.log] == [None, None]
+
+
+@pytest.mark.parametrize(("cache_s", "every"), [(3600.0, 24), (86_400.0, 10), (300.0, 288)])
+def test_each_tenth_look_or_one_a_day_is_whole_whichever_is_later(cache_s: float, every: int) -> None:
+    looks = every * 400
+    whole = sum(base.wants_whole(Route("/x/{id}", cache_s=cache_s)) for _ in range(looks))
+    assert 0.7 * 400 < whole < 1.3 * 400
 
 
 @pytest.mark.parametrize(("expires_s", "due"), [(None, True), (-1, True), (60, False)])
@@ -706,11 +734,52 @@ def test_an_outage_in_the_middle_is_told_and_what_was_found_before_stands(
         crowded.faults.add(AFFILIATION.path, times=1, **what)
     crowd.deleted_characters = {keys[5], keys[7]}
     got = Halving(Client(crowded.base_url, budget), AFFILIATION, keys)
-    # The whole is refused, the left half is answered, the right one (its twin) is known to be bad and halved: 503.
-    assert isinstance(got.error, EsiUnavailable)
-    assert [answer.body for answer in got.answers] == [left]
-    assert got.bad == []
-    assert [request.ids for request in crowded.log] == [tuple(keys), tuple(keys[:4]), tuple(keys[4:6])]
+    # The whole is refused, the left half is answered, the right one (its twin) is known to be bad and halved: 503, as for
+    # a sick id in it. So they are asked alone.
+    assert got.error is None
+    assert got.answers[0].body == left
+    assert got.bad == [keys[5], keys[7]]
+    asked = [tuple(keys), tuple(keys[:4]), tuple(keys[4:6]), (keys[4],), tuple(keys[6:]), (keys[6],), (keys[7],)]
+    assert [request.ids for request in crowded.log if request.ids != (keys[5],)] == asked
+
+
+def test_one_sick_id_in_a_batch_costs_a_few_requests_and_the_others_are_answered(
+    crowd: World, crowded: FakeEsi, budget: Budget
+) -> None:
+    keys = list(crowd.characters)[:1000]
+    for sick in (keys[0], keys[-1], keys[333]):
+        crowd.sick_ids = {sick}
+        before = len(crowded.log)
+        got = Halving(Client(crowded.base_url, budget), AFFILIATION, keys)
+        assert (got.error, got.bad) == (None, [sick])
+        answered = {row["character_id"] for answer in got.answers for row in answer.body}
+        assert answered == set(keys) - {sick}
+        assert len(crowded.log) - before < 30
+
+
+@pytest.mark.parametrize(("what", "most"), [("sick_ids", 30), ("deleted_characters", 90)])
+def test_a_batch_with_many_bad_ids_is_not_halved_to_the_end(
+    crowd: World, crowded: FakeEsi, budget: Budget, what: str, most: int
+) -> None:
+    # Given a tenth of the ids that spoil a batch: to find each costs several errors, and alone each costs one
+    keys, entity, memory = list(crowd.characters)[:400], BY_NAME["character"], Memory()
+    bad = set(keys[::10])
+    setattr(crowd, what, bad)
+    results = list(entity.sync(entity, [Job("character", key) for key in keys], memory.edges(crowded, budget)))
+    # Then few are found and remembered, nobody has failed, and who was not answered is left to its own route
+    assert crowded.count(AFFILIATION.path) - crowded.count(AFFILIATION.path, status=200) <= most
+    assert memory.kept
+    assert memory.kept <= bad
+    assert [one.id for one in results if isinstance(one, Done) and one.unfinished] == keys
+
+
+def test_a_bulk_route_that_fails_at_whatever_is_asked_is_found_out_by_five_requests(
+    crowd: World, crowded: FakeEsi, budget: Budget
+) -> None:
+    crowded.faults.add(AFFILIATION.path, status=500)
+    got = Halving(Client(crowded.base_url, budget), AFFILIATION, list(crowd.characters))
+    assert isinstance(got.error, Held)
+    assert (len(crowded.requests(AFFILIATION.path)), got.bad, got.answers) == (5, [], [])
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -761,15 +830,12 @@ def test_a_fresh_affiliation_is_not_asked_again(crowd: World, crowded: FakeEsi, 
     assert all(isinstance(one, Done) and not one.rows and not one.unfinished for one in results)
 
 
-def test_an_outage_of_the_bulk_route_fails_every_character_of_the_batch(
-    crowd: World, crowded: FakeEsi, budget: Budget
-) -> None:
+def test_an_outage_of_the_bulk_route_is_booked_on_no_character(crowd: World, crowded: FakeEsi, budget: Budget) -> None:
     crowded.faults.add(AFFILIATION.path, status=503)
-    entity, memory = BY_NAME["character"], Memory()
-    results = list(entity.sync(entity, [Job("character", key) for key in crowd.characters], memory.edges(crowded, budget)))
-    assert len(results) == 1000
-    assert all(isinstance(one, Failed) and isinstance(one.error, EsiUnavailable) for one in results)
-    assert memory.kept == set()
+    entity, memory, results = BY_NAME["character"], Memory(), list[object]()
+    with pytest.raises(Held):
+        results += entity.sync(entity, [Job("character", key) for key in crowd.characters], memory.edges(crowded, budget))
+    assert (results, memory.kept) == ([], set())
 
 
 def test_an_id_that_an_affiliation_leaves_out_is_left_to_its_own_route(
@@ -821,6 +887,39 @@ def test_a_bulk_route_that_refuses_whatever_is_asked_bans_nobody_and_costs_few_e
     assert [one.job.id for one in failed] == keys[500:]
     assert all(isinstance(one.error, EsiUnavailable) for one in failed)
     assert len(crowded.log) <= 120
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_of_a_few_that_a_bulk_route_refuses_all_nobody_is_left_out_of_batches_for_long(
+    crowd: World, crowded: FakeEsi, budget: Budget, status: int
+) -> None:
+    # Given a few characters, of whom nobody is answered: it may be about the route
+    entity, memory, now = BY_NAME["character"], Memory(), dt.datetime.now(dt.UTC)
+    known = {"checked_at": now - dt.timedelta(hours=2), "expires_at": now + dt.timedelta(hours=9)}
+    jobs = [Job("character", key, **known) for key in list(crowd.characters)[:9]]
+    crowded.faults.add(AFFILIATION.path, status=status)
+    list(entity.sync(entity, jobs, memory.edges(crowded, budget)))
+    assert set(memory.kept_s.values()) == {1800.0}
+    # And where one other is answered, it is about them
+    crowded.faults.clear()
+    crowd.deleted_characters = {jobs[0].id}
+    memory = Memory()
+    list(entity.sync(entity, jobs, memory.edges(crowded, budget)))
+    assert memory.kept_s == {jobs[0].id: 21 * 86_400.0}
+    # And who makes them fail may be well again soon
+    crowd.deleted_characters, crowd.sick_ids, memory = set(), {jobs[5].id}, Memory()
+    list(entity.sync(entity, jobs, memory.edges(crowded, budget)))
+    assert memory.kept_s == {jobs[5].id: 86_400.0}
+
+
+def test_batches_of_known_ids_that_are_refused_one_after_the_other_tell_that_the_route_is_away(
+    crowd: World, crowded: FakeEsi, budget: Budget
+) -> None:
+    keys, client = list(crowd.characters), Client(crowded.base_url, budget)
+    crowded.faults.add(AFFILIATION.path, status=404)
+    halves = [Halving(client, AFFILIATION, keys[place : place + 3], known=True) for place in range(0, 30, 3)]
+    assert [isinstance(one.error, Held) for one in halves] == [False] * 4 + [True] * 6
+    assert [one.bad for one in halves[4:]] == [[]] * 6
 
 
 def test_a_search_for_bad_ids_that_is_cut_off_before_any_was_accepted_bans_nobody(

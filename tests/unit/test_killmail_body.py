@@ -120,3 +120,20 @@ def test_nobody_is_among_the_people_of_a_killmail_without_any() -> None:
     found = read(7, "a" * 40, body)
     assert found.seen() == []
     assert set(found.people()) == {(None, None, None)}
+
+
+@pytest.mark.parametrize("what", ["attackers", "items", "items in items"])
+def test_a_killmail_of_an_implausible_size_is_refused_and_makes_nobody_known(what: str) -> None:
+    attacker = {"damage_done": 1, "final_blow": False, "security_status": 0.0, "character_id": 90_000_001}
+    item = {"flag": 5, "item_type_id": 34, "singleton": 0}
+    attackers = [attacker] * (60_000 if what == "attackers" else 1)
+    items: list[dict[str, Any]] = [item] * (60_000 if what == "items" else 1)
+    if what == "items in items":
+        items = [item | {"items": [item] * 30_000}]
+    victim = {"damage_taken": 1, "ship_type_id": 587, "position": {"x": 0.0, "y": 0.0, "z": 0.0}, "items": items}
+    value = {
+        "killmail_id": 1, "killmail_time": "2026-01-01T00:00:00Z", "solar_system_id": 30_000_001, "attackers": attackers,
+        "victim": victim,
+    }  # fmt: skip
+    with pytest.raises(BadField, match=r"killmail 1: field '(attackers|items)' has the value '(6|3)0,00\d of them"):
+        read(1, "0" * 40, value)

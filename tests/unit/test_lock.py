@@ -37,3 +37,21 @@ def test_a_second_daemon_is_refused_within_a_second_and_told_who_runs(tmp_path: 
         InstanceLock(path, alone=True)
     assert clock.monotonic() - before < lock.PATIENCE_S + 1
     held.release()
+
+
+def test_of_several_daemons_the_first_one_is_named_whoever_else_tried_to_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "esid.lock"
+    first = InstanceLock(path, alone=False)
+    named = lock.holder(path)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    second = InstanceLock(path, alone=False)
+    assert lock.holder(path) == named
+    second.release()
+    assert lock.holder(path) == named
+    first.release()
+    # And the next one is a first one again
+    third = InstanceLock(path, alone=False)
+    assert (lock.holder(path) or "").startswith("pid 1 since ")
+    third.release()

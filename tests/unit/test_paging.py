@@ -14,7 +14,8 @@ import requests
 from esid.errors import BadBody, BadField
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
-from esid.esi.paging import MOST_PAGES, MOST_READS, get_pages
+from esid.esi.headers import MOST_PAGES
+from esid.esi.paging import MOST_READS, get_pages
 from esid.esi.routes import Route
 from tests.simulation import _Raw
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from esid import settings
 from esid.clock import span
 from esid.entities import MIRRORED
-from esid.plan import JOBS, Planned, is_quiet, last_due, next_due, plan, planned
+from esid.errors import SettingsError
+from esid.plan import JOBS, Every, Planned, is_quiet, last_due, next_due, plan, planned
 
 QUEUES = ("alliance", "corporation", "character", "killmail")
 TEXTS = {job.name: "10m" for job in JOBS}
@@ -30,7 +31,7 @@ def at(text: str) -> dt.datetime:
 
 def test_a_plan_has_the_jobs_that_are_not_off_for_the_queues_that_are_served() -> None:
     names = {job.name for job in plan({**TEXTS, "sync_corporation": "off"}, "x", ["alliance", "corporation"])}
-    assert names == {"sync_alliance", "sweep", "clean_up"}
+    assert names == {"sync_alliance", "sweep", "audit", "clean_up"}
     assert {job.name for job in plan(TEXTS, "x", QUEUES)} == {job.name for job in JOBS}
     assert plan({}, "x", QUEUES) == ()
 
@@ -90,7 +91,7 @@ def test_what_asks_nothing_of_esi_ticks_in_the_downtime_too() -> None:
 
 def test_a_crontab_that_names_the_downtime_alone_never_ticks_and_is_refused() -> None:
     assert next_due(Planned("x", "5 11 * * *", 7.0, is_quiet=True), at("2026-03-01T00:00:00")) is None
-    with pytest.raises(settings.SettingsError, match=r"11:00 to 11:15"):
+    with pytest.raises(SettingsError, match=r"11:00 to 11:15"):
         settings.read({"ESID_SCHEDULE_ALLIANCES": "5 11 * * *"})
 
 
@@ -146,3 +147,11 @@ def test_spans_are_for_people() -> None:
         "3 h 25 min",
         "2 d 12 h",
     ]
+
+
+@pytest.mark.parametrize("before_s", [None, -1.0, -1.5, -86_400.0, -315_532_800.0, 86_400.0, 315_532_800.0])
+def test_what_runs_again_and_again_is_asked_for_once_however_far_the_clock_was_set(before_s: float | None) -> None:
+    now = dt.datetime(2026, 11, 29, 12, tzinfo=dt.UTC)
+    before = None if before_s is None else now + dt.timedelta(seconds=before_s)
+    following = Every(1.0).get_next_fire_time(before, now)
+    assert now < following <= now + dt.timedelta(seconds=1)

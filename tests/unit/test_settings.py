@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
-from esid import settings
+from esid import clock, settings
 from esid.errors import SettingsError
-from esid.settings import TABLE, Settings
+from esid.settings import TABLE, Settings, reading, table
 
 PASSWORD = "s3cr3t-Tiger"
 DEFAULTS: dict[str, Any] = {
@@ -35,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "RABBITMQ_URL": "",
     "WORKER_TYPES": "",
     "ESID_DATA_DIR": "",
+    "ESID_DATA_MODE": "private",
     "ESID_EGRESS": "default",
     "ESID_PROCESSES": 1,
     "ESID_THREADS": 16,
@@ -46,6 +48,7 @@ DEFAULTS: dict[str, Any] = {
     "ESID_SCHEDULE_CHARACTERS": "10m",
     "ESID_SCHEDULE_KILLMAILS": "1h",
     "ESID_SCHEDULE_AFFILIATIONS": "10m",
+    "ESID_SCHEDULE_AUDIT": "1h",
     "ESID_SCHEDULE_SWEEP": "1m",
     "ESID_SCHEDULE_CLEAN_UP": "1d",
     "ESID_SCHEDULE_HEAL": "1d",
@@ -54,6 +57,7 @@ DEFAULTS: dict[str, Any] = {
     "ESID_FEED_URL": "https://r2z2.zkillboard.com",
     "ESID_ARCHIVE_URL": "https://data.everef.net/killmails",
     "ESID_ZKILLBOARD_URL": "https://zkillboard.com",
+    "ESID_CA_FILE": "",
     "ESID_ALLOW_INSECURE_BASE_URL": False,
 }
 NAMES = sorted(DEFAULTS)
@@ -92,7 +96,7 @@ def env_file(tmp_path: Path) -> Callable[..., Path]:
 
 def test_the_settings_have_exactly_the_fields_of_the_table() -> None:
     fields = [field.name for field in dataclasses.fields(Settings)]
-    assert fields == [setting.field for setting in TABLE] + ["origins", "warnings"]
+    assert fields == [setting.field for setting in TABLE] + ["origins", "warnings", "env_file", "https_proxy", "no_proxy"]
 
 
 def test_the_table_has_exactly_the_names_of_the_design() -> None:
@@ -214,7 +218,7 @@ NO_INTEGER = ["1.0", "1e3", "0x10", "1_0", "+4", "-1", "4 4", "four", "True", "�
 @pytest.mark.parametrize("name", sorted(INTEGERS))
 def test_a_whole_number_is_taken_up_to_both_ends_of_its_range(name: str) -> None:
     for value in INTEGERS[name]:
-        assert getattr(settings.read({name: str(value)}), name.lower()) == value
+        assert getattr(settings.read({name: str(value), "DB_HOST": "db"}), name.lower()) == value
 
 
 @pytest.mark.parametrize("name", sorted(INTEGERS))
@@ -307,14 +311,14 @@ def test_any_other_schedule_is_refused(text: str) -> None:
     assert "an interval like 10m, a crontab expression" in refusal({"ESID_SCHEDULE_ALLIANCES": text})
 
 
-@pytest.mark.parametrize("text", ["off", "127.0.0.1:0", "0.0.0.0:65535", "[::1]:8580"])
+@pytest.mark.parametrize("text", ["off", "127.0.0.1:0", "0.0.0.0:65535", "[::1]:8580", "localhost:80"])
 def test_an_address_to_listen_on_is_read(text: str) -> None:
-    assert read(ESID_HTTP_LISTEN=text).esid_http_listen == text
+    assert read(ESID_HTTP_LISTEN=text).esid_http_listen == text.replace("localhost", "127.0.0.1")
 
 
 @pytest.mark.parametrize(
     "text",
-    ["8580", ":8580", "localhost:8580", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "127.0.0.1:-1",
+    ["8580", ":8580", "example.com:8580", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "127.0.0.1:-1",
      "127.0.0.1:8_0", "127.0.0.1:٨", "256.0.0.1:80", "http://127.0.0.1:80"],
 )  # fmt: skip
 def test_any_other_address_is_refused(text: str) -> None:
@@ -375,9 +379,6 @@ def test_a_url_of_the_right_kind_is_read(name: str, good: str) -> None:
         ("DATABASE_URL", "postgresql://"),
         ("DATABASE_URL", "sqlite://"),
         ("DATABASE_URL", "db.example.com"),
-        ("DATABASE_URL", "postgresql://db:99999/x"),
-        ("DATABASE_URL", "postgresql://db:port/x"),
-        ("DATABASE_URL", "postgresql://[::1/x"),
         ("RABBITMQ_URL", "http://localhost"),
         ("RABBITMQ_URL", "localhost:5672"),
         ("ESID_FEED_URL", "ftp://example.com"),
@@ -388,6 +389,43 @@ def test_a_url_of_another_kind_is_refused(name: str, bad: str) -> None:
     text = refusal({name: bad})
     assert text.startswith(f"{name} (environment)")
     assert "a URL that begins with" in text
+
+
+@pytest.mark.parametrize("place", ["db:99999", "db:port", "[::1", "a:1,b:x", "[::1]:0000000"])
+@pytest.mark.parametrize(("name", "scheme"), [("DATABASE_URL", "postgresql"), ("RABBITMQ_URL", "amqp")])
+def test_a_place_that_cannot_be_meant_is_refused(name: str, scheme: str, place: str) -> None:
+    assert "a URL with a host and a port from 1 to 65535" in refusal({name: f"{scheme}://me@{place}/x"})
+
+
+@pytest.mark.parametrize("password", ["a/b", "a?b", "a#b", "a@b"])
+@pytest.mark.parametrize(("name", "scheme"), [("DATABASE_URL", "postgresql"), ("RABBITMQ_URL", "amqp")])
+def test_a_password_that_must_be_encoded_is_refused_with_how(name: str, scheme: str, password: str) -> None:
+    text = refusal({name: f"{scheme}://me:{PASSWORD}{password}@db/esid"})
+    assert "percent-encoded" in text
+    assert PASSWORD not in text
+
+
+def test_a_database_file_without_a_name_is_refused() -> None:
+    assert "is not a URL with a file" in refusal({"DATABASE_URL": "sqlite:///"})
+
+
+def test_a_name_of_the_file_that_is_nearly_one_of_ours_is_said(env_file: Callable[..., Path]) -> None:
+    path = env_file("DATABSE_URL=postgresql://a/b\nPATH_TO_SOMETHING=x\n")
+    (warning,) = settings.read({}, path).warnings
+    assert warning == f"DATABSE_URL in {path} line 1 is none of our settings; did you mean DATABASE_URL?"
+
+
+def test_of_several_rabbitmq_servers_one_address_is_wanted() -> None:
+    assert "one URL: of several servers" in refusal({"RABBITMQ_URL": "amqp://a/;amqp://b/"})
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql:///db", "postgresql://u:p@/db?host=/run/postgresql", "postgresql://a:1,b:2/db?options=-cgeqo%3Doff",
+     "postgresql://u@%2Frun%2Fpostgresql:5433/db", "postgresql://[::1]:5433/db", "postgresql://me@db?dbname=x"],
+)  # fmt: skip
+def test_every_form_of_an_address_that_libpq_takes_is_taken(url: str) -> None:
+    assert read(DATABASE_URL=url).database == url
 
 
 # -- what to work on
@@ -401,6 +439,7 @@ def test_a_url_of_another_kind_is_refused(name: str, bad: str) -> None:
         ("Killmail", ("killmail",)),
         (" character , alliance ,", ("character", "alliance")),
         ("alliance,ALLIANCE", ("alliance",)),
+        ("ALLIANCES, corps,char,kms", ENTITIES),
         ("all", ENTITIES),
         ("alliance,all", ENTITIES),
         (",", ENTITIES),
@@ -412,7 +451,7 @@ def test_worker_types_say_what_to_work_on(text: str, names: tuple[str, ...]) -> 
 
 @pytest.mark.parametrize(
     ("text", "hint"),
-    [("charakter", "did you mean character?"), ("alliances,killmail", "did you mean alliance?"), ("war", "")],
+    [("charakter", "did you mean character?"), ("aliances,killmail", "did you mean alliance?"), ("war", "")],
 )
 def test_an_unknown_worker_type_is_refused_with_the_nearest_one(text: str, hint: str) -> None:
     words = refusal({"WORKER_TYPES": text})
@@ -423,11 +462,43 @@ def test_an_unknown_worker_type_is_refused_with_the_nearest_one(text: str, hint:
 # -- the file
 
 
-def test_a_missing_file_is_no_fault(tmp_path: Path) -> None:
-    assert settings.read({}, tmp_path / "nowhere.env").esid_threads == 16
+def test_no_file_is_no_fault() -> None:
+    got = read()
+    assert (got.esid_threads, got.env_file) == (16, "")
 
 
-@pytest.mark.parametrize("content", ["", "\n\n", "# only a comment\n", "ESID_THREADS\n", "ESID_THREADS=\n"])
+def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere.env"
+    words = f"{path} is not there; it was named by --env-file or ESID_ENV_FILE"
+    assert (refusal({}, path), refusal({"ESID_ENV_FILE": str(path)})) == (words, words)
+
+
+def test_the_file_that_was_named_beats_that_of_the_machine_and_that_the_one_of_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, named, other = tmp_path / "esid.env", tmp_path / "named.env", tmp_path / "other.env"
+    monkeypatch.setattr(reading, "SYSTEM_FILE", machine)
+    for number, path in enumerate((Path(".env"), machine, named, other), 1):
+        path.write_text(f"ESID_THREADS={number}\n", encoding="utf-8")
+    assert settings.read({"ESID_ENV_FILE": str(named)}, other).esid_threads == 4
+    assert settings.read({"ESID_ENV_FILE": str(named)}).env_file == str(named)
+    assert settings.read({}).esid_threads == 2
+    machine.unlink()
+    assert settings.read({}).env_file == ".env"
+
+
+def test_with_the_file_of_the_machine_the_data_are_where_the_unit_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = tmp_path / "esid.env"
+    machine.write_text("ESID_THREADS=4\n", encoding="utf-8")
+    monkeypatch.setattr(reading, "SYSTEM_FILE", machine)
+    monkeypatch.setattr(table, "SYSTEM_FILE", machine)
+    assert settings.read({}).data_dir == Path("/var/lib/esid")
+    assert settings.read({"ESID_DATA_DIR": "/x"}).data_dir == Path("/x")
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "# only a comment\n", "SOMEBODY_ELSES\n", "ESID_THREADS=\n"])
 def test_a_file_that_says_nothing_is_no_fault(env_file: Callable[..., Path], content: str) -> None:
     assert settings.read({}, env_file(content)).esid_threads == 16
 
@@ -435,6 +506,54 @@ def test_a_file_that_says_nothing_is_no_fault(env_file: Callable[..., Path], con
 def test_a_directory_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
     text = refusal({}, tmp_path)
     assert f"{tmp_path} cannot be read" in text
+
+
+@pytest.mark.parametrize(("line", "words"), [
+    ("ESID_THREADS", "line 2: ESID_THREADS without a value; write ESID_THREADS=value"),
+    ("esid_threads=4", "unknown setting esid_threads in {path} line 2: names are in capitals; write ESID_THREADS"),
+    ("db_host=x", "unknown setting db_host in {path} line 2: names are in capitals; write DB_HOST"),
+    ("ESID_ENV_FILE=/x", "ESID_ENV_FILE in {path} line 2 names a file to read instead"),
+])  # fmt: skip
+def test_a_line_that_cannot_be_meant_is_refused(env_file: Callable[..., Path], line: str, words: str) -> None:
+    path = env_file(f"ESID_PROCESSES=2\n{line}\n")
+    assert words.format(path=path) in refusal({}, path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_a_file_of_another_encoding_is_refused_by_its_name(env_file: Callable[..., Path], encoding: str) -> None:
+    mark = b"" if encoding == "utf-16" else b"\xfe\xff"
+    path = env_file(mark + "ESID_THREADS=4\n".encode(encoding))
+    assert refusal({}, path) == f"{path} is UTF-16 text; save it as UTF-8"
+
+
+@pytest.mark.parametrize(("line", "variable"), [
+    ("ESID_DATA_DIR=/a${HOME}b", "${HOME}"),
+    ("ESID_DATA_DIR='/a${HOME}b'", "${HOME}"),
+    ("ESID_DATA_DIR=$HOME/b", "$HOME"),
+    ("DB_PASSWORD=a${HOME}b", "${…}"),
+])  # fmt: skip
+def test_a_value_is_taken_as_it_stands(env_file: Callable[..., Path], line: str, variable: str) -> None:
+    name, _, value = line.partition("=")
+    path = env_file(f"DB_HOST=db\n{line}\n")
+    path.chmod(0o600)
+    got = settings.read({"HOME": "/home/me"}, path)
+    assert getattr(got, name.lower()) == value.strip("'")
+    assert f"{name} ({path} line 2) holds {variable}, which is not expanded" in got.warnings[0]
+
+
+@pytest.mark.parametrize("host", ["db:5432", "[::1]:5432", "a,b:5433"])
+def test_a_port_behind_the_host_of_the_database_is_refused_with_its_setting(host: str) -> None:
+    assert "a host alone: its port is DB_PORT" in refusal({"DB_HOST": host})
+
+
+@pytest.mark.parametrize("host", ["db", "::1", "fe80::1", "a,b", "/run/postgresql"])
+def test_a_host_of_the_database_is_taken(host: str) -> None:
+    assert read(DB_HOST=host).db_host == host
+
+
+def test_a_second_name_behind_the_host_of_rabbitmq_is_refused() -> None:
+    assert "one name behind the host, its virtual host" in refusal({"RABBITMQ_URL": "amqp://mq/esid/test"})
+    assert read(RABBITMQ_URL="amqp://mq/a%2Fb?heartbeat=30&x=a/b").rabbitmq_url
 
 
 def test_a_file_that_is_not_utf8_is_refused(env_file: Callable[..., Path]) -> None:
@@ -458,17 +577,17 @@ def test_a_bad_value_is_refused_with_its_line(env_file: Callable[..., Path]) -> 
 
 
 def test_a_file_from_windows_is_read(env_file: Callable[..., Path]) -> None:
-    got = settings.read({}, env_file("ESID_THREADS=8\r\nDB_USER=me\r\n"))
-    assert (got.esid_threads, got.db_user) == (8, "me")
+    got = settings.read({}, env_file("ESID_THREADS=8\r\nDB_HOST=me\r\n"))
+    assert (got.esid_threads, got.db_host) == (8, "me")
 
 
 def test_a_byte_order_mark_does_not_hide_the_first_line(env_file: Callable[..., Path]) -> None:
     assert settings.read({}, env_file(b"\xef\xbb\xbfESID_THREADS=8\n")).esid_threads == 8
 
 
-@pytest.mark.parametrize("line", ["DB_USER='a b'", 'DB_USER="a b"', "export DB_USER='a b'", "DB_USER = a b # me"])
+@pytest.mark.parametrize("line", ["DB_HOST='a b'", 'DB_HOST="a b"', "export DB_HOST='a b'", "DB_HOST = a b # me"])
 def test_quotes_exports_and_comments_are_understood(env_file: Callable[..., Path], line: str) -> None:
-    assert settings.read({}, env_file(line + "\n")).db_user == "a b"
+    assert settings.read({}, env_file(line + "\n")).db_host == "a b"
 
 
 def test_a_file_of_a_megabyte_is_read(env_file: Callable[..., Path]) -> None:
@@ -476,7 +595,7 @@ def test_a_file_of_a_megabyte_is_read(env_file: Callable[..., Path]) -> None:
 
 
 SECRET_LINES = [
-    f"DB_PASSWORD={PASSWORD}",
+    f"DB_HOST=db\nDB_PASSWORD={PASSWORD}",
     f"DATABASE_URL=postgresql://me:{PASSWORD}@db/esid",
     f"RABBITMQ_URL=amqp://me:{PASSWORD}@mq",
 ]
@@ -506,11 +625,11 @@ def test_a_file_without_a_password_may_be_read_by_everybody(env_file: Callable[.
 # -- secrets
 
 SECRET_SETTINGS = [
-    {"DB_PASSWORD": PASSWORD},
+    {"DB_HOST": "db", "DB_PASSWORD": PASSWORD},
     {"DATABASE_URL": f"postgresql://me:{PASSWORD}@db/esid"},
     {"DATABASE_URL": f"POSTGRESQL://me:{PASSWORD}@db/esid"},
     {"DATABASE_URL": f"postgresql://db/esid?user=me&password={PASSWORD}"},
-    {"DATABASE_URL": f"postgresql://me:1/{PASSWORD}@db/esid"},
+    {"DATABASE_URL": f"postgresql://db/esid?sslpassword={PASSWORD}"},
     {"RABBITMQ_URL": f"amqp://me:{PASSWORD}@mq/%2F"},
     {"RABBITMQ_URL": f"amqps://:{PASSWORD}@mq"},
 ]
@@ -518,7 +637,7 @@ SECRET_SETTINGS = [
 
 def title(environ: Mapping[str, str]) -> str:
     """A name for one of the secret settings."""
-    return next(iter(environ.values())).replace(PASSWORD, "*")
+    return list(environ.values())[-1].replace(PASSWORD, "*")
 
 
 @pytest.mark.parametrize("environ", SECRET_SETTINGS, ids=title)
@@ -605,7 +724,7 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
 )
 def test_a_value_is_shown_as_a_person_writes_it(name: str, text: str, shown: str) -> None:
     setting = next(setting for setting in TABLE if setting.name == name)
-    assert settings.read({name: text}).shown(setting) == shown
+    assert settings.read({name: text, "DB_HOST": "" if name == "DATABASE_URL" else "db"}).shown(setting) == shown
 
 
 # -- the database and the data directory
@@ -704,7 +823,7 @@ def test_what_is_not_scheme_and_host_alone_is_always_refused(url: str, allow: st
 
 
 def test_the_real_esi_needs_a_contact() -> None:
-    with pytest.raises(SettingsError, match=r"ESI_CONTACT is empty.*User-Agent.*ESI_CONTACT=you@example.com"):
+    with pytest.raises(SettingsError, match=r"ESI_CONTACT is empty.*User-Agent.*ESI_CONTACT=you@your.domain"):
         settings.check_contact(read())
 
 
@@ -714,10 +833,54 @@ def test_another_host_that_was_allowed_needs_a_contact() -> None:
 
 
 @pytest.mark.parametrize(
-    "environ", [{"ESI_CONTACT": "you@example.com"}, {"ESI_BASE_URL": "http://127.0.0.1:1"}], ids=["contact", "loopback"]
+    "environ", [{"ESI_CONTACT": "you@home.se"}, {"ESI_BASE_URL": "http://127.0.0.1:1"}], ids=["contact", "loopback"]
 )
 def test_a_contact_or_a_local_esi_is_enough(environ: dict[str, str]) -> None:
     settings.check_contact(settings.read(environ))
+
+
+@pytest.mark.parametrize(
+    "contact",
+    ["you@example.com", "me@sub.Example.ORG", "https://example.net", "http://www.example.com:80/me", "a@b.invalid",
+     "https://killboard.test/about", "x@y.example"],
+)  # fmt: skip
+def test_a_contact_of_nobody_is_refused(contact: str) -> None:
+    with pytest.raises(SettingsError, match="is an example, nobody reads there"):
+        settings.check_contact(read(ESI_CONTACT=contact))
+
+
+@pytest.mark.parametrize("contact", ["me@myexample.com", "me@example.com.se", "https://github.com/example.com/x"])
+def test_a_contact_that_is_like_an_example_is_none(contact: str) -> None:
+    settings.check_contact(read(ESI_CONTACT=contact))
+
+
+@pytest.mark.parametrize("part", ["DB_USER", "DB_PASSWORD", "DB_NAME"])
+def test_half_an_address_of_the_database_is_refused(part: str) -> None:
+    words = f"{part} (environment) is set, and neither DB_HOST nor DATABASE_URL: set DB_HOST, too"
+    assert refusal({part: PASSWORD}) == words
+    assert read(**{part: "x", "DATABASE_URL": "postgresql://a/b"}).database == "postgresql://a/b"
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"DATABASE_URL": "postgresql://a/b", "DB_HOST": "c"}, "DB_HOST and what belongs to it are ignored"),
+        ({"ESID_HTTP_LISTEN": "0.0.0.0:80"}, "ESID_HTTP_LISTEN=0.0.0.0:80 is no loopback address"),
+        ({"ESID_SCHEDULE_ALLIANCES": "1s"}, "ESID_SCHEDULE_ALLIANCES=1s asks the database that often"),
+    ],
+)
+def test_what_is_rarely_meant_is_said(environ: dict[str, str], words: str) -> None:
+    (warning,) = settings.read(environ).warnings
+    assert words in warning
+
+
+def test_a_day_that_has_not_come_is_no_compatibility_date() -> None:
+    assert "2050-01-01 has not come yet; the newest is 2" in refusal({"ESI_COMPATIBILITY_DATE": "2050-01-01"})
+
+
+def test_a_clock_that_is_wrong_does_not_refuse_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "now", lambda: dt.datetime(1970, 1, 1, tzinfo=dt.UTC))
+    assert read().esi_compatibility_date == "2026-08-18"
 
 
 @pytest.mark.parametrize("name", ["ESID_FEED_URL", "ESID_ARCHIVE_URL", "ESID_ZKILLBOARD_URL"])
@@ -746,7 +909,7 @@ def test_the_url_of_a_source_holds_no_password_and_no_query(url: str) -> None:
 def test_a_daemon_follows_killmails_when_it_works_on_them_and_the_feed_is_not_off(
     changes: dict[str, str], follows: bool
 ) -> None:
-    assert read(ESI_CONTACT="you@example.com", **changes).follows_killmails is follows
+    assert read(ESI_CONTACT="you@home.se", **changes).follows_killmails is follows
 
 
 def test_other_peoples_servers_are_told_whom_to_reach() -> None:
@@ -760,14 +923,13 @@ def test_other_peoples_servers_are_told_whom_to_reach() -> None:
 @pytest.mark.parametrize(
     ("contact", "feed", "follows"),
     [
-        ("you@example.com", "https://r2z2.zkillboard.com", True),
+        ("you@home.example.se", "https://r2z2.zkillboard.com", True),
+        ("you@example.com", "https://r2z2.zkillboard.com", False),
         ("", "https://r2z2.zkillboard.com", False),
         ("", "http://127.0.0.1:9", True),
         ("you@example.com", "off", False),
     ],
 )
-def test_a_feed_of_somebody_else_is_not_read_without_a_contact(
-    tmp_path: Path, contact: str, feed: str, follows: bool
-) -> None:
+def test_a_feed_of_somebody_else_is_not_read_without_a_contact(contact: str, feed: str, follows: bool) -> None:
     environ = {"ESI_BASE_URL": "http://127.0.0.1:1", "ESI_CONTACT": contact, "ESID_FEED_URL": feed}
-    assert settings.read(environ, tmp_path / ".env").follows_killmails is follows
+    assert settings.read(environ).follows_killmails is follows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from esid import clock
 from esid.clock import Stop
 from esid.errors import DatabaseUnavailable
 from esid.esi.budget import Budget, Limits, Outcome, Ticket
+from esid.esi.budget.exchange import Sharing
+from esid.esi.budget.shares import GONE_S, SHARE_S, Part, allot, is_gone
+from esid.esi.budget.state import GUARDED
+from esid.esi.budget.view import snapshot
 from esid.esi.routes import Route
-from esid.esi.shared import GUARDED
-from esid.esi.shares import GONE_S, SHARE_S, Part, allot
-from esid.esi.sharing import Sharing
-from esid.esi.snapshot import snapshot
 
 CORPORATION, KILLMAIL = Route("/corporations/{id}"), Route("/killmails/{id}/{argument}", group="killmail")
 USABLE = 90.0
@@ -34,10 +35,11 @@ class Database:
         """What `store.egress.exchange` does."""
 
         def run(meet: Any) -> None:
-            name, row = meet(self.now, dict(self.rows))
+            rows = dict(self.rows)
+            name, row = meet(self.now, rows)
             if self.is_away:
                 raise DatabaseUnavailable("gone before the commit")
-            self.rows[name] = row
+            self.rows = {**rows, name: row}
 
         return run
 
@@ -439,3 +441,99 @@ def test_a_host_that_begins_to_want_more_is_not_sent_away_for_a_window(host: Cal
         each.tell()
     with one.budget.shared.locked():
         assert one.budget.admit(CORPORATION, 0, clock.monotonic())[1] > 10.0
+
+
+def test_a_clock_of_the_database_that_is_set_back_makes_no_wait_longer(
+    host: Callable[..., Host], database: Database, now: Callable[[float], None]
+) -> None:
+    # Given three hosts, a pause of 20 s that all have heard of, and a third that has died
+    hosts = [host(name) for name in ("a", "b", "dead")]
+    for each in hosts * 8:
+        each.tell()
+    with hosts[0].budget.shared.locked():
+        hosts[0].budget.pause(20.0, clock.monotonic())
+    for each in hosts * 2:
+        each.tell()
+
+    # When the database's clock goes back by a day
+    database.now -= 86_400
+    for _ in range(4):
+        now(0.25)
+        for each in hosts[:2]:
+            each.tell()
+
+    # Then the pause is over when it would have been, and stays over
+    for _ in range(100):
+        now(0.5)
+        for each in hosts[:2]:
+            each.tell()
+    for each in hosts[:2]:
+        with each.budget.shared.locked() as state:
+            assert state.paused_until < clock.monotonic()
+
+    # And what the dead one holds is free in its time, as its row is taken for one of the moment when it was met
+    assert is_gone(database.rows["dead"], database.now)
+    assert database.rows["dead"]["at"] < database.now
+
+
+@pytest.mark.parametrize("ahead_s", [1000.0, 86_421.0])
+def test_a_pause_that_no_answer_asks_for_is_not_believed(
+    host: Callable[..., Host], database: Database, ahead_s: float
+) -> None:
+    one = host("one")
+    one.tell()
+    database.rows["other"] = {
+        "file": "x", "at": database.now, "left": False, "paused_until": database.now + ahead_s, "closed": {}, "parts": {}
+    }  # fmt: skip
+    one.tell()
+    with one.budget.shared.locked() as state:
+        assert state.paused_until <= clock.monotonic()
+
+
+def test_the_thread_goes_on_after_an_error_of_its_own_and_says_it_once(
+    host: Callable[..., Host], caplog: pytest.LogCaptureFixture
+) -> None:
+    one, failures = host("one"), [2]
+    exchange = one.sharing._exchange
+
+    def fail(meet: Any) -> None:
+        if failures[0]:
+            failures[0] -= 1
+            raise ZeroDivisionError("no")
+        exchange(meet)
+
+    one.sharing._exchange = fail
+    caplog.set_level(logging.INFO)
+    for _ in range(3):
+        one.sharing._try_once(leaving=False)
+    said = [record.message for record in caplog.records if record.name == "esid.daemon"]
+    assert said == ["sharing.away", "sharing.back"]
+    with one.budget.shared.locked() as state:
+        assert state.share_until > clock.monotonic()
+
+
+def test_a_host_that_slept_sends_nothing_before_it_was_heard_again(
+    host: Callable[..., Host], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given two hosts with a share each
+    slept = [3.0]
+    monkeypatch.setattr(clock, "slept_s", lambda: slept[0])
+    one, two = host("one"), host("two")
+    for _ in range(6):
+        one.tell()
+        two.tell()
+    known(one)
+    held = one.grant(1)
+    assert held
+    # When one is suspended, in which its clock stands still, until the other has taken what it had
+    database.now += 20.0
+    two.grant(80)
+    for _ in range(6):
+        two.tell()
+    slept[0] += 20.0
+    # Then nothing leaves that had no leave yet, or was about to
+    assert one.grant(1) == []
+    assert one.budget._look(held[0])
+    # But what it gets at its next exchange
+    one.tell()
+    assert one.budget._look(held[0]) is None

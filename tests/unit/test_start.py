@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from esid import typed
+from esid import settings, typed
+from esid.daemon import parts
 from esid.entities import BY_NAME, MIRRORED
 from esid.feeds.archives import HASHES, SOURCES
 from esid.queue.progress import PLURALS
@@ -42,7 +43,11 @@ LIBRARIES = (
         ("status", ("dramatiq", "peewee", "psycopg2")),
     ],
 )
-def test_a_command_imports_what_it_needs(tmp_path: Path, words: str, imported: tuple[str, ...]) -> None:
+def test_a_command_imports_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, imported: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("ESID_DATA_DIR", str(tmp_path / "data"))
+    parts.set_up_store(settings.read()).close()
     ran = subprocess.run(
         [sys.executable, "-c", IMPORTED, ",".join(LIBRARIES), *words.split()],
         env={"ESID_DATA_DIR": str(tmp_path / "data"), "ESI_CONTACT": "you@example.com"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -57,6 +58,80 @@ def test_a_client_for_which_no_thread_is_made_leaves_its_place_to_others(get: Ge
         limits.setattr(threading.Thread, "start", no_thread)
         assert [get() for _ in range(server.MOST_CLIENTS)] == [0] * server.MOST_CLIENTS
     assert get() == 200
+
+
+@pytest.fixture
+def drip(listener: socket.socket) -> Iterator[Callable[[int], list[socket.socket]]]:
+    """Opens connections that send a byte of an endless request now and then; gives those that are still open."""
+    clients, stop = list[socket.socket](), threading.Event()
+
+    def send() -> None:
+        while not stop.wait(0.1):
+            for client in list(clients):
+                try:
+                    client.send(b"x")
+                except OSError:
+                    clients.remove(client)
+                    client.close()
+
+    def more(count: int) -> list[socket.socket]:
+        for _ in range(count):
+            client = socket.create_connection(listener.getsockname(), timeout=10)
+            client.send(b"GET /")
+            clients.append(client)
+        return clients
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    yield more
+    stop.set()
+    thread.join()
+    for client in clients:
+        client.close()
+
+
+def test_connections_that_drip_shut_nobody_out(get: Get, drip: Callable[[int], list[socket.socket]]) -> None:
+    drip(200)
+    for _ in range(20):
+        began_at = time.monotonic()
+        assert get() == 200
+        assert time.monotonic() - began_at < 2
+        drip(5)
+
+
+def test_who_has_not_said_all_in_time_is_cut_off_however_often_it_says_something(
+    get: Get, drip: Callable[[int], list[socket.socket]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert server.CLIENT_S == 10
+    monkeypatch.setattr(server, "CLIENT_S", 0.5)
+    left = drip(50)
+    wait_until(lambda: not left, 10, lambda: f"{len(left)} are still there")
+    assert get() == 200
+
+
+def test_who_is_being_answered_keeps_its_place(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given as many as there are places, all of which wait for a slow database, longer than they had to say what they want
+    monkeypatch.setattr(server, "MOST_CLIENTS", 4)
+    monkeypatch.setattr(server, "CLIENT_S", 0.1)
+    asked, may_fail = list[int](), threading.Event()
+
+    def wait(_: object) -> None:
+        asked.append(1)
+        assert may_fail.wait(10)
+        raise DatabaseUnavailable("away")
+
+    monkeypatch.setattr(server.View, "state", wait)
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(get, "/status") for _ in range(4)]
+        wait_until(lambda: len(asked) == 4, 10, "all of them")
+        assert get() == 0
+        may_fail.set()
+        assert [one.result() for one in waiting] == [503] * 4
+    wait_until(lambda: get() == 200, 10, "a place")
+
+
+def test_a_request_takes_little_memory(get: Get) -> None:
+    assert get(host="x" * 60_000 + "\r\nA: " + "x" * 60_000 + "\r\nB: " + "x" * 60_000) == 431
 
 
 def test_a_database_that_is_slow_to_fail_fails_once_for_all_who_wait(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty
+from types import SimpleNamespace
 
 import dramatiq
 import pytest
 
+from esid.queue.broker import PERSON
 from esid.queue.database import DatabaseBroker
 from esid.queue.worker import Worker, WorkQueue
 from esid.store import migrate
@@ -27,6 +29,12 @@ def broker(tmp_path: Path) -> Iterator[DatabaseBroker]:
     made.declare_queue("work")
     yield made
     store.close()
+
+
+def item(actor: str, priority: int = 1, option: int = 0) -> SimpleNamespace:
+    """A message as Dramatiq puts it into the queue of its threads."""
+    message = SimpleNamespace(actor_name=actor, options={"broker_priority": option})
+    return SimpleNamespace(priority=priority, message=message)
 
 
 def test_whoever_waits_is_woken_once_and_for_all() -> None:
@@ -49,14 +57,32 @@ def test_whoever_waits_is_woken_once_and_for_all() -> None:
 
 
 def test_what_is_left_at_the_end_is_given_to_nobody_who_waits() -> None:
-    queue = WorkQueue()
-    for number in (2, 1, 3):
-        queue.put(number)
-    assert queue.get() == 1
+    queue, (one, two, three) = WorkQueue(), (item("alliance") for _ in range(3))
+    for each in (one, two, three):
+        queue.put(each)
+    assert queue.get() is one
     queue.wake()
     with pytest.raises(Empty):
         queue.get()
-    assert (queue.get_nowait(), queue.get_nowait()) == (2, 3)
+    assert (queue.get_nowait(), queue.get_nowait()) == (two, three)
+
+
+def test_kinds_are_dealt_out_in_turn_behind_lists_and_what_a_person_asks() -> None:
+    # Given a queue full of alliances, of which some have been worked on
+    queue = WorkQueue()
+    for _ in range(8):
+        queue.put(item("alliance"))
+    assert [queue.get().message.actor_name for _ in range(3)] == ["alliance"] * 3
+
+    # When corporations, a list and a person's character come
+    for each in [*(item("corporation") for _ in range(3)), item("alliances", priority=0), item("character", option=PERSON)]:
+        queue.put(each)
+
+    # Then nobody waits behind all of another kind, nor may catch up what it has not asked for before
+    got = [queue.get().message.actor_name for _ in range(10)]
+    assert got[:2] == ["character", "alliances"]
+    assert got[2:8] in (["alliance", "corporation"] * 3, ["corporation", "alliance"] * 3)
+    assert got[8:] == ["alliance", "alliance"]
 
 
 def test_messages_are_worked_on_and_idle_threads_end_at_once(broker: DatabaseBroker) -> None:

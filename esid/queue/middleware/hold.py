@@ -7,7 +7,9 @@ hold theirs too. What is interrupted in the middle waits in the ledger.
 
 from __future__ import annotations
 
+import datetime as dt
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -15,8 +17,8 @@ from dramatiq.middleware import SkipMessage
 
 from esid import clock, log
 from esid.clock import Stop
-from esid.entities import BY_NAME
-from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError, Held, Stopping
+from esid.entities import BY_NAME, ENTITIES
+from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError, Held, HeldAlone, Stopping
 from esid.queue.actors import Unfinished
 from esid.store import ledger
 from esid.store.connection import Store
@@ -29,7 +31,9 @@ LONGEST_HOLD_S = 600.0
 #: Seconds between two looks while holding.
 _LOOK_S = 0.5
 #: Seconds to wait after the database or the broker was found away, at least and at most.
-_AWAY_S, _LONGEST_AWAY_S = 1.0, 30.0
+_AWAY_S, _LONGEST_AWAY_S = 1.0, 15.0
+#: How a reason begins that is one of ESI's limits.
+_LIMITS = ("420", "429", "bucket", "error limit")
 _log = log.get("hold")
 
 
@@ -64,7 +68,18 @@ class Hold(dramatiq.Middleware):
             self._wait_out(message, exception)
         elif exception is None:
             self._away_s = _AWAY_S
-            log.outage("database").up()
+        self._take_back()
+
+    def _take_back(self) -> None:
+        """What an outage that is over did to ids is undone."""
+        for path, since in self._client.outages_over().items():
+            names = [entity.name for entity in ENTITIES if entity.route.path == path] or list(BY_NAME)
+            with suppress(EsidError):
+                count = ledger.revive(self._store, names, dt.datetime.fromtimestamp(since, dt.UTC))
+                self._client.forget_outage(path, since)
+                if count:
+                    words = "ids that failed shortly before an outage and in it are asked again, uncounted"
+                    log.event(_log, "work.revived", words, ids=count)
 
     def _put_back(self, message: Any, unfinished: Unfinished) -> None:
         interruption = unfinished.interruption
@@ -72,7 +87,8 @@ class Hold(dramatiq.Middleware):
             message.requeue = True
             self._let_go(message, unfinished)
             return
-        self._say(interruption.wait_s, interruption.reason)
+        if not isinstance(interruption, HeldAlone):
+            self._say(interruption.wait_s, interruption.reason)
         wait_s = interruption.wait_s + random.uniform(0, 1 + 0.1 * interruption.wait_s)  # noqa: S311
         try:
             ledger.defer(self._store, unfinished.entity, unfinished.open_ids, wait_s)
@@ -97,4 +113,5 @@ class Hold(dramatiq.Middleware):
         now = clock.monotonic()
         if now >= self._held_until and not self._client.is_away():
             self._held_until = now + max(wait_s, 10.0)
-            log.event(_log, "esi.held", "ESI's limit is reached, work waits", reason=reason, for_s=round(wait_s, 1))
+            words = "ESI's limit is reached, work waits" if reason.startswith(_LIMITS) else "work waits"
+            log.event(_log, "esi.held", words, reason=reason, for_s=round(wait_s, 1))

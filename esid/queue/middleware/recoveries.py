@@ -71,18 +71,16 @@ def settle(store: Store, hands: Hands, wait: Callable[[], bool]) -> None:
     Args:
         wait: called while the database is away; True = a stop was asked for, the next start does it.
     """
-    outage = log.outage("database")
-    left = hands.left()
+    left = hands.held()
     is_known = any(quarantined for *_, quarantined in left)
     while True:
         try:
             for place, ids, quarantined in left:
                 # Who was in quarantine did it; the others only stood by.
                 _book(store, ENTITIES[place].name, ids, quarantined, counted=quarantined or not is_known)
-            outage.up()
             break
         except DatabaseUnavailable as error:
-            outage.down(error)
+            log.outage("database").down(error)
             if wait():
                 return
     hands.clear()

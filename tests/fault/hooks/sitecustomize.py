@@ -7,8 +7,9 @@ ESID_TEST_CRASH=point[:n]   SIGKILL to itself when a process passes the point fo
                             ESID_TEST_ONCE (the next process passes)
 ESID_TEST_PATCH=module:NAME=value;...   numbers of modules
 ESID_TEST_PAGES=file        SQLite may have as many pages as the file says, for as long as it is there
+ESID_TEST_READ_ONLY=file    nobody may write to SQLite for as long as the file is there
 ESID_TEST_POISON=entity:id[:how]   whoever asks ESI for this id dies (how: kill, exit, segfault, hang, spin)
-ESID_TEST_CLOCK=file        the wall clock differs from the machine's by the seconds that stand in the file
+ESID_TEST_CLOCK=file        the wall clock (SQLite's, too) differs from the machine's by the seconds that stand in the file
 ESID_TEST_BOOT=child        that child cannot start: ImportError
 ESID_TEST_NO_FORK=file      no process can be made for as long as the file is there
 """
@@ -21,6 +22,7 @@ import errno
 import importlib
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -75,11 +77,23 @@ def _wrap(owner: Any, name: str, before: Callable[..., Any] | None = None, after
     setattr(owner, name, wrapped)
 
 
+def _wrap_result(owner: Any, name: str, then: Callable[[Any], Any]) -> None:
+    function = getattr(owner, name)
+
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        result = function(*arguments, **named)
+        then(result)
+        return result
+
+    setattr(owner, name, wrapped)
+
+
 def _crash_at(point: str, n: int) -> None:
     from esid.esi.client import Client
     from esid.queue import actors
-    from esid.queue.rabbitmq import RabbitConsumer
+    from esid.queue.consumer import RabbitConsumer
     from esid.store import dead_letters, ledger, messages, migrate
+    from esid.store.ledger import outcomes
 
     def passed(*_: Any, **__: Any) -> None:
         _pass(n)
@@ -89,7 +103,7 @@ def _crash_at(point: str, n: int) -> None:
     elif point == "after-response":
         _wrap(Client, "_exchange", after=passed)
     elif point == "before-commit":
-        _wrap(ledger, "_finish", after=passed)
+        _wrap(outcomes, "_finish", after=passed)
     elif point == "after-commit-before-ack":
         _wrap(actors.Work, "perform", after=passed)
     elif point == "after-ack":
@@ -112,20 +126,31 @@ def _crash_at(point: str, n: int) -> None:
         raise SystemExit(f"unknown crash point {point}")
 
 
-def _limit_pages(path: Path) -> None:
+def _before_statements(pragma: Callable[[], str]) -> None:
+    """Set something of SQLite's before each transaction."""
     from esid.store.connection import Store
 
     def limit(store: Any, *_: Any) -> None:
         if store.is_sqlite:
             store.database.connect(reuse_if_open=True)
-            try:
-                pages = int(path.read_text())
-            except FileNotFoundError:
-                pages = 2**30
-            store.database.execute_sql(f"PRAGMA max_page_count = {pages}")
+            store.database.execute_sql(f"PRAGMA {pragma()}")
 
     _wrap(Store, "_run_once", before=limit)
     _wrap(Store, "_change_once", before=limit)
+
+
+def _limit_pages(path: Path) -> None:
+    def pages() -> str:
+        try:
+            return f"max_page_count = {int(path.read_text())}"
+        except FileNotFoundError:
+            return f"max_page_count = {2**30}"
+
+    _before_statements(pages)
+
+
+def _forbid_writing(path: Path) -> None:
+    _before_statements(lambda: f"query_only = {int(path.exists())}")
 
 
 def _poison(entity: str, key: int, how: str) -> None:
@@ -157,7 +182,6 @@ def _patch(text: str) -> None:
 def _shift_clock(path: Path) -> None:
     from apscheduler.executors import base as executors
     from apscheduler.schedulers import base as schedulers
-    from apscheduler.triggers import interval
 
     from esid import clock
 
@@ -173,9 +197,17 @@ def _shift_clock(path: Path) -> None:
             return real.now(tz) + dt.timedelta(seconds=float(path.read_text()))
 
     clock.now = lambda: Shifted.now(dt.UTC)
-    for module in (executors, schedulers, interval):
+    _wrap_result(sqlite3, "connect", lambda made: made.create_function("julianday", 1, _julian_day))
+    for module in (executors, schedulers):
         assert module.datetime is real
         module.datetime = Shifted
+
+
+def _julian_day(_: str) -> float:
+    """SQLite's clock: esid asks for that of now alone."""
+    from esid import clock
+
+    return clock.now().timestamp() / 86400.0 + 2440587.5
 
 
 def _cannot_boot(child: str) -> None:
@@ -205,6 +237,8 @@ if "ESID_TEST_PATCH" in _environ:
     _patch(_environ["ESID_TEST_PATCH"])
 if "ESID_TEST_PAGES" in _environ:
     _limit_pages(Path(_environ["ESID_TEST_PAGES"]))
+if "ESID_TEST_READ_ONLY" in _environ:
+    _forbid_writing(Path(_environ["ESID_TEST_READ_ONLY"]))
 if "ESID_TEST_POISON" in _environ:
     _entity, _key, *_how = _environ["ESID_TEST_POISON"].split(":")
     _poison(_entity, int(_key), (_how or ["kill"])[0])
