@@ -71,24 +71,24 @@ def test_an_alarm_is_said_at_once_and_waited_out_for_ten_seconds(
         began_at = time.monotonic()
         waits = threading.Thread(target=lambda: seconds_to_refuse(lambda: broker.enqueue_many([message(name, 2)] * 30)))
         waits.start()
-        wait_until(lambda: "rabbitmq.away" in caplog.text, 3, "the line")
+        wait_until(lambda: "rabbitmq.away" in caplog.text, 8, "the line")
         stopping: Any = open_broker(store, server.url, "alarm")
         stops = threading.Thread(target=lambda: seconds_to_refuse(lambda: stopping.enqueue(message(name, 3))))
         stops.start()
         wait_until(lambda: stopping._confirms.is_blocked, 5, "the second alarm")
         stopping.is_stopping = True
-        stops.join(2)
+        stops.join(5)
         assert not stops.is_alive()
         waits.join(15)
-        assert 9 < time.monotonic() - began_at < 13
+        assert 9 < time.monotonic() - began_at < 16
 
         # Then those that come later do not wait, questions are answered, and a process ends as at other times
-        assert seconds_to_refuse(lambda: broker.enqueue(message(name, 4))) < 1
-        assert seconds_to_refuse(broker.ready) < 1
+        assert seconds_to_refuse(lambda: broker.enqueue(message(name, 4))) < 4
+        assert seconds_to_refuse(broker.ready) < 4
         assert name in broker.depths()
         began_at = time.monotonic()
         stopping.close()
-        assert time.monotonic() - began_at < 2
+        assert time.monotonic() - began_at < 5
         assert "rabbitmq.back" not in caplog.text
 
     # When the alarm is over, that is said, though nobody publishes, and all goes on
@@ -111,7 +111,7 @@ def test_a_daemon_is_not_ready_in_an_alarm_commands_end_and_a_stop_is_short(
         wait_until(lambda: ready(port) == 503, 10, "the alarm")
         began_at = time.monotonic()
         ran = daemon.run("enqueue", "alliance", *map(str, sorted(world.alliances)))
-        assert time.monotonic() - began_at < 14
+        assert time.monotonic() - began_at < 18
         assert (ran.code, len(ran.err.strip().splitlines())) == (69, 1), ran
         assert "takes no messages" in ran.err
     wait_until(lambda: ready(port) == 200, 20, "readiness")

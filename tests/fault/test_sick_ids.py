@@ -16,7 +16,7 @@ from tests.fault.conftest import Make
 from tests.waiting import wait_until
 
 #: Seconds that a run with sick ids may take longer than one without, beside the tenth that is promised: this machine's mood.
-MOOD_S = 2.0
+MOOD_S = 3.0
 
 
 @pytest.fixture

@@ -241,7 +241,7 @@ def test_sigquit_ends_it_at_once_and_nothing_is_lost(make_daemon: Make, esi: Fak
     daemon.start()
     wait_until(lambda: hanging.hits >= 3, 15, "requests that hang")
     daemon.signal(signal.SIGQUIT)
-    assert daemon.wait(3) == 0
+    assert daemon.wait(8) == 0
     assert processes(daemon) == set()
     esi.faults.clear()
     daemon.start()
@@ -350,7 +350,7 @@ def test_killed_long(make_daemon: Make, esi: FakeEsi, store: Store) -> None:
         wait_for_workers(daemon, 2)
         daemon.signal(signal.SIGKILL)
         daemon.wait()
-        wait_until(lambda: not processes(daemon), 2, "the end of all children")
+        wait_until(lambda: not processes(daemon), 10, "the end of all children")
         daemon.start()
     esi.latency_s = 0.0
     checker.wait_for_drain(daemon, store, 400)
