@@ -11,7 +11,8 @@ from typing import Any
 import dramatiq
 import pytest
 
-from esid import clock, jobs, render
+from esid import clock, jobs
+from esid.cli import render
 from esid.queue.broker import open_broker
 from esid.queue.publish import Publisher
 from esid.queue.requests import Requests

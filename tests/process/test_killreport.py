@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from esid import clock
+from esid.cli.parser import Grammar
 from esid.entities.alliance import Alliance
 from esid.entities.character import Character
 from esid.entities.corporation import Corporation
 from esid.errors import SourceUnavailable
 from esid.feeds.killreport import CONFIRM_S, Copied, Takeover
-from esid.parser import Grammar
 from esid.store import due, ledger, migrate
 from esid.store import killreport as theirs_tables
 from esid.store.connection import Store

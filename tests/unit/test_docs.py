@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-import esid.cli
-import esid.parser
+import esid.cli.main
+import esid.cli.parser
 from esid import __version__, errors, settings
 from esid.daemon import supervisor
 from esid.entities import ENTITIES, MIRRORED
@@ -27,7 +27,7 @@ MODELS = [*(table for entity in ENTITIES for table in entity.tables), *TABLES]
 
 def commands() -> dict[str, Any]:
     """Name -> parser of every command."""
-    return dict(esid.parser.Grammar().commands)
+    return dict(esid.cli.parser.Grammar().commands)
 
 
 @pytest.mark.parametrize("name", commands())
@@ -85,7 +85,7 @@ def exit_codes() -> set[int]:
 
 def test_every_exit_code_stands_in_both_tables() -> None:
     in_readme = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.M)}
-    in_cli = {int(code) for code in re.findall(r"^(\d+) +\S", str(esid.cli.__doc__), re.M)}
+    in_cli = {int(code) for code in re.findall(r"^(\d+) +\S", str(esid.cli.main.__doc__), re.M)}
     assert in_readme == in_cli == exit_codes() | {0, 1, 130}
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from esid import settings, typed
+from esid import settings
+from esid.cli import typed
 from esid.daemon import parts
 from esid.entities import BY_NAME, MIRRORED
 from esid.feeds.archives import HASHES, SOURCES

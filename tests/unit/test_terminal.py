@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from esid import log, render
-from esid.commands import terminal, waiting
+from esid import log
+from esid.cli import printing, progress_bar, render
 
 #: Set the title, clear the screen, write to the clipboard; by ESC and by C1; turn the writing around; begin the line anew.
 ODD = "a\x1b]0;owned\x07\x1b[2J\x9b2J\u202eb\rc\x7f"
@@ -16,7 +16,7 @@ PLAIN = "a\\u001b]0;owned\\u0007\\u001b[2J\\u009b2J\\u202eb\\u000dc\\u007f"
 
 
 def test_control_characters_are_printed_as_their_escapes(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal.print_lines(render.fields("corporations", {"description": f"{ODD}\nnext\tline, \u00e4\U0001f680"}))
+    printing.print_lines(render.fields("corporations", {"description": f"{ODD}\nnext\tline, \u00e4\U0001f680"}))
     assert capsys.readouterr().out.splitlines()[1:] == [f"  description             {PLAIN}", "next\tline, \u00e4\U0001f680"]
 
 
@@ -50,11 +50,11 @@ def test_the_end_of_input_is_no_yes(monkeypatch: pytest.MonkeyPatch) -> None:
             return ""
 
     monkeypatch.setattr("sys.stdin", Terminal())
-    assert terminal.confirmed("Empty the queues?") is False
+    assert printing.confirmed("Empty the queues?") is False
 
 
 def test_a_bar_is_no_longer_than_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    waiting.Bar(94_259_891).advance(1_000_000)
+    progress_bar.Bar(94_259_891).advance(1_000_000)
     assert len(capsys.readouterr().err.removeprefix("\r\033[K")) == 59

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from esid import overview, render, words
-from esid.commands.watching import foot, moved
+from esid import words
+from esid.cli import overview, render
+from esid.cli.watch import foot, moved
 from esid.settings import ENTITY_NAMES
 from esid.store.dead_letters import DeadLetter
 from tests.daemon import ROOT

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import esid.settings.env_file as env_file
 import esid.settings.urls as urls
-from esid import log, render
-from esid.commands.terminal import note, print_json
-from esid.commands.waiting import Bar
+from esid import log
+from esid.cli import render
+from esid.cli.printing import note, print_json
+from esid.cli.progress_bar import Bar
 from esid.daemon import parts
 from esid.errors import EsidError, NotPermitted, SettingsError, UsageError
 from esid.feeds.killreport import KILLMAILS, KINDS, Copied, Takeover, about
@@ -24,7 +25,7 @@ from esid.store.killreport import Killreport
 _LONGEST_PATH = 200
 
 
-def import_(options: argparse.Namespace, chosen: Settings) -> int:
+def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid import killreport`: its exit code."""
     _check_options(options)
     url = _url(options.from_url)

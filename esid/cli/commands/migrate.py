@@ -13,7 +13,7 @@ from esid.store import migrate as migrations
 _STATEMENT_S = 86_400
 
 
-def migrate(options: argparse.Namespace, chosen: Settings) -> int:
+def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid migrate`: its exit code."""
     parts.wait_for_file(chosen)
     store = parts.open_store(chosen, statement_s=_STATEMENT_S, is_there=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from esid import clock, log
-from esid.commands.screen import Screen
+from esid.cli.screen import Screen
 from esid.words import counted
 
 #: Seconds between two looks.

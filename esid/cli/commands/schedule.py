@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from esid import plan, render
-from esid.commands.terminal import columns, print_json, print_lines
+from esid import plan
+from esid.cli import render
+from esid.cli.printing import columns, print_json, print_lines
 from esid.daemon import parts, sources
 from esid.errors import UsageError
 from esid.feeds.archives import SOURCES
@@ -15,7 +16,7 @@ from esid.store import processes
 from esid.web import timetable
 
 
-def schedule(options: argparse.Namespace, chosen: Settings) -> int:
+def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid schedule`: its exit code."""
     names = [job.name for job in plan.JOBS]
     for name in options.jobs:

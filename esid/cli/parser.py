@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from esid import __version__, words
+from esid.cli.typed import IMPORT_SOURCES, LIST_NAMES, SYNC_NAMES
 from esid.errors import UsageError
 from esid.settings import ENTITY_NAMES, nearest
-from esid.typed import IMPORT_SOURCES, LIST_NAMES, SYNC_NAMES
 
 _ENTITIES = ", ".join(ENTITY_NAMES)
 _ABOUT = "Keeps a local database equal to EVE Online's public ESI data."
@@ -59,8 +59,7 @@ class Grammar:
     """All commands.
 
     Attributes:
-        parser: of the whole line. A namespace has `name` of the command (None where none was typed), `command` (module and
-            function, "" for those without) and `parser` of the command.
+        parser: of the whole line. A namespace has `name` and `parser` of the command; None where none was typed.
         commands: name -> parser.
     """
 
@@ -85,16 +84,16 @@ class Grammar:
         self.commands: dict[str, argparse.ArgumentParser] = dict(self._adding.choices)
         self._topics.choices = list(self.commands)
 
-    def _add(self, name: str, command: str, help_: str, example: str) -> argparse.ArgumentParser:
+    def _add(self, name: str, help_: str, example: str) -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = self._adding.add_parser(
             name, help=help_, description=help_, epilog=f"example: {example}", formatter_class=argparse.RawTextHelpFormatter
         )
-        added.set_defaults(command=command, parser=added)
+        added.set_defaults(parser=added)
         _add_env_file(added)
         return added
 
     def _add_daemon(self) -> None:
-        run = self._add("run", "daemon:run", "Run the daemon in the foreground.", "esid run --actors alliance,corporation")
+        run = self._add("run", "Run the daemon in the foreground.", "esid run --actors alliance,corporation")
         run.add_argument("--actors", metavar="A,B", help=f"work on these only: {_ENTITIES}")
         run.add_argument("--processes", metavar="N", help="worker processes")
         run.add_argument("--threads", metavar="N", help="threads of each worker process")
@@ -108,7 +107,6 @@ class Grammar:
     def _add_asking(self) -> None:
         enqueue = self._add(
             "enqueue",
-            "asking:enqueue",
             "Ask for ids.",
             "esid enqueue character 12345678\n         esid enqueue killmail - < ids",
         )
@@ -116,7 +114,7 @@ class Grammar:
         enqueue.add_argument(
             "ids", nargs="+", metavar="ID", help="ids or links (a killmail is ID:HASH or a link), or - for standard input"
         )
-        sync = self._add("sync", "asking:sync", "Start a full sync.", "esid sync all --wait")
+        sync = self._add("sync", "Start a full sync.", "esid sync all --wait")
         sync.add_argument(
             "what",
             nargs="+",
@@ -128,14 +126,13 @@ class Grammar:
         for waiting in (enqueue, sync):
             waiting.add_argument("--wait", action="store_true", help="wait until it is done, with a progress bar")
             waiting.add_argument("--json", action="store_true", help="print the result as JSON")
-        purge = self._add("purge", "asking:purge", "Empty our queues (no others).", "esid purge killmail --yes")
+        purge = self._add("purge", "Empty our queues (no others).", "esid purge killmail --yes")
         purge.add_argument("entities", nargs="*", type=words.entity, metavar="ENTITY", help="these queues only")
         purge.add_argument("--yes", action="store_true", help="do not ask")
 
     def _add_killmails(self) -> None:
         bring = self._add(
             "import",
-            "killmails:import_",
             "Import killmails from day archives, or all of a killreport; again is harmless, and goes on where it stopped.",
             "esid import killmails --from 2021-11-29 --to 2021-12-03",
         )
@@ -151,7 +148,6 @@ class Grammar:
         bring.add_argument("--again", action="store_true", help="read archives again that were read to their end")
         heal = self._add(
             "heal",
-            "killmails:heal",
             "Compare killmails by day with zKillboard's totals and fetch what is missing.",
             "esid heal --since 2026-10-01",
         )
@@ -160,24 +156,20 @@ class Grammar:
             command.add_argument("--json", action="store_true", help="print the result as JSON")
 
     def _add_looking(self) -> None:
-        state = self._add("status", "looking:status", "Show queues, ledger, limits and dead letters.", "esid status --watch")
+        state = self._add("status", "Show queues, ledger, limits and dead letters.", "esid status --watch")
         state.add_argument("--json", action="store_true", help="print everything as JSON")
         state.add_argument("--watch", action="store_true", help="again every 2 seconds; on a terminal q leaves")
-        plans = self._add(
-            "schedule", "schedule:schedule", "List the schedule, or run a job now.", "esid schedule run sync_alliance"
-        )
+        plans = self._add("schedule", "List the schedule, or run a job now.", "esid schedule run sync_alliance")
         plans.add_argument("verb", nargs="?", choices=["list", "run"], default="list", metavar="VERB", help="list, run")
         plans.add_argument("jobs", nargs="*", metavar="NAME", help="jobs to run, as `esid schedule` prints them")
         plans.add_argument("--json", action="store_true", help="print it as JSON")
-        one = self._add("show", "looking:show", "Show one row, its freshness and its job.", "esid show alliance 99000006")
+        one = self._add("show", "Show one row, its freshness and its job.", "esid show alliance 99000006")
         _add_entity(one)
         one.add_argument("id", metavar="ID", help="an id, or a link to it")
         one.add_argument("--json", action="store_true", help="print it as JSON")
 
     def _add_dead(self) -> None:
-        dead = self._add(
-            "dead", "letters:dead", "List, show, retry or drop dead letters.", "esid dead retry --reason unavailable"
-        )
+        dead = self._add("dead", "List, show, retry or drop dead letters.", "esid dead retry --reason unavailable")
         dead.add_argument(
             "verb", nargs="?", type=_verb, choices=["list", "show", "retry", "drop"], default="list", metavar="VERB",
             help="list (default), show, retry, drop",
@@ -194,18 +186,14 @@ class Grammar:
         dead.add_argument("--json", action="store_true", help="print the result as JSON")
 
     def _add_rest(self) -> None:
-        migrate = self._add(
-            "migrate", "migrate:migrate", "Bring the database's schema up to this program's.", "esid migrate"
-        )
+        migrate = self._add("migrate", "Bring the database's schema up to this program's.", "esid migrate")
         migrate.add_argument(
             "--grant-read", metavar="ROLE", help="let this role of PostgreSQL read all tables, later ones too"
         )
-        config = self._add(
-            "config", "config:config", "Show every setting in force and where it came from.", "esid config --json"
-        )
+        config = self._add("config", "Show every setting in force and where it came from.", "esid config --json")
         config.add_argument("--json", action="store_true", help="print it as JSON")
-        self._add("version", "", "Print the version.", "esid version")
-        about = self._add("help", "", "Print the help of a command.", "esid help status")
+        self._add("version", "Print the version.", "esid version")
+        about = self._add("help", "Print the help of a command.", "esid help status")
         self._topics = about.add_argument("topic", nargs="?", metavar="COMMAND", help="the command")
         about.add_argument("more", nargs="*", help=argparse.SUPPRESS)
 

@@ -1,4 +1,4 @@
-"""`esid import`, `esid heal`: killmails from outside of ESI."""
+"""`esid import`: killmails of whole days, and the rows of a killreport."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from esid import log, render, typed
-from esid.clock import Stop
-from esid.commands import killreport
-from esid.commands.terminal import print_json, print_lines
-from esid.commands.waiting import Bar
+from esid import log
+from esid.cli import render, typed
+from esid.cli.commands import import_killreport
+from esid.cli.printing import print_json, print_lines
+from esid.cli.progress_bar import Bar
+from esid.cli.typed import IMPORT_SOURCES
 from esid.daemon import parts, sources
 from esid.errors import EsidError, UsageError
 from esid.feeds import importing
-from esid.feeds.archives import HASHES, SOURCES, Folder
+from esid.feeds.archives import HASHES, Folder
 from esid.feeds.importing import Unit
 from esid.settings import Settings
-from esid.typed import IMPORT_SOURCES
 
 
-def import_(options: argparse.Namespace, chosen: Settings) -> int:
+def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid import`: its exit code."""
     if options.what == "killreport":
-        return killreport.import_(options, chosen)
+        return import_killreport.run(options, chosen)
     if options.from_url:
         raise UsageError("--from-url names the database of a killreport: `esid import killreport --from-url …`")
     source = options.source or IMPORT_SOURCES[0]
@@ -71,30 +71,3 @@ def import_(options: argparse.Namespace, chosen: Settings) -> int:
     elif source != HASHES:
         print(render.import_summary(reports, bar.rate))
     return int(not all(report.is_whole for report in reports))
-
-
-def heal(options: argparse.Namespace, chosen: Settings) -> int:
-    """`esid heal`: its exit code."""
-    since = typed.first_day(options.since) if options.since is not None else None
-    sources.check_sources(chosen, *SOURCES)
-    log.set_up("WARNING", chosen.esid_log_format)
-    store = parts.ready_store(chosen)
-    bar = Bar(None)
-    healer = sources.open_healer(chosen, store, parts.open_requests(chosen, store), Stop(), progress=bar.advance)
-
-    def on_day(healed: Any) -> None:
-        bar.clear()
-        if not options.json:
-            print_lines(render.healed(healed))
-
-    try:
-        days = healer.run(since, on_day)
-    finally:
-        bar.leave()
-        healer.close()
-    if options.json:
-        print_json([day.as_dict() for day in days])
-    elif not days:
-        print("no day lacks a killmail")
-    store.close()
-    return int(any(day.missing for day in days))

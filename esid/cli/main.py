@@ -28,8 +28,8 @@ from importlib import import_module
 from pathlib import Path
 
 from esid import __version__, log, settings
+from esid.cli.parser import Grammar
 from esid.errors import EsidError, UsageError
-from esid.parser import Grammar
 
 #: What was typed, and the settings; its exit code.
 _Command = Callable[[argparse.Namespace, settings.Settings], int]
@@ -108,15 +108,15 @@ def _run(options: argparse.Namespace) -> int:
     log.hide(*chosen.secrets)
     for warning in chosen.warnings:
         print(f"esid: warning: {warning}", file=sys.stderr)
-    return _command(options.command)(options, chosen)
+    return _command(options.name)(options, chosen)
 
 
 def _command(name: str) -> _Command:
-    """The function of a command. Only what it needs is imported: one of people is to answer at once."""
-    module, _, function = name.partition(":")
+    """What runs a command. Only the module that it needs is imported: one of people is to answer at once."""
     # What is imported stays; looking for garbage in it takes an eighth of the time.
     gc.disable()
-    found: _Command = getattr(import_module(f"esid.commands.{module}"), function)
+    module = import_module(f"esid.cli.commands.{'import_' if name == 'import' else name}")
     gc.freeze()
     gc.enable()
+    found: _Command = module.run
     return found

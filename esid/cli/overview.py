@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from esid.cli.render import timetable
 from esid.clock import span
-from esid.render import timetable
 from esid.words import counted
 
 #: Columns of a terminal as it comes.

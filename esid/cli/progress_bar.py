@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from esid import clock, render
-from esid.commands.terminal import columns, note
+from esid import clock
+from esid.cli import render
+from esid.cli.printing import columns, note
 from esid.daemon import lock, parts
 from esid.settings import Settings
 from esid.store import ledger

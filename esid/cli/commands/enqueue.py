@@ -1,4 +1,4 @@
-"""`esid enqueue`, `esid sync`, `esid purge`: what puts jobs into the queues, and takes them out."""
+"""`esid enqueue`: asks for ids."""
 
 from __future__ import annotations
 
@@ -8,24 +8,21 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from esid import render, typed
-from esid.commands.terminal import confirmed, note, print_json
-from esid.commands.waiting import Asked, Synced, follow
+from esid.cli import render, typed
+from esid.cli.printing import note, print_json
+from esid.cli.progress_bar import Asked, follow
 from esid.daemon import parts
-from esid.entities import BY_NAME, ENTITIES
+from esid.entities import BY_NAME
 from esid.errors import UsageError
 from esid.feeds import links
-from esid.queue.broker import PERSON
-from esid.queue.progress import PLURALS
-from esid.settings import ENTITY_NAMES, Settings, nearest
+from esid.settings import Settings
 from esid.store.ledger import Accepted
-from esid.words import counted
 
 if TYPE_CHECKING:
     from esid.feeds.http import Source
 
 
-def enqueue(options: argparse.Namespace, chosen: Settings) -> int:
+def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid enqueue`: its exit code."""
     wanted = _all_wanted(options.entity, options.ids)
     store = parts.ready_store(chosen)
@@ -43,45 +40,6 @@ def enqueue(options: argparse.Namespace, chosen: Settings) -> int:
     code = follow(Asked(store, options.entity, total.queued + total.pending), chosen, waits=options.wait)
     store.close()
     return code
-
-
-def sync(options: argparse.Namespace, chosen: Settings) -> int:
-    """`esid sync`: its exit code."""
-    store = parts.ready_store(chosen)
-    requests = parts.open_requests(chosen, store)
-    requests.check()
-    wanted = set(typed.SYNC_NAMES if "all" in options.what else options.what)
-    queues = [name for name, plural in PLURALS.items() if plural in wanted]
-    work = Synced(store, [entity.name for entity in ENTITIES if entity.queue in queues])
-    counts = {queue: requests.sync(queue, priority=PERSON) for queue in queues}
-    if options.json:
-        print_json({"queued": counts})
-    else:
-        for queue, count in counts.items():
-            words = f"{counted(count, 'job')} queued" if count else "everything is fresh or queued"
-            print(f"{PLURALS[queue]}: {words}", flush=True)
-    code = follow(work, chosen, waits=options.wait)
-    store.close()
-    return code
-
-
-def purge(options: argparse.Namespace, chosen: Settings) -> int:
-    """`esid purge`: its exit code."""
-    for name in options.entities:
-        if name not in ENTITY_NAMES:
-            raise UsageError(f"unknown entity {name!r}: one of {', '.join(ENTITY_NAMES)}{nearest(name, ENTITY_NAMES)}")
-    queues = list(dict.fromkeys(options.entities)) or ENTITY_NAMES
-    if not options.yes and not confirmed(f"Empty the queues of {', '.join(queues)}?"):
-        return 2
-    store = parts.ready_store(chosen)
-    requests = parts.open_requests(chosen, store)
-    requests.check()
-    for queue in queues:
-        messages, jobs = requests.purge(queue)
-        waiting = counted(jobs, "job waits", "jobs wait")
-        print(f"{queue}: {counted(messages, 'message')} deleted, {waiting} for the next scheduled sync")
-    store.close()
-    return 0
 
 
 def _all_wanted(entity: str, ids: Sequence[str]) -> list[tuple[int, str | None]]:

@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 
-from esid import render, typed
-from esid.commands.terminal import columns, confirmed, print_json, print_lines
+from esid.cli import render, typed
+from esid.cli.printing import columns, confirmed, print_json, print_lines
 from esid.daemon import parts
 from esid.errors import UsageError
 from esid.settings import Settings
@@ -17,7 +17,7 @@ from esid.store.dead_letters import DeadLetter, Filter
 from esid.words import counted
 
 
-def dead(options: argparse.Namespace, chosen: Settings) -> int:
+def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid dead`: its exit code."""
     wanted = Filter(
         ids=tuple(map(_number, options.ids)),

@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-from esid.commands.terminal import size
+from esid.cli.printing import size
 
 #: The other page, without cursor and without lines that go on in the next one; and back.
 _ENTER, _LEAVE = "\033[?1049h\033[?25l\033[?7l", "\033[?7h\033[?25h\033[?1049l"

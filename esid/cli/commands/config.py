@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from esid import render, settings
-from esid.commands.terminal import columns, print_json, print_lines
+from esid import settings
+from esid.cli import render
+from esid.cli.printing import columns, print_json, print_lines
 from esid.settings import Settings
 
 
-def config(options: argparse.Namespace, chosen: Settings) -> int:
+def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid config`: its exit code."""
     name = settings.FILE_SETTING
     rows = [(name, chosen.env_file, "read" if chosen.env_file else "no file", "path")]

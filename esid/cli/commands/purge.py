@@ -1,0 +1,34 @@
+"""`esid purge`: empties our queues."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from esid.cli.printing import confirmed
+from esid.daemon import parts
+from esid.errors import UsageError
+from esid.settings import ENTITY_NAMES, Settings, nearest
+from esid.words import counted
+
+if TYPE_CHECKING:
+    pass
+
+
+def run(options: argparse.Namespace, chosen: Settings) -> int:
+    """`esid purge`: its exit code."""
+    for name in options.entities:
+        if name not in ENTITY_NAMES:
+            raise UsageError(f"unknown entity {name!r}: one of {', '.join(ENTITY_NAMES)}{nearest(name, ENTITY_NAMES)}")
+    queues = list(dict.fromkeys(options.entities)) or ENTITY_NAMES
+    if not options.yes and not confirmed(f"Empty the queues of {', '.join(queues)}?"):
+        return 2
+    store = parts.ready_store(chosen)
+    requests = parts.open_requests(chosen, store)
+    requests.check()
+    for queue in queues:
+        messages, jobs = requests.purge(queue)
+        waiting = counted(jobs, "job waits", "jobs wait")
+        print(f"{queue}: {counted(messages, 'message')} deleted, {waiting} for the next scheduled sync")
+    store.close()
+    return 0

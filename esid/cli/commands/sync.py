@@ -1,0 +1,39 @@
+"""`esid sync`: starts full syncs."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from esid.cli import typed
+from esid.cli.printing import print_json
+from esid.cli.progress_bar import Synced, follow
+from esid.daemon import parts
+from esid.entities import ENTITIES
+from esid.queue.broker import PERSON
+from esid.queue.progress import PLURALS
+from esid.settings import Settings
+from esid.words import counted
+
+if TYPE_CHECKING:
+    pass
+
+
+def run(options: argparse.Namespace, chosen: Settings) -> int:
+    """`esid sync`: its exit code."""
+    store = parts.ready_store(chosen)
+    requests = parts.open_requests(chosen, store)
+    requests.check()
+    wanted = set(typed.SYNC_NAMES if "all" in options.what else options.what)
+    queues = [name for name, plural in PLURALS.items() if plural in wanted]
+    work = Synced(store, [entity.name for entity in ENTITIES if entity.queue in queues])
+    counts = {queue: requests.sync(queue, priority=PERSON) for queue in queues}
+    if options.json:
+        print_json({"queued": counts})
+    else:
+        for queue, count in counts.items():
+            words = f"{counted(count, 'job')} queued" if count else "everything is fresh or queued"
+            print(f"{PLURALS[queue]}: {words}", flush=True)
+    code = follow(work, chosen, waits=options.wait)
+    store.close()
+    return code
