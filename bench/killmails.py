@@ -42,7 +42,7 @@ from esid.feeds.archives import EVEREF, Folder
 from esid.feeds.day import POSTGRESQL_BATCH, SQLITE_BATCH
 from esid.feeds.importing import Parts, Unit
 from esid.feeds.tar import members
-from esid.store import bulk, migrate, wholes
+from esid.store import copying, migrate, wholes
 from esid.store.connection import Store
 from esid.store.model import utc_text
 from tests.servers import PrivatePostgres
@@ -213,11 +213,11 @@ def _copy(store: Store, bodies: list[Any]) -> None:
         name = table._meta.table_name
         if name == "killmails":
             rows = [(*one.killmail, now, now) for one in bodies]
-            bulk.copy(store, name, (*columns, "created_at", "updated_at"), rows)
+            copying.copy(store, name, (*columns, "created_at", "updated_at"), rows)
         else:
             of_each = [one.attackers if name == "attackers" else one.items for one in bodies]
-            bulk.copy(store, name, columns, [row for rows in of_each for row in rows])
-    bulk.copy(
+            copying.copy(store, name, columns, [row for rows in of_each for row in rows])
+    copying.copy(
         store, "sync_jobs", wholes.JOB_COLUMNS, [wholes.job("killmail", one.id, one.killmail[1], stamp) for one in bodies]
     )
 

@@ -27,9 +27,9 @@ from esid.entities import BY_NAME, ENTITIES
 from esid.entities.cadence import asked_every_s
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
-from esid.queue.actors import Unfinished, Work
+from esid.queue.asking import Requests, dispatch
 from esid.queue.publish import Publisher
-from esid.queue.requests import Requests, dispatch
+from esid.queue.work import Unfinished, Work
 from esid.store import ledger, migrate
 from esid.store.connection import Store
 from esid.store.model import utc_text

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from esid import clock
+from esid.assembly import core
 from esid.cli import render
 from esid.cli.printing import columns, note
-from esid.daemon import lock, parts
+from esid.daemon import lock
 from esid.settings import Settings
 from esid.store import ledger
 from esid.store.connection import Store
@@ -169,6 +170,6 @@ class Line:
 
 def note_no_daemon(chosen: Settings, *, waits: bool) -> None:
     """Say that nobody does the work, where that can be known: on SQLite."""
-    if chosen.database.startswith("sqlite:") and lock.holder(parts.lock_path(chosen)) is None:
+    if chosen.database.startswith("sqlite:") and lock.holder(core.lock_path(chosen)) is None:
         what = "waiting for one: start `esid run`" if waits else "it is kept until `esid run` is started"
         note(f"no daemon is running here; {what}")

@@ -13,10 +13,10 @@ from typing import Any
 
 from esid import clock, log
 from esid.daemon import signals
-from esid.daemon.board import Cell
-from esid.daemon.life import Life
+from esid.daemon.cell import Cell
+from esid.daemon.child_loop import Life
 from esid.errors import EsidError
-from esid.store import waiting
+from esid.store import pg_deadline
 from esid.words import counted
 
 #: More deaths of one child than this within the seconds end the daemon (exit 70): the service manager decides then.
@@ -159,7 +159,7 @@ def _main(name: str, main: Callable[[Life], None], cell: Cell, parent: int) -> N
     faulthandler.enable()
     try:
         # Its main thread is to be heard of, from its start on.
-        with waiting.at_most(waiting.SOON_S):
+        with pg_deadline.at_most(pg_deadline.SOON_S):
             main(Life(name.partition("-")[0], cell))
     except EsidError as error:
         log.event(_log, "daemon.child_failed", str(error), level=logging.ERROR, child=name)

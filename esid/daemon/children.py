@@ -11,17 +11,16 @@ from typing import Any
 
 from dramatiq.middleware import CurrentMessage
 
-from esid import clock, jobs, plan, schedule
-from esid.daemon import parts, sources
+from esid import clock
+from esid.assembly import core, killmails
 from esid.daemon.beats import Beats
-from esid.daemon.life import Life
-from esid.daemon.post import Post
+from esid.daemon.child_loop import Life
 from esid.esi.budget import Budget
 from esid.esi.client import Client
 from esid.feeds import r2z2
 from esid.feeds.follow import Follower
 from esid.feeds.heal import Healing
-from esid.queue.actors import Work, declare_actors
+from esid.queue.asking import Requests, dispatch
 from esid.queue.broker import SLOW, queue_name
 from esid.queue.database import DatabaseBroker
 from esid.queue.middleware.dead_letters import DeadLetters
@@ -29,14 +28,16 @@ from esid.queue.middleware.doing import Doing
 from esid.queue.middleware.hold import Hold
 from esid.queue.middleware.recoveries import Recoveries, settle
 from esid.queue.middleware.retries import Retries
-from esid.queue.progress import Progress
-from esid.queue.requests import Requests, dispatch
 from esid.queue.touching import Touching
+from esid.queue.work import Work, declare_actors
 from esid.queue.worker import Worker
+from esid.schedule import plan, runner, tasks
+from esid.schedule.duty import Post
 from esid.settings import Settings
+from esid.status import history
+from esid.status.progress import Progress
 from esid.store import samples
 from esid.store.leader import Leadership
-from esid.web import history
 
 #: Seconds that a worker gives running work at a stop. Smaller than the supervisor's budget for all of them.
 WORKER_STOP_S = 60.0
@@ -74,9 +75,9 @@ def worker_threads(settings: Settings) -> int:
 def worker(settings: Settings, life: Life) -> None:
     """Consume the queues of the chosen entities until a stop."""
     stop = life.stop
-    store = parts.open_store(settings, WORKER_POOL, WORKER_STATEMENT_S)
-    budget = parts.open_budget(settings, stop, is_known=True)
-    sharing = parts.open_sharing(settings, store, budget, stop)
+    store = core.open_store(settings, WORKER_POOL, WORKER_STATEMENT_S)
+    budget = core.open_budget(settings, stop, is_known=True)
+    sharing = core.open_sharing(settings, store, budget, stop)
     if sharing:
         sharing.start()
     client = _open_client(settings, budget)
@@ -88,7 +89,7 @@ def worker(settings: Settings, life: Life) -> None:
         DeadLetters(store),
         Recoveries(store, life.hands, stop),
     ]
-    publisher = parts.open_publisher(settings, store, middleware)
+    publisher = core.open_publisher(settings, store, middleware)
     broker: Any = publisher.broker
     work = Work(store, client, publisher, settings.entities, stop)
     declare_actors(broker, work, settings.esid_queue_prefix)
@@ -119,28 +120,28 @@ def scheduler(settings: Settings, life: Life, *, with_syncs: bool = True) -> Non
     Args:
         with_syncs: False = retries, intents and sweeps only.
     """
-    store = parts.open_store(settings)
-    budget = parts.open_budget(settings, is_known=True)
-    publisher = parts.open_publisher(settings, store)
+    store = core.open_store(settings)
+    budget = core.open_budget(settings, is_known=True)
+    publisher = core.open_publisher(settings, store)
     requests = Requests(store, publisher, settings.esid_queue_prefix)
-    healing = Healing(lambda: sources.open_healer(settings, store, requests, life.stop))
+    healing = Healing(lambda: killmails.open_healer(settings, store, requests, life.stop))
     lead = Leadership(store, settings.entities)
     progress_s = PROGRESS_TTY_S if sys.stderr.isatty() else PROGRESS_S
     texts = plan.schedules(settings, with_syncs=with_syncs)
-    in_hand = schedule.InHand()
+    in_hand = runner.InHand()
 
-    def start(queues: Sequence[str]) -> schedule.Scheduler:
+    def start(queues: Sequence[str]) -> runner.Scheduler:
         """A scheduler of some queues, running."""
         progress = Progress(store, budget, queues)
-        works = jobs.works(store, publisher, requests, progress.began) | {"heal": healing.run}
+        works = tasks.works(store, publisher, requests, progress.began) | {"heal": healing.run}
         errands: dict[str, tuple[float, Callable[[], object]]] = {
             "dispatch": (plan.DISPATCH_S, lambda: dispatch(store, publisher, queues)),
             "progress": (progress_s, progress.say),
             "sample": (samples.EVERY_S, lambda: history.sample(store, publisher.broker, budget)),
         }
-        runner = schedule.Scheduler(store, works, errands, lead.holds, in_hand)
-        runner.start(plan.plan(texts, parts.installation(store), queues))
-        return runner
+        running = runner.Scheduler(store, works, errands, lead.holds, in_hand)
+        running.start(plan.plan(texts, core.installation(store), queues))
+        return running
 
     post = Post(lead, start, settings.entities)
 
@@ -162,8 +163,8 @@ def scheduler(settings: Settings, life: Life, *, with_syncs: bool = True) -> Non
 
 def feed(settings: Settings, life: Life) -> None:
     """Follow the live feed of killmails until a stop. An error of our own ends the process, and it is replaced."""
-    store = parts.open_store(settings)
-    source = sources.open_feed_source(settings, life.stop)
+    store = core.open_store(settings)
+    source = killmails.open_feed_source(settings, life.stop)
     broken: list[BaseException] = []
 
     def follow() -> None:
@@ -192,13 +193,13 @@ def web(settings: Settings, life: Life, listener: Any) -> None:
     from esid.web.server import serve  # no other process is to carry what the page and the metrics are made with
     from esid.web.view import View
 
-    store = parts.open_store(settings)
-    publisher = parts.open_publisher(settings, store)
-    budget = parts.open_budget(settings, is_known=True)
+    store = core.open_store(settings)
+    publisher = core.open_publisher(settings, store)
+    budget = core.open_budget(settings, is_known=True)
     beats = Beats(store, life.kind, life.stop)
     beats.start()
     view = View(
-        store, publisher.broker, budget, plan.schedules(settings), parts.installation(store), parts.queue_place(settings),
+        store, publisher.broker, budget, plan.schedules(settings), core.installation(store), core.queue_place(settings),
         workers=settings.esid_processes, daemon=os.getppid(),
     )  # fmt: skip
     with serve(listener, view):
@@ -215,6 +216,6 @@ def _worker_state(settings: Settings, broker: Any, consumer: Worker) -> dict[str
         "entities": list(settings.entities),
         "threads": worker_threads(settings),
         "moved_s": round(max(0.0, moved_s), 1),
-        "queue": parts.queue_place(settings),
+        "queue": core.queue_place(settings),
         "held": consumer.held(),
     }

@@ -18,10 +18,11 @@ from functools import partial
 from pathlib import Path
 
 from esid import clock, host, log
-from esid.daemon import children, lock, parts, signals, status_socket
+from esid.assembly import core
+from esid.daemon import children, lock, signals, status_socket
 from esid.daemon.child import Child
+from esid.daemon.child_loop import Life
 from esid.daemon.files import Files
-from esid.daemon.life import Life
 from esid.daemon.notice import Notice
 from esid.daemon.terminal import Terminal
 from esid.errors import DatabaseLost, EsidError
@@ -71,8 +72,8 @@ class Supervisor:
         Raises:
             EsidError: the daemon cannot start; nothing runs.
         """
-        parts.check_disks(self._settings)
-        database, lock_path = self._settings.database, parts.lock_path(self._settings)
+        core.check_disks(self._settings)
+        database, lock_path = self._settings.database, core.lock_path(self._settings)
         is_sqlite = database.startswith("sqlite:")
         held = lock.InstanceLock(lock_path, alone=is_sqlite)
         # After the lock: who starts esid twice is to hear that, and not that the port is taken.
@@ -124,14 +125,14 @@ class Supervisor:
 
     def _prepare(self) -> None:
         """Check what every child needs, once and with a readable error; then close it: nothing crosses the fork."""
-        parts.open_budget(self._settings).close()
-        store = parts.set_up_store(self._settings)
+        core.open_budget(self._settings).close()
+        store = core.set_up_store(self._settings)
         try:
-            publisher = parts.open_publisher(self._settings, store)
+            publisher = core.open_publisher(self._settings, store)
             with closing(publisher.broker) as broker:
                 broker.check()
-                if count := parts.use_queue(self._settings, store, publisher):
-                    words = f"the queue is in another place than before ({parts.queue_place(self._settings)})"
+                if count := core.use_queue(self._settings, store, publisher):
+                    words = f"the queue is in another place than before ({core.queue_place(self._settings)})"
                     log.event(_log, "queue.moved", f"{words}: what waited in the old one is published anew", jobs=count)
         finally:
             store.close()
@@ -181,7 +182,7 @@ class Supervisor:
         except DatabaseLost:
             return  # it is not ours any more
         try:
-            words = "" if parts.put_away(self._settings) else "another program reads it; close that and start esid once more"
+            words = "" if core.put_away(self._settings) else "another program reads it; close that and start esid once more"
         except EsidError as error:
             words = str(error)
         if words:

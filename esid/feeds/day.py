@@ -23,7 +23,7 @@ from esid.feeds import readers
 from esid.feeds.archives import EVEREF, Archive
 from esid.feeds.hashes import is_askable
 from esid.feeds.readers import Refused
-from esid.queue.actors import GATHERING
+from esid.queue.work import GATHERING
 from esid.store import days, notes, wholes
 from esid.store.connection import Store
 from esid.store.days import Reading

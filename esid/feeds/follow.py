@@ -16,7 +16,7 @@ from esid.clock import Stop
 from esid.errors import BadBody, DatabaseUnavailable, DataRefused, EsidError, EsiError, Held, Stopping
 from esid.feeds.feed import Feed, Part, Raw
 from esid.feeds.http import Source
-from esid.queue.actors import GATHERING
+from esid.queue.work import GATHERING
 from esid.store import cursors, dead_letters, ledger, notes
 from esid.store.connection import Store
 from esid.store.cursors import Cursor, LeaseLost

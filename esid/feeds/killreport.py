@@ -25,8 +25,8 @@ from esid.entities.killmail_body import Body
 from esid.errors import DAY_S, BadField
 from esid.feeds.day import LAYOUT, MOST_KNOWN, POSTGRESQL_BATCH, REST, SQLITE_BATCH
 from esid.feeds.hashes import check_hash, is_askable
-from esid.queue.actors import GATHERING
-from esid.store import bulk, ledger, takeover, wholes
+from esid.queue.work import GATHERING
+from esid.store import copying, ledger, takeover, wholes
 from esid.store.connection import Store
 from esid.store.killreport import Killreport, Parts, Values
 from esid.store.model import EntityTable, Row, Seen, utc_time
@@ -157,7 +157,7 @@ class Takeover:
         now, copied = clock.now(), Copied(kind.table, len(rows))
         asked = {row[0] for row in rows if any(one.asked for one in kind.seen(row[0]))}
         looked_at = takeover.looked_at(self._store, kind.entity, sorted(asked))
-        ours = bulk.by_id(self._store, kind.table, ("id", "updated_at"), sorted(asked))
+        ours = copying.by_id(self._store, kind.table, ("id", "updated_at"), sorted(asked))
         needed = [place for place, name in enumerate(kind.columns) if not kind.model._meta.fields[name].null]
         wanted = []
         for key, *values, at in rows:
@@ -220,7 +220,7 @@ class Takeover:
 
     def _there(self, ids: Sequence[int]) -> set[int]:
         with self._store.connection():
-            return set(bulk.by_id(self._store, KILLMAILS, ("id",), ids))
+            return set(copying.by_id(self._store, KILLMAILS, ("id",), ids))
 
 
 def _body(hash_: str, head: Values, attackers: Parts, items: Parts) -> Body | None:

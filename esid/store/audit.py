@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from esid import bounds, clock, host
-from esid.store import counters, ledger, lookup, notes
+from esid.store import counters, ledger, notes
 from esid.store.connection import Store
+from esid.store.ledger import lookup
 from esid.store.model import Table, utc_text, utc_time
 
 #: Jobs of one step, and seconds of one look at all.

@@ -22,7 +22,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from esid import log
 from esid.errors import SettingsError
 from esid.settings import without_password
-from esid.store import group, model, waiting
+from esid.store import group, model, pg_deadline
 from esid.store.drivers import BUSY_S, Direct, open_postgresql, open_sqlite, sqlite_path
 from esid.store.faults import is_lost, is_read_only, is_repeatable, is_unexplained, translated
 from esid.store.model import utc_text, utc_time
@@ -82,7 +82,7 @@ class Store:
             else open_postgresql(url, pool_size, statement_s)
         )
         if not self.is_sqlite:
-            waiting.install(None if for_import else statement_s + _SILENT_S)
+            pg_deadline.install(None if for_import else statement_s + _SILENT_S)
         # SQLite has one writer: threads of one process queue up here rather than poll the file's lock.
         self._writer = threading.RLock()
         self._thread = threading.local()
@@ -253,7 +253,7 @@ class Store:
         if self.is_sqlite or not is_unexplained(error):
             return ""
         try:
-            with waiting.at_most(_LOOK_S):
+            with pg_deadline.at_most(_LOOK_S):
                 connection = connect(self)
                 try:
                     with connection.cursor() as cursor:
@@ -271,7 +271,7 @@ class Store:
         try:
             if not self.is_sqlite and not self.database.is_closed() and not self.database.is_connection_usable():
                 self.database.manual_close()
-            if not self.is_sqlite and (is_lost(error) or is_read_only(error) or waiting.SILENT in str(error)):
+            if not self.is_sqlite and (is_lost(error) or is_read_only(error) or pg_deadline.SILENT in str(error)):
                 self.database.close_idle()
         except (peewee.PeeweeException, OSError):
             self.database.close()

@@ -15,7 +15,7 @@ from playhouse.pool import PooledPostgresqlDatabase
 
 from esid import clock
 from esid.errors import NotPermitted, SettingsError
-from esid.store import pooler, waiting
+from esid.store import pg_deadline, pooler
 from esid.store.address import libpq
 
 _Plain: Any = PostgresqlDatabase
@@ -98,7 +98,7 @@ class Direct(_Plain):  # type: ignore[misc]
         except BaseException:
             connection.close()
             raise
-        waiting.patient(connection, _USER_TIMEOUT_MS)
+        pg_deadline.patient(connection, _USER_TIMEOUT_MS)
         return connection
 
     def _look_at(self, connection: Any) -> None:
@@ -133,7 +133,7 @@ class _Pool(PooledPostgresqlDatabase, Direct):  # type: ignore[misc]
 
     def _is_closed(self, connection: Any) -> bool:
         idle_s = clock.monotonic() - self._used_at.pop(id(connection), 0.0)
-        with waiting.at_most(waiting.CONNECT_S):
+        with pg_deadline.at_most(pg_deadline.CONNECT_S):
             if not connection.closed and (idle_s < _IDLE_S or not super()._is_closed(connection)):
                 return False
         self.close_idle()

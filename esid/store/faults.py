@@ -17,7 +17,7 @@ from esid.errors import (
     EsidError,
     SchemaMismatch,
 )
-from esid.store import waiting
+from esid.store import pg_deadline
 
 #: SQLSTATE classes 22 and 23, and what SQLite has in their place.
 _DATA_ERRORS = (peewee.DataError, peewee.IntegrityError, psycopg2.DataError, psycopg2.IntegrityError)
@@ -93,7 +93,7 @@ def is_about_data(error: BaseException) -> bool:
 
 def is_unexplained(error: BaseException) -> bool:
     """True when PostgreSQL has not done a statement in time: what it waited for is worth a look."""
-    is_silent = waiting.SILENT in str(error) and waiting.AT_FIRST not in str(error)
+    is_silent = pg_deadline.SILENT in str(error) and pg_deadline.AT_FIRST not in str(error)
     return is_silent or _code(error) in {_LOCKED_CODE, _CANCELLED_CODE}
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from esid import log
-from esid.store import waiting
+from esid.store import pg_deadline
 from esid.store.connection import DRIVER_ERRORS, Store, connect
 from esid.store.faults import translated
 
@@ -71,7 +71,7 @@ class Leadership:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Whoever asks, the main thread may wait behind it, and is to be heard of."""
-        with self._lock, waiting.at_most(waiting.SOON_S):
+        with self._lock, pg_deadline.at_most(pg_deadline.SOON_S):
             yield
 
     def _renewed(self) -> frozenset[str]:

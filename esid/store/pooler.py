@@ -14,7 +14,7 @@ from typing import Any
 import psycopg2
 
 from esid.errors import SettingsError
-from esid.store import waiting
+from esid.store import pg_deadline
 
 #: How often a look is taken: who takes sessions in turns may hand out the right ones by chance.
 _LOOKS = 5
@@ -48,7 +48,7 @@ def check(connection: Any, open_another: Callable[[], Any]) -> None:
         SettingsError: with the cure.
         psycopg2.Error: the connection was lost, or another one cannot be had.
     """
-    with waiting.at_most(waiting.CONNECT_S):
+    with pg_deadline.at_most(pg_deadline.CONNECT_S):
         another = open_another()
         try:
             if not all(_lasts(connection, another) for _ in range(_LOOKS)):

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from esid import clock
-from esid.store import ledger, lookup
+from esid.store import ledger
 from esid.store.connection import Store
+from esid.store.ledger import lookup
 from esid.store.model import Failure, utc_text, utc_time
 
 #: Seconds that an id waits after the first, second and third death of a worker that held it; then it is dead.

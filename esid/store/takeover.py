@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 
-from esid.store import lookup, notes
+from esid.store import notes
 from esid.store.connection import Store
+from esid.store.ledger import lookup
 from esid.store.model import utc_text, utc_time
 
 _FIRST = "takeover."

@@ -18,8 +18,9 @@ import peewee
 
 from esid import clock
 from esid.errors import StoreError
-from esid.store import bulk, ledger, lookup
+from esid.store import copying, ledger
 from esid.store.connection import Store
+from esid.store.ledger import lookup
 from esid.store.model import EntityTable, Row, Seen, Table, utc_text
 from esid.store.upsert import upsert
 
@@ -111,7 +112,7 @@ def _write(
     is_first: bool,
 ) -> Written:
     now = clock.now()
-    bulk.prefer_indexes(store)
+    copying.prefer_indexes(store)
     ids = [one.id for one in batch]
     known = _known_jobs(store, layout.entity, ids)
     # What the ledger does not know is new. Where rows of it are there all the same, they have numbers of the new ones, and
@@ -132,7 +133,7 @@ def _write(
 def _own_rows(store: Store, layout: Layout, batch: Sequence[Whole]) -> _Own:
     """The row of each thing that is there, in a list."""
     table, columns = layout.tables[layout.own]
-    return bulk.by_id(store, _name(table), columns, [one.id for one in batch])
+    return copying.by_id(store, _name(table), columns, [one.id for one in batch])
 
 
 def _as_it_stands(layout: Layout, one: Whole, own: _Own) -> Whole:
@@ -151,9 +152,9 @@ def _compare(store: Store, layout: Layout, batch: Sequence[Whole], own: _Own) ->
     here = [one for one in batch if one.id in own]
     spoiled = set()
     for place, (table, columns) in enumerate(layout.tables):
-        found = own if place == layout.own else bulk.by_id(store, _name(table), columns, [one.id for one in here])
+        found = own if place == layout.own else copying.by_id(store, _name(table), columns, [one.id for one in here])
         for one in here:
-            if found.get(one.id, []) != [bulk.as_stored(store, row) for row in one.rows[place]]:
+            if found.get(one.id, []) != [copying.as_stored(store, row) for row in one.rows[place]]:
                 spoiled.add(one.id)
     return {one.id for one in here}, spoiled
 
@@ -173,12 +174,12 @@ def _insert(
             upsert(store, [Row(table, dict(zip(columns, row, strict=True))) for row in old], now)
             rows: list[Any] = [row for one in ordered if one.id not in spoiled for row in one.rows[place]]
         else:
-            bulk.delete(store, _name(table), columns[0], [one.id for one in ordered if one.id in suspects])
+            copying.delete(store, _name(table), columns[0], [one.id for one in ordered if one.id in suspects])
             rows = [row for one in ordered for row in one.rows[place]]
         if issubclass(table, EntityTable):
             stamp = utc_text(now)
             columns, rows = (*columns, "created_at", "updated_at"), [(*row, stamp, stamp) for row in rows]
-        bulk.copy(store, _name(table), columns, rows)
+        copying.copy(store, _name(table), columns, rows)
 
 
 def _known_jobs(store: Store, entity: str, ids: Sequence[int]) -> dict[int, _Known]:
@@ -202,7 +203,7 @@ def _book(
 ) -> None:
     """The ledger: all of the batch is done, and is never asked for again."""
     stamp = utc_text(now)
-    bulk.copy(
+    copying.copy(
         store, "sync_jobs", JOB_COLUMNS, [job(entity, one.id, one.argument, stamp) for one in batch if one.id not in known]
     )
     for one in batch:

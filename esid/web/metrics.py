@@ -17,8 +17,8 @@ from prometheus_client.registry import Collector
 from esid import clock
 from esid.errors import EsidError
 from esid.queue.middleware.doing import BOUNDS_S
+from esid.status.collect import STATES
 from esid.store import counters
-from esid.web.status import STATES
 from esid.web.view import View
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

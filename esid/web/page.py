@@ -9,8 +9,9 @@ import jinja2
 
 from esid.clock import span
 from esid.errors import EsidError
+from esid.status import history
 from esid.store import samples
-from esid.web import history, plots
+from esid.web import plots
 from esid.web.view import View
 
 #: Rates and values that are plotted, with what they are called.

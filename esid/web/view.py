@@ -10,9 +10,9 @@ from esid import clock, host, log
 from esid.errors import EsidError
 from esid.esi.budget import Budget
 from esid.queue.broker import Queue
+from esid.status.collect import Sources, collect
 from esid.store import migrate, processes
 from esid.store.connection import Store
-from esid.web.status import Sources, collect
 
 #: Seconds for which a collected state is shown again.
 KEPT_S = 2.0

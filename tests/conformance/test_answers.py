@@ -18,13 +18,13 @@ from esid.entities.killmail import Killmail, rows_of
 from esid.entities.killmail_body import read
 from esid.errors import DAY_S
 from esid.esi.answers import Answer
-from esid.jobs import kind
-from esid.queue.actors import Work
 from esid.queue.publish import Publisher
-from esid.store import audit, dead_letters, due, freshness, ledger, recoveries
+from esid.queue.work import Work
+from esid.schedule.tasks import kind
+from esid.store import audit, dead_letters, ledger, recoveries
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from esid.store.ledger import asking
+from esid.store.ledger import asking, due, freshness
 from esid.store.model import Done, Failure, Row, Seen, utc_text, utc_time
 from tests import mirror
 from tests.conformance.test_retries import Inbox

@@ -7,18 +7,19 @@ from typing import Any
 
 import pytest
 
-from esid import clock, jobs
+from esid import clock
 from esid.entities import BY_NAME, ENTITIES
 from esid.entities.corporation import Corporation
+from esid.queue.asking import Requests
 from esid.queue.broker import open_broker
 from esid.queue.publish import Publisher
-from esid.queue.requests import Requests
+from esid.schedule import tasks
 from esid.store import audit, counters, ledger
 from esid.store.connection import Store
 from esid.store.model import Done, Failure, Row, Seen, utc_text
 from esid.store.upsert import upsert
 
-KINDS = [jobs.kind(entity) for entity in ENTITIES]
+KINDS = [tasks.kind(entity) for entity in ENTITIES]
 HOUR = dt.timedelta(hours=1)
 
 
@@ -107,7 +108,7 @@ def test_after_the_clock_was_set_back_all_that_was_written_with_the_later_one_is
     # Given a mirror that was filled while the clock was a day ahead
     real = clock.now
     requests = Requests(filled, Publisher(filled, open_broker(filled, "", "t"), "t"), "t")
-    works = jobs.works(filled, requests._publisher, requests)
+    works = tasks.works(filled, requests._publisher, requests)
     monkeypatch.setattr(clock, "now", lambda: real() + dt.timedelta(days=1))
     works["sweep"]()
     now = clock.now()

@@ -11,11 +11,12 @@ from typing import Any
 import dramatiq
 import pytest
 
-from esid import clock, jobs
+from esid import clock
 from esid.cli import render
+from esid.queue.asking import Requests
 from esid.queue.broker import open_broker
 from esid.queue.publish import Publisher
-from esid.queue.requests import Requests
+from esid.schedule import tasks
 from esid.store import counters, dead_letters, ledger
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
@@ -79,8 +80,8 @@ def test_above_a_cap_what_there_is_most_of_loses_its_oldest_letters_and_says_so(
         ledger.retry(store, "corporation", {}, {key: Failure("http_400", "HTTP 400")})
     # When the sweep comes by, twice
     unused: Any = None
-    monkeypatch.setattr(jobs, "sweep", lambda *_: 0)
-    sweep = jobs.works(store, unused, unused)["sweep"]
+    monkeypatch.setattr(tasks, "sweep", lambda *_: 0)
+    sweep = tasks.works(store, unused, unused)["sweep"]
     with caplog.at_level(logging.WARNING):
         sweep()
         sweep()

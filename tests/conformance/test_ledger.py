@@ -7,14 +7,16 @@ import threading
 
 import pytest
 
-from esid import clock, jobs
+from esid import clock
 from esid.entities import BY_NAME
 from esid.entities.base import is_due, standing
 from esid.entities.corporation import Corporation
 from esid.esi.budget.breaker import Standing
-from esid.store import audit, counters, dead_letters, due, ledger, lies, notes, recoveries
+from esid.schedule import tasks
+from esid.store import audit, counters, dead_letters, ledger, lies, notes, recoveries
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
+from esid.store.ledger import due
 from esid.store.model import Done, Failure, Rhythm, Row, Seen, utc_text, utc_time
 
 HOUR = dt.timedelta(hours=1)
@@ -444,7 +446,7 @@ def test_what_had_an_answer_is_known_to_have_had_one_while_the_clock_is_behind(
     ask(store, 1, entity=name)
     for audited in (False, True):
         if audited:
-            audit.look(store, [jobs.kind(BY_NAME[name])])
+            audit.look(store, [tasks.kind(BY_NAME[name])])
             ask(store, 2, entity=name)
         (job,) = ledger.take(store, name, [2 if audited else 1])
         assert standing(job) is Standing.KNOWN

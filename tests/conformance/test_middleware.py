@@ -20,14 +20,14 @@ from esid.entities.base import Failed
 from esid.errors import DatabaseUnavailable, Held, NotFound
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
-from esid.queue.actors import BadMessage, Unfinished
+from esid.queue.asking import dispatch
 from esid.queue.broker import FOLLOW_UP, open_broker, queue_name
 from esid.queue.middleware import hold, retries
 from esid.queue.middleware.dead_letters import DeadLetters
 from esid.queue.middleware.hold import Hold
 from esid.queue.middleware.retries import LONGEST_WAIT_S, Retries, wait_s
 from esid.queue.publish import Publisher
-from esid.queue.requests import dispatch
+from esid.queue.work import BadMessage, Unfinished
 from esid.store import dead_letters, ledger
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter

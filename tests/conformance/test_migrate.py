@@ -13,8 +13,9 @@ from esid.entities import ENTITIES
 from esid.entities.cadence import rhythm
 from esid.entities.corporation import CORPORATION
 from esid.errors import SchemaMismatch, SettingsError
-from esid.store import due, ledger, migrate, notes
+from esid.store import ledger, migrate, notes
 from esid.store.connection import Store
+from esid.store.ledger import due
 from esid.store.model import Done, Seen, utc_text, utc_time
 from esid.store.tables import TABLES
 from tests.servers import Postgres

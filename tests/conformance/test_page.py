@@ -12,10 +12,11 @@ import pytest
 from esid import clock
 from esid.esi.budget import Budget, Limits
 from esid.queue.broker import open_broker
+from esid.status import history, timetable
 from esid.store import counters, ledger, messages, migrate, processes, samples, ticks
 from esid.store.connection import Store
 from esid.store.model import Seen, utc_text
-from esid.web import history, page, timetable, view
+from esid.web import page, view
 from esid.web.view import View
 
 #: Seconds in which the page is there with 100,000 rows in the ledger.

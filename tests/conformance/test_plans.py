@@ -10,20 +10,22 @@ from typing import Any
 
 import pytest
 
-from esid import clock, jobs
+from esid import clock
 from esid.entities import ENTITIES
 from esid.esi.budget import Budget, Limits
 from esid.feeds.day import LAYOUT
-from esid.queue.actors import GATHERING
+from esid.queue.asking import Requests, dispatch
 from esid.queue.broker import PERSON, open_broker
 from esid.queue.publish import Publisher
-from esid.queue.requests import Requests, dispatch
-from esid.store import days, dead_letters, due, ledger, migrate, notes, recoveries, show, wholes
+from esid.queue.work import GATHERING
+from esid.schedule import tasks
+from esid.status.collect import Sources, collect
+from esid.store import days, dead_letters, ledger, migrate, notes, recoveries, show, wholes
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
+from esid.store.ledger import due
 from esid.store.model import Done, Failure, Rhythm, Seen, utc_text
 from esid.store.wholes import Whole
-from esid.web.status import Sources, collect
 
 #: Tables that grow with EVE.
 LARGE = {
@@ -272,7 +274,7 @@ def work(store: Store, directory: Path) -> None:
         requests.sync(entity.queue)
     requests.refresh("character")
     dispatch(store, publisher, QUEUES)
-    for run in jobs.works(store, publisher, requests).values():
+    for run in tasks.works(store, publisher, requests).values():
         run()
     for wanted in (Filter(), Filter(entities=("corporation",), reason="http_403", since=now)):
         dead_letters.find(store, wanted)

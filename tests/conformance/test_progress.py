@@ -11,7 +11,7 @@ import pytest
 
 from esid import clock
 from esid.esi.budget import Budget, Limits
-from esid.queue.progress import Progress
+from esid.status.progress import Progress
 from esid.store import ledger
 from esid.store.connection import Store
 from esid.store.model import Done, Failure, Seen

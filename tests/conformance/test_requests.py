@@ -8,17 +8,18 @@ from dataclasses import dataclass
 
 import pytest
 
-from esid import clock, jobs
+from esid import clock
 from esid.entities import BY_NAME
 from esid.entities.alliance import ALLIANCE
 from esid.entities.base import BULK_ABOVE, Entity
 from esid.entities.character import CHARACTER
 from esid.entities.corporation import CORPORATION
 from esid.entities.killmail import KILLMAIL
-from esid.queue import requests
+from esid.queue import asking
+from esid.queue.asking import Requests, dispatch, sweep
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.publish import Publisher
-from esid.queue.requests import Requests, dispatch, sweep
+from esid.schedule import tasks
 from esid.store import dead_letters, ledger, migrate
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
@@ -164,7 +165,7 @@ def test_the_first_characters_of_all_do_not_wait(desk: Desk) -> None:
 def test_new_characters_wait_no_longer_than_that(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     seen_characters(desk, 20)
     assert dispatch(desk.store, desk.publisher, QUEUES) == 0
-    monkeypatch.setattr(requests, "GATHER_S", -1.0)
+    monkeypatch.setattr(asking, "GATHER_S", -1.0)
     assert dispatch(desk.store, desk.publisher, QUEUES) == 20
 
 
@@ -208,7 +209,7 @@ def test_the_schedule_asks_again_for_killmails_that_were_purged_or_given_up(desk
     assert desk.requests.purge("killmail") == (1, 1)
 
     # Then the schedule asks for what is due, once, with its hash
-    sync = jobs.works(desk.store, desk.publisher, desk.requests)["sync_killmail"]
+    sync = tasks.works(desk.store, desk.publisher, desk.requests)["sync_killmail"]
     assert sync() == "2 due jobs for ESI in the killmail queue"
     assert sync() == "nothing was due"
     assert desk.waiting("killmail") == 1
@@ -246,7 +247,7 @@ def test_a_lost_message_is_found_in_time_though_its_queue_is_never_empty(
     assert sweep(desk.store, desk.publisher, QUEUES, 300.0) == 0
     # When they have waited for most of an hour
     monkeypatch.setattr(clock, "now", lambda: real() + dt.timedelta(seconds=3100))
-    monkeypatch.setattr(requests, "BUSY_AT_ONCE", 20)
+    monkeypatch.setattr(asking, "BUSY_AT_ONCE", 20)
     before = desk.waiting("corporation")
     # Then they are published again, the longest waiting first, a few with each sweep, and nothing else is
     assert [sweep(desk.store, desk.publisher, QUEUES, 300.0) for _ in range(3)] == [20, 10, 0]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from esid.daemon.board import Cell
-from esid.daemon.life import Life
+from esid.daemon.cell import Cell
+from esid.daemon.child_loop import Life
 from esid.store import notes
 from esid.store.connection import Store
 

@@ -14,13 +14,14 @@ from esid.entities.base import Failed
 from esid.errors import EsiError, EsiUnavailable, NotFound, Refused
 from esid.esi.answers import Answer
 from esid.esi.routes import Route
-from esid.queue.actors import Unfinished, Work
+from esid.queue.asking import Requests, dispatch
 from esid.queue.middleware.retries import Retries
 from esid.queue.publish import Publisher
-from esid.queue.requests import Requests, dispatch
-from esid.store import dead_letters, due, ledger
+from esid.queue.work import Unfinished, Work
+from esid.store import dead_letters, ledger
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
+from esid.store.ledger import due
 from esid.store.model import Done, Failure, Seen, utc_time
 
 CHARACTER = BY_NAME["character"]

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from esid import clock, host, jobs, schedule
+from esid import clock, host
 from esid.errors import BrokerUnavailable, StoreError
+from esid.schedule import runner, tasks
 from esid.store import notes, processes, ticks
 from esid.store.connection import Store
 from esid.store.drivers import LARGEST_WAL, sqlite_path
@@ -104,15 +105,15 @@ def test_old_ticks_are_forgotten_but_the_newest_of_each_job(store: Store) -> Non
 
 
 def test_a_job_run_by_a_person_leaves_its_result(store: Store) -> None:
-    assert schedule.run_now(store, "sweep", lambda: "3 found") == "3 found"
+    assert runner.run_now(store, "sweep", lambda: "3 found") == "3 found"
     assert ticks.newest_runs(store)["sweep"].words == "3 found"
     for error in (BrokerUnavailable("it is away"), StoreError("no")):
         with pytest.raises(type(error)):
-            schedule.run_now(store, "sweep", _raiser(error))
+            runner.run_now(store, "sweep", _raiser(error))
         assert (ticks.newest_runs(store)["sweep"].result, ticks.newest_runs(store)["sweep"].words) == ("failed", str(error))
 
 
-def _raiser(error: Exception) -> schedule.Work:
+def _raiser(error: Exception) -> runner.Work:
     def work() -> str:
         raise error
 
@@ -121,9 +122,9 @@ def _raiser(error: Exception) -> schedule.Work:
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_wal_that_readers_let_grow_is_emptied_by_the_next_sweep(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "sweep", lambda *_: 0)
+    monkeypatch.setattr(tasks, "sweep", lambda *_: 0)
     unused: Any = None
-    sweep = jobs.works(store, unused, unused)["sweep"]
+    sweep = tasks.works(store, unused, unused)["sweep"]
     wal = Path(f"{sqlite_path(store.url)}-wal")
     with closing(sqlite3.connect(sqlite_path(store.url))) as reader:
         reader.execute("BEGIN")

@@ -7,7 +7,7 @@ import datetime as dt
 import pytest
 
 from esid import clock
-from esid.daemon.board import Cell
+from esid.daemon.cell import Cell
 from esid.entities import ENTITIES
 from esid.entities.corporation import CORPORATION
 from esid.queue.touching import LONGEST_S, Touching

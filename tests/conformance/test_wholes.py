@@ -16,8 +16,8 @@ from esid.entities.killmail import Attacker, Killmail, KillmailItem, rows_of
 from esid.entities.killmail_body import Body, read
 from esid.errors import StoreError
 from esid.feeds.day import LAYOUT
-from esid.queue.actors import GATHERING
-from esid.store import bulk, dead_letters, ledger, migrate, wholes
+from esid.queue.work import GATHERING
+from esid.store import copying, dead_letters, ledger, migrate, wholes
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Done, Failure, Seen, utc_text
@@ -258,10 +258,10 @@ def test_copy_writes_what_the_database_gives_back(store: Store, texts: list[str 
     now = clock.now()
     rows = [("killmail", key, "completed", 0, now, now, text) for key, text in enumerate(texts, 1)]
     columns = ("entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at", "argument")
-    store.run(lambda: bulk.copy(store, "sync_jobs", columns, rows))
+    store.run(lambda: copying.copy(store, "sync_jobs", columns, rows))
     with store.connection():
         found = store.rows(f"SELECT {', '.join(columns)} FROM sync_jobs ORDER BY entity_id")
-    assert found == [bulk.as_stored(store, row) for row in rows]
+    assert found == [copying.as_stored(store, row) for row in rows]
 
 
 def test_many_rows_are_written_as_few_are(store: Store) -> None:
@@ -299,7 +299,7 @@ def test_copy_onto_a_row_that_is_there_writes_nothing(store: Store) -> None:
     now = clock.now()
     columns = ("entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at")
     rows = [("killmail", key, "completed", 0, now, now) for key in (1, 2)]
-    store.run(lambda: bulk.copy(store, "sync_jobs", columns, rows[:1]))
+    store.run(lambda: copying.copy(store, "sync_jobs", columns, rows[:1]))
     with pytest.raises(StoreError):
-        store.run(lambda: bulk.copy(store, "sync_jobs", columns, list(reversed(rows))))
+        store.run(lambda: copying.copy(store, "sync_jobs", columns, list(reversed(rows))))
     assert ledger.counts(store) == {"killmail": {"completed": 1}}

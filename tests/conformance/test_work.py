@@ -16,9 +16,9 @@ from esid.entities.corporation import CORPORATION, Corporation
 from esid.errors import DataRefused
 from esid.esi.answers import Answer
 from esid.esi.routes import Route
-from esid.queue.actors import Unfinished, Work
 from esid.queue.broker import open_broker
 from esid.queue.publish import Publisher
+from esid.queue.work import Unfinished, Work
 from esid.store import ledger, notes
 from esid.store.connection import Store
 from esid.store.model import Done, Job, Row, Seen

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 from esid.entities import BY_NAME
+from esid.queue.asking import Requests
 from esid.queue.broker import open_broker
 from esid.queue.publish import Publisher
-from esid.queue.requests import Requests
 from esid.store import dead_letters, ledger
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter

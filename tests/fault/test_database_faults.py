@@ -15,7 +15,7 @@ from playhouse.pool import PooledPostgresqlDatabase
 from esid import clock, log
 from esid.entities.corporation import Corporation
 from esid.errors import DatabaseForbids, DatabaseUnavailable
-from esid.store import dead_letters, drivers, ledger, migrate, notes, recoveries, waiting
+from esid.store import dead_letters, drivers, ledger, migrate, notes, pg_deadline, recoveries
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Done, Failure, Row, Seen
@@ -45,12 +45,12 @@ def pg_store(pg_url: str) -> Iterator[Store]:
 
 
 def test_a_thread_in_a_hurry_waits_for_no_answer_any_longer(pg_store: Store) -> None:
-    with waiting.at_most(1.0):
-        with waiting.at_most(5.0):
-            assert waiting.patience_s() == 1.0
+    with pg_deadline.at_most(1.0):
+        with pg_deadline.at_most(5.0):
+            assert pg_deadline.patience_s() == 1.0
         with pytest.raises(DatabaseUnavailable, match="no answer within 1 s"):
             pg_store.change("SELECT pg_sleep(20)", ())
-    assert waiting.patience_s() > 30
+    assert pg_deadline.patience_s() > 30
     assert pg_store.change("SELECT 1", ()) == [(1,)]
 
 
@@ -63,13 +63,13 @@ def test_nobody_waits_long_for_a_dead_connection_that_somebody_else_looks_at(
     patience = list[float]()
 
     def asked(*_: object) -> bool:
-        patience.append(waiting.patience_s())
+        patience.append(pg_deadline.patience_s())
         return False
 
     monkeypatch.setattr(PooledPostgresqlDatabase, "_is_closed", asked)
     assert pg_store.change("SELECT 1", ()) == [(1,)]
-    assert patience == [waiting.CONNECT_S]
-    assert waiting.patience_s() > 30
+    assert patience == [pg_deadline.CONNECT_S]
+    assert pg_deadline.patience_s() > 30
 
 
 @pytest.mark.parametrize("code", ["40001", "40P01"])

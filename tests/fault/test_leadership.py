@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from esid.plan import Planned, last_due
+from esid.schedule.plan import Planned, last_due
 from esid.settings import ENTITY_NAMES
 from esid.store import leader, migrate, ticks
 from esid.store.connection import Store

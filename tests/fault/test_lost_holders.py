@@ -23,7 +23,7 @@ import pytest
 
 from esid.errors import DatabaseHindered, DatabaseUnavailable
 from esid.esi.budget.shares import SHARE_S
-from esid.store import connection, drivers, egress, leader, ledger, migrate, notes, waiting
+from esid.store import connection, drivers, egress, leader, ledger, migrate, notes, pg_deadline
 from esid.store.connection import Store
 from esid.store.leader import Leadership
 from esid.store.model import Seen
@@ -113,7 +113,7 @@ def test_the_figures_in_force_end_every_lock_within_30_s() -> None:
     cut_s = keepalive_s + drivers._SESSION["tcp_keepalives_interval"] * drivers._SESSION["tcp_keepalives_count"]
     assert max(cut_s, drivers.IDLE_IN_TRANSACTION_S, leader.SILENT_S, drivers._SESSION["tcp_user_timeout"] / 1000) <= 25
     # Nobody that is awake is taken for one that stands still
-    assert leader.SILENT_S > waiting.SOON_S
+    assert leader.SILENT_S > pg_deadline.SOON_S
     # An exchange that stands still costs the others no share
     assert egress._STILL_MS < egress._WAIT_MS < SHARE_S * 1000
 

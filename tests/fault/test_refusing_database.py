@@ -16,7 +16,7 @@ import pytest
 from esid import log
 from esid.daemon import beats
 from esid.errors import EsidError
-from esid.queue import actors
+from esid.queue import work
 from esid.queue.middleware import hold
 from esid.store import ledger
 from esid.store.connection import Store
@@ -28,7 +28,7 @@ from tests.ports import free_ports
 from tests.waiting import wait_until
 
 #: The longest wait of those who try again is shorter than the quiet after which a fault is over.
-QUIET = "esid.log:QUIET_S=6;esid.queue.middleware.hold:_LONGEST_AWAY_S=2;esid.queue.actors:LONGEST_WAIT_S=2"
+QUIET = "esid.log:QUIET_S=6;esid.queue.middleware.hold:_LONGEST_AWAY_S=2;esid.queue.work:LONGEST_WAIT_S=2"
 PLAIN = "plain_role"
 #: Fault -> (what breaks, what mends, what the line says). {database} is the database's name.
 POSTGRESQL = {
@@ -164,4 +164,4 @@ def test_a_sqlite_that_refuses_for_a_while_costs_no_id(
 
 
 def test_a_fault_of_a_part_is_over_when_nobody_has_met_it_for_longer_than_anybody_waits() -> None:
-    assert 2 * max(actors.LONGEST_WAIT_S, hold._LONGEST_AWAY_S) < log.QUIET_S
+    assert 2 * max(work.LONGEST_WAIT_S, hold._LONGEST_AWAY_S) < log.QUIET_S

@@ -18,9 +18,10 @@ from esid.entities.character import Character
 from esid.entities.corporation import Corporation
 from esid.errors import SourceUnavailable
 from esid.feeds.killreport import CONFIRM_S, Copied, Takeover
-from esid.store import due, ledger, migrate
 from esid.store import killreport as theirs_tables
+from esid.store import ledger, migrate
 from esid.store.connection import Store
+from esid.store.ledger import due
 from esid.store.model import Done, Row, utc_time
 from tests import mirror
 from tests.conftest import STACKS, Stack

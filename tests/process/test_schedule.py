@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from esid import clock, log, schedule
-from esid.daemon.post import Post
+from esid import clock, log
 from esid.errors import DAY_S, DatabaseUnavailable
-from esid.plan import Planned, last_due
+from esid.schedule import runner
+from esid.schedule.duty import Post
+from esid.schedule.plan import Planned, last_due
 from esid.store import ticks
 from esid.store.connection import Store
 from esid.store.model import utc_time
@@ -104,51 +105,51 @@ def test_the_schedule_that_is_shown_is_the_one_that_runs(daemon: Daemon) -> None
 def test_a_clock_that_is_set_back_does_not_silence_the_schedule(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a scheduler whose job has an hour, and a dispatcher that is to run each second
     done = threading.Event()
-    runner = schedule.Scheduler(store, {"x": lambda: "done"}, {"dispatch": (1.0, done.set)})
-    runner.start([Planned("x", 3600.0)])
+    running = runner.Scheduler(store, {"x": lambda: "done"}, {"dispatch": (1.0, done.set)})
+    running.start([Planned("x", 3600.0)])
     real = clock.now
     try:
         # When the clock is set a year forward, and then back: APScheduler would sleep for a year
         ahead = dt.timedelta(days=365)
         monkeypatch.setattr(clock, "now", lambda: real() + ahead)
-        runner.check_clock()
-        for job in runner._scheduler.get_jobs():
+        running.check_clock()
+        for job in running._scheduler.get_jobs():
             job.modify(next_run_time=real() + ahead)
         monkeypatch.setattr(clock, "now", real)
-        runner.check_clock()
+        running.check_clock()
 
         # Then everything is due when it was
-        soon = {job.id: job.next_run_time for job in runner._scheduler.get_jobs() if job.id in {"x", "dispatch"}}
+        soon = {job.id: job.next_run_time for job in running._scheduler.get_jobs() if job.id in {"x", "dispatch"}}
         assert all(time <= real() + dt.timedelta(hours=1) for time in soon.values()), soon
         done.clear()
         assert done.wait(10)
     finally:
-        runner.stop()
+        running.stop()
 
 
 def test_what_waits_for_its_time_waits_no_longer_when_the_clock_is_set_back_to_before_the_start(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given an errand, a job, and something that is to be looked at once, in a while
-    runner = schedule.Scheduler(store, {"x": lambda: "done"}, {"dispatch": (60.0, lambda: None)})
-    runner.start([Planned("x", 3600.0, offset_s=1800.0)])
+    running = runner.Scheduler(store, {"x": lambda: "done"}, {"dispatch": (60.0, lambda: None)})
+    running.start([Planned("x", 3600.0, offset_s=1800.0)])
     real = clock.now
     try:
-        wait_until(lambda: any(job.id == "x/first" for job in runner._scheduler.get_jobs()), 10, "the first run")
+        wait_until(lambda: any(job.id == "x/first" for job in running._scheduler.get_jobs()), 10, "the first run")
         monkeypatch.setattr(clock, "now", lambda: real() - dt.timedelta(days=365))
-        runner.check_clock()
-        times = {job.id: job.next_run_time for job in runner._scheduler.get_jobs()}
+        running.check_clock()
+        times = {job.id: job.next_run_time for job in running._scheduler.get_jobs()}
         assert {"x", "x/first", "dispatch"} <= times.keys()
         assert all(time <= clock.now() + dt.timedelta(hours=1) for time in times.values()), times
     finally:
-        runner.stop()
+        running.stop()
 
 
 def test_a_tick_that_an_outage_kept_from_running_is_run_when_the_post_comes_back(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a daily job that meets a database that is away, and a daemon that loses the schedule with it
-    monkeypatch.setattr(schedule, "AGAIN_S", 0.1)
+    monkeypatch.setattr(runner, "AGAIN_S", 0.1)
     tries, is_back = list[int](), threading.Event()
 
     def work() -> str:
@@ -158,16 +159,16 @@ def test_a_tick_that_an_outage_kept_from_running_is_run_when_the_post_comes_back
             raise DatabaseUnavailable("it is away")
         return "done after all"
 
-    in_hand, lead, job = schedule.InHand(), Lead(), Planned("heal", DAY_S)
+    in_hand, lead, job = runner.InHand(), Lead(), Planned("heal", DAY_S)
     due = last_due(job, clock.now())
     assert due
     ticks.claim(store, "heal", due - dt.timedelta(days=1))
     ticks.end(store, "heal", due - dt.timedelta(days=1), "done", "")
 
-    def start(_: Sequence[str]) -> schedule.Scheduler:
-        runner = schedule.Scheduler(store, {"heal": work}, {}, lambda: bool(lead.ours), in_hand)
-        runner.start([job])
-        return runner
+    def start(_: Sequence[str]) -> runner.Scheduler:
+        running = runner.Scheduler(store, {"heal": work}, {}, lambda: bool(lead.ours), in_hand)
+        running.start([job])
+        return running
 
     post = Post(lead, start, ["killmail"])  # type: ignore[arg-type]
     post.look()
@@ -206,7 +207,7 @@ def test_a_job_that_the_database_kept_from_running_is_run_once_when_it_is_back(
 ) -> None:
     from esid.errors import BrokerUnavailable
 
-    monkeypatch.setattr(schedule, "AGAIN_S", 0.1)
+    monkeypatch.setattr(runner, "AGAIN_S", 0.1)
     tries: list[int] = []
 
     def work() -> str:
@@ -215,12 +216,12 @@ def test_a_job_that_the_database_kept_from_running_is_run_once_when_it_is_back(
             raise BrokerUnavailable("it is away")
         return "third time lucky"
 
-    runner = schedule.Scheduler(store, {"x": work}, {})
-    runner.start([Planned("x", 3600.0, at_start=True)])
+    running = runner.Scheduler(store, {"x": work}, {})
+    running.start([Planned("x", 3600.0, at_start=True)])
     try:
         wait_until(lambda: (ran := ticks.newest_runs(store).get("x")) and ran.result == "done", 20, "the third try")
     finally:
-        runner.stop()
+        running.stop()
     assert len(runs(store, "x")) == 1
     assert len(tries) == 3
 
@@ -228,7 +229,7 @@ def test_a_job_that_the_database_kept_from_running_is_run_once_when_it_is_back(
 def test_an_errand_that_hangs_is_said_once_for_each_time(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(schedule, "STILL_S", 0.2)
+    monkeypatch.setattr(runner, "STILL_S", 0.2)
     gates = [threading.Event() for _ in range(3)]
     begun: list[int] = []
 
@@ -239,8 +240,8 @@ def test_an_errand_that_hangs_is_said_once_for_each_time(
     def said() -> int:
         return [record.getMessage() for record in caplog.records].count("schedule.still_runs")
 
-    runner = schedule.Scheduler(store, {}, {"stuck": (0.05, stuck)})
-    runner.start([])
+    running = runner.Scheduler(store, {}, {"stuck": (0.05, stuck)})
+    running.start([])
     try:
         for number, gate in enumerate(gates[:2], 1):
             wait_until(lambda number=number: said() == number, 20, lambda: caplog.text)  # type: ignore[misc]
@@ -249,7 +250,7 @@ def test_an_errand_that_hangs_is_said_once_for_each_time(
         assert said() == 2
     finally:
         gates[2].set()
-        runner.stop()
+        running.stop()
 
 
 def test_a_run_that_did_not_ask_rabbitmq_does_not_call_it_back(store: Store, caplog: pytest.LogCaptureFixture) -> None:
@@ -257,11 +258,11 @@ def test_a_run_that_did_not_ask_rabbitmq_does_not_call_it_back(store: Store, cap
     caplog.set_level("INFO")
     log.outage("rabbitmq").down("no route")
     runs_done: list[int] = []
-    runner = schedule.Scheduler(store, {}, {"dispatch": (0.05, lambda: runs_done.append(1))})
-    runner.start([])
+    running = runner.Scheduler(store, {}, {"dispatch": (0.05, lambda: runs_done.append(1))})
+    running.start([])
     try:
         wait_until(lambda: len(runs_done) > 2, 20, "three runs")
         assert "rabbitmq.back" not in caplog.text
     finally:
-        runner.stop()
+        running.stop()
         log.outage("rabbitmq").up()

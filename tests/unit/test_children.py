@@ -11,37 +11,37 @@ from typing import Any
 import pytest
 
 from esid.daemon import child, signals
-from esid.daemon.board import Cell
-from esid.daemon.life import Life
+from esid.daemon.cell import Cell
+from esid.daemon.child_loop import Life
 from esid.errors import DatabaseUnavailable
-from esid.store import notes, waiting
+from esid.store import notes, pg_deadline
 from esid.store.connection import _SILENT_S, STATEMENT_S, Store
 from esid.store.leader import Leadership
 
 
 def test_no_main_thread_waits_for_one_answer_as_long_as_its_child_may_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given the patience of a store that nobody has told anything
-    waiting.install(STATEMENT_S + _SILENT_S)
+    pg_deadline.install(STATEMENT_S + _SILENT_S)
     came, patience = iter([None, signal.SIGTERM]), list[float]()
     monkeypatch.setattr(signals, "wait", lambda _: next(came))
     monkeypatch.setattr(gc, "freeze", lambda: None)
     monkeypatch.setattr(signals, "die_with_parent", lambda _: None)
     monkeypatch.setattr(faulthandler, "enable", lambda: None)
-    assert waiting.patience_s() > child.SILENT_S
+    assert pg_deadline.patience_s() > child.SILENT_S
 
     # When a child starts and lives, and somebody else asks for the schedule's lock, which its main thread waits for
     def lives(life: Life) -> None:
-        patience.append(waiting.patience_s())
-        life.wait_for_stop(object(), every_second=lambda: patience.append(waiting.patience_s()))  # type: ignore[arg-type]
+        patience.append(pg_deadline.patience_s())
+        life.wait_for_stop(object(), every_second=lambda: patience.append(pg_deadline.patience_s()))  # type: ignore[arg-type]
 
     child._main("scheduler", lives, Cell(0), os.getppid())
     with Leadership(Store("postgresql://nobody@127.0.0.1:1/none"), ["alliance"])._alone():
-        patience.append(waiting.patience_s())
+        patience.append(pg_deadline.patience_s())
 
     # Then neither waits too long, and everybody else as before
     a_look_s = 1.0
-    assert [waiting.CONNECT_S + one + a_look_s < child.SILENT_S for one in patience] == [True, True, True]
-    assert waiting.patience_s() > child.SILENT_S
+    assert [pg_deadline.CONNECT_S + one + a_look_s < child.SILENT_S for one in patience] == [True, True, True]
+    assert pg_deadline.patience_s() > child.SILENT_S
 
 
 def test_a_child_is_heard_of_between_two_waits_for_a_silent_database(

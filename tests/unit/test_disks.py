@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from esid import host, settings
-from esid.daemon import lock, parts
+from esid.assembly import core
+from esid.daemon import lock
 from esid.daemon.supervisor import Supervisor
 from esid.errors import SettingsError
 
@@ -48,18 +49,18 @@ def test_a_data_directory_on_a_network_is_refused_with_name_and_cure(
 def test_a_database_file_on_a_network_is_refused(mount: Mount, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ESID_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/there/deep/esid.db")
-    parts.check_disks(settings.read())
+    core.check_disks(settings.read())
     (tmp_path / "there").mkdir()
     mount(tmp_path / "there", 0x6969)
     with pytest.raises(SettingsError, match=r"there/deep lies on NFS, .*; set DATABASE_URL to .*local disk"):
-        parts.check_disks(settings.read())
+        core.check_disks(settings.read())
 
 
 @pytest.mark.parametrize("kind", [EXT4, TMPFS, FUSE, 0])
 def test_any_other_file_system_will_do(mount: Mount, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: int) -> None:
     mount(tmp_path, kind)
     monkeypatch.setenv("ESID_DATA_DIR", str(tmp_path / "data"))
-    parts.check_disks(settings.read())
+    core.check_disks(settings.read())
 
 
 def test_the_kernel_tells_which_file_system_it_is(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from esid import clock, settings
-from esid.daemon import parts
+from esid.assembly import core
 from esid.daemon.files import Files
 from esid.daemon.lock import InstanceLock
 from esid.errors import DatabaseLost, NoDatabase
@@ -26,7 +26,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
 @pytest.fixture
 def held(chosen: Settings) -> Iterator[InstanceLock]:
     """What a running daemon holds."""
-    lock = InstanceLock(parts.lock_path(chosen), alone=True)
+    lock = InstanceLock(core.lock_path(chosen), alone=True)
     yield lock
     lock.release()
 
@@ -49,23 +49,23 @@ def test_beside_a_running_daemon_no_command_sets_up_a_database(
     chosen: Settings, tmp_path: Path, sleeps: list[float]
 ) -> None:
     with pytest.raises(DatabaseLost, match=rf"esid\.db is not there, .*pid {os.getpid()} since .*stop the daemon"):
-        parts.ready_store(chosen)
+        core.ready_store(chosen)
     assert 4 < sum(sleeps) < 6
     assert not (tmp_path / "esid.db").exists()
 
 
 @pytest.mark.usefixtures("held", "times")
 def test_a_command_waits_for_a_daemon_that_has_just_begun(chosen: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clock, "sleep", lambda _: parts.set_up_store(chosen).close())
-    parts.ready_store(chosen).close()
+    monkeypatch.setattr(clock, "sleep", lambda _: core.set_up_store(chosen).close())
+    core.ready_store(chosen).close()
 
 
 def test_without_a_daemon_a_command_makes_nothing(chosen: Settings, tmp_path: Path, sleeps: list[float]) -> None:
     with pytest.raises(NoDatabase, match=r"there is no database at .*esid\.db \(settings: no file, environment, defaults\)"):
-        parts.ready_store(chosen)
+        core.ready_store(chosen)
     assert list(tmp_path.iterdir()) == []
-    parts.set_up_store(chosen).close()
-    parts.ready_store(chosen).close()
+    core.set_up_store(chosen).close()
+    core.ready_store(chosen).close()
     assert sleeps == []
 
 

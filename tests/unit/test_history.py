@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 
 from esid import clock
-from esid.web import history
+from esid.status import history
 
 
 def sample(host: str, done: int, requests: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from esid.queue.outlook import Outlook
+from esid.status.outlook import Outlook
 
 #: The world as it is about: alliances, corporations of them, and those of nobody; characters that each one names.
 ALLIANCES, CORPORATIONS, NPC = 3500, 17_000, 283

@@ -14,7 +14,7 @@ from esid import settings
 from esid.clock import span
 from esid.entities import MIRRORED
 from esid.errors import SettingsError
-from esid.plan import JOBS, Every, Planned, is_quiet, last_due, next_due, plan, planned
+from esid.schedule.plan import JOBS, Every, Planned, is_quiet, last_due, next_due, plan, planned
 
 QUEUES = ("alliance", "corporation", "character", "killmail")
 TEXTS = {job.name: "10m" for job in JOBS}

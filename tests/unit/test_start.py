@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from esid import settings
+from esid.assembly import core
 from esid.cli import typed
-from esid.daemon import parts
 from esid.entities import BY_NAME, MIRRORED
 from esid.feeds.archives import HASHES, SOURCES
-from esid.queue.progress import PLURALS
 from esid.settings import ENTITY_NAMES
+from esid.status.progress import PLURALS
 
 IMPORTED = """
 import sys
@@ -48,7 +48,7 @@ def test_a_command_imports_what_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, imported: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("ESID_DATA_DIR", str(tmp_path / "data"))
-    parts.set_up_store(settings.read()).close()
+    core.set_up_store(settings.read()).close()
     ran = subprocess.run(
         [sys.executable, "-c", IMPORTED, ",".join(LIBRARIES), *words.split()],
         env={"ESID_DATA_DIR": str(tmp_path / "data"), "ESI_CONTACT": "you@example.com"},

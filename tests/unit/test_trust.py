@@ -16,7 +16,8 @@ from typing import ClassVar
 import pytest
 
 from esid import settings
-from esid.daemon import children, sources
+from esid.assembly import killmails
+from esid.daemon import children
 from esid.errors import EsiUnavailable, SettingsError, Unreachable
 from esid.esi.budget import Budget, Limits
 from esid.esi.routes import Route
@@ -109,7 +110,7 @@ def _ask(chosen: settings.Settings, tmp_path: Path) -> None:
     """Ask the server for an alliance of ESI's, and for a file of zKillboard's."""
     client = children._open_client(chosen, Budget(tmp_path / "budget", Limits(max_rps=0)))
     client.get(ALLIANCE, id=1)
-    source = sources.open_feed_source(chosen)
+    source = killmails.open_feed_source(chosen)
     assert source.get("/1.json") == BODY
     source.close()
 
@@ -132,7 +133,7 @@ def test_others_are_not_and_the_setting_is_named(url: str, tmp_path: Path) -> No
     client = children._open_client(chosen, Budget(tmp_path / "budget", Limits(max_rps=0)))
     with pytest.raises(Unreachable, match=r"certificate is not trusted .*ESID_CA_FILE"):
         client.get(ALLIANCE, id=1)
-    source = sources.open_feed_source(chosen)
+    source = killmails.open_feed_source(chosen)
     with pytest.raises(EsiUnavailable, match=rf"^{url}/1\.json: its certificate is not trusted .*ESID_CA_FILE"):
         source.get("/1.json")
     source.close()
@@ -173,7 +174,7 @@ def test_a_folder_without_certificates_is_one_line(tmp_path: Path) -> None:
 )
 def test_a_source_that_cannot_be_reached_is_one_cause_and_the_whole_url(address: str, cause: str, tmp_path: Path) -> None:
     chosen = settings.read({"ESID_FEED_URL": f"https://{address}/part", "ESID_DATA_DIR": str(tmp_path)})
-    source = sources.open_feed_source(chosen)
+    source = killmails.open_feed_source(chosen)
     with pytest.raises(EsiUnavailable) as caught:
         source.get("/1.json")
     assert str(caught.value) == f"https://{address}/part/1.json: {cause}"
@@ -196,7 +197,7 @@ def test_a_proxy_that_refuses_is_told_as_that(proxy: str, company: Path, tmp_pat
         Unreachable, match=r"the proxy 127\.0\.0\.1:\d+ does not lead on to esi.evetech.net:443: HTTP/1.. 407"
     ):
         client.get(ALLIANCE, id=1)
-    source = sources.open_feed_source(chosen)
+    source = killmails.open_feed_source(chosen)
     with pytest.raises(EsiUnavailable, match=r"https://r2z2\.zkillboard\.com/1\.json: .*407"):
         source.get("/1.json")
     source.close()

@@ -6,9 +6,9 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 
+from esid.assembly import core
 from esid.cli import render, typed
 from esid.cli.printing import columns, confirmed, print_json, print_lines
-from esid.daemon import parts
 from esid.errors import UsageError
 from esid.settings import Settings
 from esid.store import dead_letters
@@ -28,7 +28,7 @@ def run(options: argparse.Namespace, chosen: Settings) -> int:
     acts = options.verb in {"retry", "drop"}
     if acts and wanted == Filter() and not options.all:
         raise UsageError(f"`esid dead {options.verb}` of which: name numbers or a filter, or say --all")
-    store = parts.ready_store(chosen)
+    store = core.ready_store(chosen)
     letters = dead_letters.find(store, wanted)
     _check_numbers(options.verb, wanted, letters)
     code = _act(options, chosen, store, wanted) if acts else _look(options, store, wanted, letters)
@@ -64,7 +64,7 @@ def _check_numbers(verb: str, wanted: Filter, letters: Sequence[DeadLetter]) -> 
 
 def _act(options: argparse.Namespace, chosen: Settings, store: Store, wanted: Filter) -> int:
     if options.verb == "retry":
-        done, words = parts.open_requests(chosen, store).retry_dead(wanted), "put back into the queue"
+        done, words = core.open_requests(chosen, store).retry_dead(wanted), "put back into the queue"
     else:
         # What was named by its number is meant; a filter may fit more than somebody thinks.
         count = 0 if wanted.ids or options.yes else dead_letters.count(store, wanted)

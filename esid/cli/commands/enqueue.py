@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from esid.assembly import core
 from esid.cli import render, typed
 from esid.cli.printing import note, print_json
 from esid.cli.progress_bar import Asked, follow
-from esid.daemon import parts
 from esid.entities import BY_NAME
 from esid.errors import UsageError
 from esid.feeds import links
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid enqueue`: its exit code."""
     wanted = _all_wanted(options.entity, options.ids)
-    store = parts.ready_store(chosen)
+    store = core.ready_store(chosen)
     if options.entity == "killmail":
         wanted = list(links.with_hashes(store, partial(_zkillboard, chosen), wanted))
     total = Accepted((), (), ())
-    requests = parts.open_requests(chosen, store)
+    requests = core.open_requests(chosen, store)
     requests.check()
     for part in requests.enqueue(BY_NAME[options.entity], wanted, whole=True):
         total = Accepted(total.queued + part.queued, total.pending + part.pending, total.fresh + part.fresh)
@@ -75,6 +75,6 @@ def _wanted(entity: str, token: str) -> tuple[int, str | None]:
 
 
 def _zkillboard(chosen: Settings) -> Source:
-    from esid.daemon import sources  # only a link without a hash takes it
+    from esid.assembly import killmails
 
-    return sources.open_zkillboard(chosen)
+    return killmails.open_zkillboard(chosen)

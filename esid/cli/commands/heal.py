@@ -6,11 +6,11 @@ import argparse
 from typing import Any
 
 from esid import log
+from esid.assembly import core, killmails
 from esid.cli import render, typed
 from esid.cli.printing import print_json, print_lines
 from esid.cli.progress_bar import Bar
 from esid.clock import Stop
-from esid.daemon import parts, sources
 from esid.feeds.archives import SOURCES
 from esid.settings import Settings
 
@@ -18,11 +18,11 @@ from esid.settings import Settings
 def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid heal`: its exit code."""
     since = typed.first_day(options.since) if options.since is not None else None
-    sources.check_sources(chosen, *SOURCES)
+    killmails.check_sources(chosen, *SOURCES)
     log.set_up("WARNING", chosen.esid_log_format)
-    store = parts.ready_store(chosen)
+    store = core.ready_store(chosen)
     bar = Bar(None)
-    healer = sources.open_healer(chosen, store, parts.open_requests(chosen, store), Stop(), progress=bar.advance)
+    healer = killmails.open_healer(chosen, store, core.open_requests(chosen, store), Stop(), progress=bar.advance)
 
     def on_day(healed: Any) -> None:
         bar.clear()

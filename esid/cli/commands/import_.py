@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from esid import log
+from esid.assembly import core, killmails
 from esid.cli import render, typed
 from esid.cli.commands import import_killreport
 from esid.cli.printing import print_json, print_lines
 from esid.cli.progress_bar import Bar
 from esid.cli.typed import IMPORT_SOURCES
-from esid.daemon import parts, sources
 from esid.errors import EsidError, UsageError
 from esid.feeds import importing
 from esid.feeds.archives import HASHES, Folder
@@ -36,13 +36,13 @@ def run(options: argparse.Namespace, chosen: Settings) -> int:
     )
     processes = typed.count("--processes", options.processes, 64) if options.processes else os.cpu_count() or 1
     folder = Folder(Path(options.dir)) if options.dir else None
-    days = sources.days_to_import(source, first, last, folder)
+    days = killmails.days_to_import(source, first, last, folder)
     if folder is None:
-        sources.check_sources(chosen, source)
+        killmails.check_sources(chosen, source)
     log.set_up("WARNING", chosen.esid_log_format)
-    parts.wait_for_file(chosen)
-    store = parts.set_up_store(chosen)
-    expected = sources.expected_killmails(chosen, source, days, folder)
+    core.wait_for_file(chosen)
+    store = core.set_up_store(chosen)
+    expected = killmails.expected_killmails(chosen, source, days, folder)
     bar, reports = Bar(expected), list[Any]()
     lines: Callable[[Any], Iterable[str]] = render.healed if source == HASHES else render.day_report
 
@@ -53,19 +53,19 @@ def run(options: argparse.Namespace, chosen: Settings) -> int:
             print_lines(lines(report))
 
     if source == HASHES:
-        sources.ask_days(chosen, store, days, folder, on_day)
+        killmails.ask_days(chosen, store, days, folder, on_day)
         store.close()
     else:
         # No connection may cross the fork into the processes that import.
         store.close()
         units = [Unit(source, day, options.again) for day in days]
         try:
-            importing.run(sources.import_parts(chosen, folder), units, processes, bar.advance, on_day)
+            importing.run(killmails.import_parts(chosen, folder), units, processes, bar.advance, on_day)
             bar.end(is_whole=all(report.is_whole for report in reports))
         finally:
             bar.leave()
             with suppress(EsidError):
-                parts.put_away(chosen)
+                core.put_away(chosen)
     if options.json:
         print_json([report.as_dict() for report in sorted(reports, key=lambda report: report.day)])
     elif source != HASHES:

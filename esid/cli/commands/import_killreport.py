@@ -11,10 +11,10 @@ from pathlib import Path
 import esid.settings.env_file as env_file
 import esid.settings.urls as urls
 from esid import log
+from esid.assembly import core
 from esid.cli import render
 from esid.cli.printing import note, print_json
 from esid.cli.progress_bar import Bar
-from esid.daemon import parts
 from esid.errors import EsidError, NotPermitted, SettingsError, UsageError
 from esid.feeds.killreport import KILLMAILS, KINDS, Copied, Takeover, about
 from esid.settings import Settings
@@ -32,8 +32,8 @@ def run(options: argparse.Namespace, chosen: Settings) -> int:
     log.set_up("WARNING", chosen.esid_log_format)
     theirs = Killreport(url)
     theirs.check({kind.table: kind.columns for kind in KINDS})
-    parts.wait_for_file(chosen)
-    parts.set_up_store(chosen).close()
+    core.wait_for_file(chosen)
+    core.set_up_store(chosen).close()
     store = Store(chosen.database, for_import=True)
     bar, copied = Bar(about(theirs), "rows"), list[Copied]()
     try:
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, chosen: Settings) -> int:
         theirs.close()
         store.close()
         with suppress(EsidError):
-            parts.put_away(chosen)
+            core.put_away(chosen)
     if options.json:
         print_json([asdict(one) for one in copied])
     return int(any(one.left_out for one in copied if one.table == KILLMAILS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from esid.daemon import parts
+from esid.assembly import core
 from esid.settings import Settings
 from esid.store import grants
 from esid.store import migrate as migrations
@@ -15,8 +15,8 @@ _STATEMENT_S = 86_400
 
 def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid migrate`: its exit code."""
-    parts.wait_for_file(chosen)
-    store = parts.open_store(chosen, statement_s=_STATEMENT_S, is_there=False)
+    core.wait_for_file(chosen)
+    store = core.open_store(chosen, statement_s=_STATEMENT_S, is_there=False)
     if options.grant_read:
         grants.check(store)
     applied = migrations.migrate(store)

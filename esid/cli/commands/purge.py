@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from esid.assembly import core
 from esid.cli.printing import confirmed
-from esid.daemon import parts
 from esid.errors import UsageError
 from esid.settings import ENTITY_NAMES, Settings, nearest
 from esid.words import counted
@@ -23,8 +23,8 @@ def run(options: argparse.Namespace, chosen: Settings) -> int:
     queues = list(dict.fromkeys(options.entities)) or ENTITY_NAMES
     if not options.yes and not confirmed(f"Empty the queues of {', '.join(queues)}?"):
         return 2
-    store = parts.ready_store(chosen)
-    requests = parts.open_requests(chosen, store)
+    store = core.ready_store(chosen)
+    requests = core.open_requests(chosen, store)
     requests.check()
     for queue in queues:
         messages, jobs = requests.purge(queue)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from esid import plan
+from esid.assembly import core, killmails
 from esid.cli import render
 from esid.cli.printing import columns, print_json, print_lines
-from esid.daemon import parts, sources
 from esid.errors import UsageError
 from esid.feeds.archives import SOURCES
-from esid.schedule import run_now
+from esid.schedule import plan
+from esid.schedule.runner import run_now
 from esid.settings import Settings, nearest
+from esid.status import timetable
 from esid.store import processes
-from esid.web import timetable
 
 
 def run(options: argparse.Namespace, chosen: Settings) -> int:
@@ -25,10 +25,10 @@ def run(options: argparse.Namespace, chosen: Settings) -> int:
     if (options.verb == "run") != bool(options.jobs):
         raise UsageError("`esid schedule` lists the jobs, `esid schedule run NAME` runs one")
     if "heal" in options.jobs:
-        sources.check_sources(chosen, *SOURCES)
-    store = parts.ready_store(chosen)
+        killmails.check_sources(chosen, *SOURCES)
+    store = core.ready_store(chosen)
     if options.verb == "run":
-        works = sources.open_works(chosen, store)
+        works = killmails.open_works(chosen, store)
         did = {}
         for name in options.jobs:
             did[name] = run_now(store, name, works[name])
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace, chosen: Settings) -> int:
             print_json({"did": did})
     else:
         living = processes.living(store)
-        jobs = timetable.jobs(store, plan.schedules(chosen), parts.installation(store), living)
+        jobs = timetable.jobs(store, plan.schedules(chosen), core.installation(store), living)
         print_json({"jobs": jobs}) if options.json else print_lines(render.timetable(jobs, columns()))
         if not options.json and not any(job["runs_in"] for job in jobs if plan.BY_NAME[job["name"]].asks_esi):
             print("no process schedules syncs: nothing is refreshed by itself; start `esid run`, without --no-scheduler")

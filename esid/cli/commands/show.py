@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from esid.assembly import core
 from esid.cli import render, typed
 from esid.cli.printing import print_json, print_lines
-from esid.daemon import parts
 from esid.entities import BY_NAME
 from esid.feeds import links
 from esid.settings import Settings
@@ -17,7 +17,7 @@ from esid.store.show import rows_of
 def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid show`: its exit code."""
     key = typed.id_of(links.pasted(options.entity, options.id)[0])
-    store = parts.ready_store(chosen)
+    store = core.ready_store(chosen)
     rows = rows_of(store, BY_NAME[options.entity].tables, key)
     job = ledger.job(store, options.entity, key)
     if options.json:

@@ -6,27 +6,29 @@ import argparse
 import sys
 from typing import Any
 
-from esid import clock, plan
+from esid import clock
+from esid.assembly import core
 from esid.cli import overview
 from esid.cli.printing import columns, print_json, print_lines
 from esid.cli.screen import has_screen
 from esid.cli.watch import AGAIN_S, watch
-from esid.daemon import lock, parts
+from esid.daemon import lock
+from esid.schedule import plan
 from esid.settings import Settings
-from esid.web import status as states
+from esid.status import collect as states
 
 
 def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid status`: its exit code."""
-    store = parts.ready_store(chosen)
-    broker, place = parts.open_publisher(chosen, store).broker, parts.queue_place(chosen)
-    schedules, installation = plan.schedules(chosen), parts.installation(store)
+    store = core.ready_store(chosen)
+    broker, place = core.open_publisher(chosen, store).broker, core.queue_place(chosen)
+    schedules, installation = plan.schedules(chosen), core.installation(store)
 
     def collect() -> dict[str, Any]:
         # Opened for each look: a daemon may have begun meanwhile.
-        with parts.shown_budget(chosen) as budget:
+        with core.shown_budget(chosen) as budget:
             state = states.collect(states.Sources(store, broker, budget, schedules, installation, place))
-        return {**state, "daemon": lock.holder(parts.lock_path(chosen))}
+        return {**state, "daemon": lock.holder(core.lock_path(chosen))}
 
     if options.watch and not options.json and has_screen():
         return watch(collect, overview.lines)

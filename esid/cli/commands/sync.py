@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from esid.assembly import core
 from esid.cli import typed
 from esid.cli.printing import print_json
 from esid.cli.progress_bar import Synced, follow
-from esid.daemon import parts
 from esid.entities import ENTITIES
 from esid.queue.broker import PERSON
-from esid.queue.progress import PLURALS
 from esid.settings import Settings
+from esid.status.progress import PLURALS
 from esid.words import counted
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid sync`: its exit code."""
-    store = parts.ready_store(chosen)
-    requests = parts.open_requests(chosen, store)
+    store = core.ready_store(chosen)
+    requests = core.open_requests(chosen, store)
     requests.check()
     wanted = set(typed.SYNC_NAMES if "all" in options.what else options.what)
     queues = [name for name, plural in PLURALS.items() if plural in wanted]

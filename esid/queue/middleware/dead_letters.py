@@ -14,8 +14,8 @@ from dramatiq.errors import ActorNotFound
 
 from esid import clock, log
 from esid.errors import EsidError
-from esid.queue.actors import BadMessage
 from esid.queue.incoming import PARKED_S
+from esid.queue.work import BadMessage
 from esid.store import dead_letters
 from esid.store.connection import Store
 

@@ -11,7 +11,7 @@ import dramatiq
 
 from esid import clock
 from esid.errors import BrokerUnavailable, DatabaseUnavailable, Stopping
-from esid.queue.actors import BadMessage, Unfinished
+from esid.queue.work import BadMessage, Unfinished
 
 #: Upper bounds of the histogram of durations, seconds.
 BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)

@@ -19,7 +19,7 @@ from esid import clock, log
 from esid.clock import Stop
 from esid.entities import BY_NAME, ENTITIES
 from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError, Held, HeldAlone, Stopping
-from esid.queue.actors import Unfinished
+from esid.queue.work import Unfinished
 from esid.store import ledger
 from esid.store.connection import Store
 

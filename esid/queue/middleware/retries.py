@@ -39,7 +39,7 @@ from esid import log
 from esid.entities import BY_NAME
 from esid.entities.base import Failed
 from esid.errors import DAY_S, BrokerUnavailable, DatabaseUnavailable, EsidError, EsiError, Stopping
-from esid.queue.actors import BadMessage, Unfinished
+from esid.queue.work import BadMessage, Unfinished
 from esid.store import ledger, recoveries
 from esid.store.connection import Store
 from esid.store.model import Failure, Job

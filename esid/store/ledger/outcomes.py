@@ -13,8 +13,8 @@ from peewee import Field
 from esid import bounds, clock
 from esid.errors import EsidError
 from esid.store import lies as etag_lies
-from esid.store import lookup
 from esid.store.connection import Store
+from esid.store.ledger import lookup
 from esid.store.ledger.discovery import discover
 from esid.store.ledger.words import OPEN, PENDING, UNPLANNED, grace, planned
 from esid.store.model import Done, Job, Rhythm, Row, Seen, utc_text, utc_time

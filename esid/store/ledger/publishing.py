@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from esid import clock
-from esid.store import lookup
 from esid.store.connection import Store
+from esid.store.ledger import lookup
 from esid.store.ledger.words import IS_OPEN, OPEN, PENDING, around, grace, waits_for_company
 from esid.store.model import utc_text, utc_time
 

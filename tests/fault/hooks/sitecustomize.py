@@ -90,7 +90,7 @@ def _wrap_result(owner: Any, name: str, then: Callable[[Any], Any]) -> None:
 
 def _crash_at(point: str, n: int) -> None:
     from esid.esi.client import Client
-    from esid.queue import actors
+    from esid.queue import work
     from esid.queue.consumer import RabbitConsumer
     from esid.store import dead_letters, ledger, messages, migrate
     from esid.store.ledger import outcomes
@@ -99,13 +99,13 @@ def _crash_at(point: str, n: int) -> None:
         _pass(n)
 
     if point == "after-receive":
-        _wrap(actors.Work, "perform", before=passed)
+        _wrap(work.Work, "perform", before=passed)
     elif point == "after-response":
         _wrap(Client, "_exchange", after=passed)
     elif point == "before-commit":
         _wrap(outcomes, "_finish", after=passed)
     elif point == "after-commit-before-ack":
-        _wrap(actors.Work, "perform", after=passed)
+        _wrap(work.Work, "perform", after=passed)
     elif point == "after-ack":
         _wrap(messages, "turn", after=lambda *_, acked=(), **__: _pass(n) if acked else None)
         _wrap(RabbitConsumer, "ack", after=lambda self, _: self.connection.add_callback_threadsafe(passed))

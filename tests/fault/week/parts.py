@@ -11,15 +11,15 @@ from typing import Any
 
 from dramatiq.middleware import CurrentMessage, SkipMessage
 
-from esid import clock, jobs, log, plan, schedule
+from esid import clock, log
+from esid.assembly import core
 from esid.clock import Stop
-from esid.daemon import parts
 from esid.errors import BrokerUnavailable, DatabaseUnavailable
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
 from esid.feeds import r2z2
 from esid.feeds.follow import FIRST_WAIT_S, Follower
-from esid.queue.actors import Work, declare_actors
+from esid.queue.asking import Requests, dispatch
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.hands import Hands
 from esid.queue.middleware.dead_letters import DeadLetters
@@ -27,7 +27,8 @@ from esid.queue.middleware.hold import Hold
 from esid.queue.middleware.recoveries import Recoveries, settle
 from esid.queue.middleware.retries import Retries
 from esid.queue.publish import Publisher
-from esid.queue.requests import Requests, dispatch
+from esid.queue.work import Work, declare_actors
+from esid.schedule import plan, runner, tasks
 from esid.store import messages, ticks
 from esid.store.connection import Store
 from tests.fault.week.wire import EsiWire
@@ -163,13 +164,13 @@ class Worker:
 
 
 class Scheduler:
-    """The process that publishes what is due; each tick once, as `schedule.Scheduler` has it."""
+    """The process that publishes what is due; each tick once, as `runner.Scheduler` has it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._publisher = Publisher(store, open_broker(store, "", PREFIX), PREFIX)
-        self._works = jobs.works(store, self._publisher, Requests(store, self._publisher, PREFIX))
-        self._plan = plan.plan(PLAN, parts.installation(store), QUEUES)
+        self._works = tasks.works(store, self._publisher, Requests(store, self._publisher, PREFIX))
+        self._plan = plan.plan(PLAN, core.installation(store), QUEUES)
         self._claimed: dict[str, dt.datetime] = {}
         self._ran: dict[str, dt.datetime | None] = {}
         self._begun = {job.name for job in self._plan if job.at_start}
@@ -189,7 +190,7 @@ class Scheduler:
     def next_s(self) -> float:
         """Seconds until the next tick."""
         if self._is_kept:
-            return schedule.AGAIN_S
+            return runner.AGAIN_S
         now = clock.now()
         ticks_at = [plan.next_due(job, now) for job in self._plan]
         return min((at - now).total_seconds() for at in ticks_at if at)
@@ -206,7 +207,7 @@ class Scheduler:
     def _run(self, job: plan.Planned) -> None:
         if job.name not in self._claimed and not self._claim(job):
             return
-        schedule.run(self._store, job.name, self._claimed[job.name], self._works[job.name])
+        runner.run(self._store, job.name, self._claimed[job.name], self._works[job.name])
         del self._claimed[job.name]
 
     def _claim(self, job: plan.Planned) -> bool:

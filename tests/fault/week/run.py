@@ -15,19 +15,20 @@ from typing import Any
 
 import pytest
 
-from esid import clock, jobs
+from esid import clock
 from esid.entities import BY_NAME, ENTITIES
 from esid.entities.killmail import KILLMAIL
 from esid.errors import EsidError
 from esid.esi.budget import Budget, Limits
+from esid.queue.asking import Requests
 from esid.queue.broker import open_broker
 from esid.queue.hands import size
 from esid.queue.publish import Publisher
-from esid.queue.requests import Requests
-from esid.store import audit, cursors, dead_letters, drivers, due, ledger, messages, notes
+from esid.schedule import tasks
+from esid.store import audit, cursors, dead_letters, drivers, ledger, messages, notes
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from esid.store.ledger import outcomes
+from esid.store.ledger import due, outcomes
 from tests.fault.week.databases import Postgresql, Sqlite
 from tests.fault.week.parts import PREFIX, Feed, Killed, Scheduler, Worker
 from tests.fault.week.troubles import Troubles
@@ -259,7 +260,7 @@ class Week:
         unfair = [letter for letter in dead_letters.find(self.store, Filter()) if not self._is_its_own(letter)]
         assert unfair == [], f"{history}\n{unfair}"
         assert self._is_audited() == [], history
-        assert audit.look(self.store, [jobs.kind(entity) for entity in ENTITIES]) == {}, history
+        assert audit.look(self.store, [tasks.kind(entity) for entity in ENTITIES]) == {}, history
         assert {one.status for one in self.wire.log} & {420, 429} == set(), history
         assert self.wire.least_left >= 10, history
         open_jobs = ledger.open_count(self.store, [entity.name for entity in ENTITIES])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from esid import log
-from esid.schedule import Scheduler
+from esid.schedule.runner import Scheduler
 from esid.store.leader import Leadership
 
 _log = log.get("schedule")

@@ -8,7 +8,7 @@ from typing import Any
 
 from esid.clock import span
 from esid.entities import BY_NAME
-from esid.plan import JOBS
+from esid.schedule.plan import JOBS
 from esid.words import counted
 
 #: Seconds after which a job that was published is in a queue, or in somebody's hands.

@@ -17,9 +17,9 @@ from esid.daemon import lock
 from esid.errors import DatabaseLost, EsidError, NoDatabase, NotPermitted, SettingsError
 from esid.esi.budget import Budget, Limits
 from esid.esi.budget.exchange import Sharing
+from esid.queue.asking import Requests, publish_anew
 from esid.queue.broker import open_broker
 from esid.queue.publish import Publisher
-from esid.queue.requests import Requests, publish_anew
 from esid.settings import Settings
 from esid.store import egress, grants, group, messages, migrate, notes
 from esid.store.connection import STATEMENT_S, Store

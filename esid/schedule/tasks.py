@@ -9,8 +9,8 @@ from functools import partial
 from esid import log
 from esid.entities import ENTITIES, MIRRORED
 from esid.entities.base import Entity
+from esid.queue.asking import Requests, sweep
 from esid.queue.publish import Publisher
-from esid.queue.requests import Requests, sweep
 from esid.store import audit, dead_letters, processes, recoveries, samples, ticks
 from esid.store.connection import Store
 from esid.store.drivers import LARGEST_WAL

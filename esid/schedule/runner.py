@@ -1,4 +1,4 @@
-"""APScheduler inside the daemon: runs the plan (see `esid.plan`) in threads of its process.
+"""APScheduler inside the daemon: runs the plan (see `esid.schedule.plan`) in threads of its process.
 
 Several daemons may run on one database: one of them owns the schedule of a queue (see `store.leader`), each tick is a row
 that is written once, and due jobs are claimed by an atomic statement, so each is published once.
@@ -21,7 +21,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from esid import clock, log
 from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError, Stopping
-from esid.plan import DISPATCH_S, Every, Planned, Ticks, last_due, next_due
+from esid.schedule.plan import DISPATCH_S, Every, Planned, Ticks, last_due, next_due
 from esid.store import ticks
 from esid.store.connection import Store
 

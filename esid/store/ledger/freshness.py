@@ -6,7 +6,7 @@ import datetime as dt
 
 from esid import clock
 from esid.store.connection import Store
-from esid.store.due import BY_SCHEDULE
+from esid.store.ledger.due import BY_SCHEDULE
 from esid.store.model import utc_text, utc_time
 
 

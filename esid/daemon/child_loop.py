@@ -11,7 +11,7 @@ from collections.abc import Callable
 from esid import clock, host
 from esid.clock import Stop
 from esid.daemon import signals
-from esid.daemon.board import Cell
+from esid.daemon.cell import Cell
 from esid.errors import EsidError
 from esid.queue.hands import Hands
 from esid.store import notes

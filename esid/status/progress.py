@@ -8,7 +8,7 @@ from esid import clock, log
 from esid.entities import ENTITIES, MIRRORED
 from esid.esi.budget import Budget
 from esid.esi.budget.view import snapshot
-from esid.queue.outlook import Counts, Outlook, known, unfinished
+from esid.status.outlook import Counts, Outlook, known, unfinished
 from esid.store import ledger
 from esid.store.connection import Store
 from esid.words import counted, plural

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from peewee import __exception_wrapper__ as _translating  # type: ignore[attr-defined]
 
-from esid.store import waiting
+from esid.store import pg_deadline
 from esid.store.connection import Store
 from esid.store.model import utc_text
 
@@ -36,7 +36,7 @@ def copy(store: Store, table: str, columns: Sequence[str], rows: Sequence[tuple[
         if store.is_sqlite:
             plain = rows if not _has_times(rows[0]) else [_texts(row) for row in rows]
             cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})", plain)
-        elif waiting.is_installed() or b"\\" in (text := _json.encode_lines(rows)):
+        elif pg_deadline.is_installed() or b"\\" in (text := _json.encode_lines(rows)):
             # COPY would block for ever where a server says nothing; and JSON escapes what it must in another way than CSV.
             store.insert(table, columns, rows)
         else:

@@ -6,9 +6,8 @@ import datetime as dt
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from esid import jobs
+from esid.assembly.core import data_dir, open_publisher, open_requests
 from esid.clock import Stop
-from esid.daemon.parts import data_dir, open_publisher, open_requests
 from esid.entities.killmail import KILLMAIL
 from esid.errors import EsiError, Held, SettingsError, UsageError
 from esid.feeds import importing
@@ -16,8 +15,9 @@ from esid.feeds.archives import EVEREF, HASHES, ZKILLBOARD, Folder, Online
 from esid.feeds.heal import Healed, Healer, Healing
 from esid.feeds.http import Source
 from esid.feeds.pace import EVEREF_S, ZKILLBOARD_S, Pace
+from esid.queue.asking import Requests
 from esid.queue.broker import SCHEDULED
-from esid.queue.requests import Requests
+from esid.schedule import tasks
 from esid.settings import Settings, check_contact
 from esid.store.connection import Store
 from esid.store.days import each_day
@@ -134,4 +134,4 @@ def open_works(settings: Settings, store: Store) -> dict[str, Callable[[], str]]
     """What each job of the schedule does."""
     requests = open_requests(settings, store)
     healing = Healing(lambda: open_healer(settings, store, requests, Stop()))
-    return jobs.works(store, open_publisher(settings, store), requests) | {"heal": healing.run}
+    return tasks.works(store, open_publisher(settings, store), requests) | {"heal": healing.run}

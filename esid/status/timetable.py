@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from esid import clock
-from esid.plan import JOBS, Planned, last_due, next_due, planned
+from esid.schedule.plan import JOBS, Planned, last_due, next_due, planned
 from esid.store import ticks
 from esid.store.connection import Store
 

@@ -12,10 +12,10 @@ from esid.entities.base import BULK_ABOVE, LIST_ID, Entity
 from esid.queue.broker import PERSON, SCHEDULED, queue_name
 from esid.queue.incoming import NoMessage, decode
 from esid.queue.publish import Publisher
-from esid.store import dead_letters, due, ledger, messages, recoveries
+from esid.store import dead_letters, ledger, messages, recoveries
 from esid.store.connection import Store
 from esid.store.dead_letters import DeadLetter, Filter
-from esid.store.ledger import Accepted
+from esid.store.ledger import Accepted, due
 from esid.store.model import Seen
 
 #: Ids that are looked up and published at a time, so that memory stays flat however many there are.

@@ -12,9 +12,10 @@ from esid.entities import ENTITIES
 from esid.esi.budget import Budget
 from esid.esi.budget.view import snapshot
 from esid.queue.broker import Queue
-from esid.store import audit, counters, cursors, days, dead_letters, freshness, ledger, lies, notes, processes, samples
+from esid.status import history, timetable, trouble
+from esid.store import audit, counters, cursors, days, dead_letters, ledger, lies, notes, processes, samples
 from esid.store.connection import Store
-from esid.web import history, timetable, trouble
+from esid.store.ledger import freshness
 
 STATES = ("pending", "processing", "completed", "failed")
 
