@@ -1,6 +1,6 @@
 """Tells the database every few seconds that a process lives and what it does; a thread of its own.
 
-The supervisor watches its children through shared memory (`board`); this is for people and for other hosts.
+The supervisor watches its children through shared memory (`cell`); this is for people and for other hosts.
 """
 
 from __future__ import annotations

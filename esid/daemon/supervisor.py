@@ -18,12 +18,13 @@ from functools import partial
 from pathlib import Path
 
 from esid import clock, host, log
-from esid.assembly import core
-from esid.daemon import children, lock, signals, status_socket
+from esid.assembly import core, lock
+from esid.daemon import signals, status_socket
 from esid.daemon.child import Child
 from esid.daemon.child_loop import Life
 from esid.daemon.files import Files
 from esid.daemon.notice import Notice
+from esid.daemon.roles import feed, scheduler, web, worker
 from esid.daemon.terminal import Terminal
 from esid.errors import DatabaseLost, EsidError
 from esid.settings import SYSTEM_FILE, Settings, without_password
@@ -52,16 +53,16 @@ class Supervisor:
     def _made(self) -> list[Child]:
         settings = self._settings
         mains: list[tuple[str, Callable[[Life], None], int]] = [
-            (f"worker-{number}", partial(children.worker, settings), children.worker_threads(settings))
+            (f"worker-{number}", partial(worker.run, settings), worker.threads(settings))
             for number in range(1, settings.esid_processes + 1)
         ]
         # Nobody else dispatches what is in a SQLite file.
         if self._with_scheduler or settings.database.startswith("sqlite:"):
-            mains.append(("scheduler", partial(children.scheduler, settings, with_syncs=self._with_scheduler), 0))
+            mains.append(("scheduler", partial(scheduler.run, settings, with_syncs=self._with_scheduler), 0))
         if self._with_feed and settings.follows_killmails:
-            mains.append(("feed", partial(children.feed, settings), 0))
+            mains.append(("feed", partial(feed.run, settings), 0))
         if self._listener:
-            mains.append(("web", partial(children.web, settings, listener=self._listener), 0))
+            mains.append(("web", partial(web.run, settings, listener=self._listener), 0))
         fork = multiprocessing.get_context("fork")
         return [Child(name, main, threads, fork) for name, main, threads in mains]
 
