@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -136,3 +137,25 @@ def test_the_changelog_knows_the_version() -> None:
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     printed = subprocess.run([sys.executable, "-m", "esid", "version"], capture_output=True, check=True, cwd=ROOT)
     assert printed.stdout.decode().strip() == f"esid {__version__}"
+
+
+# -- the walk
+
+
+def defined() -> set[str]:
+    """Every function and class of esid by its name, with that of its module or package before it, and every method."""
+    found = set()
+    for path in (ROOT / "esid").rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found |= {node.name, f"{path.stem}.{node.name}", f"{path.parent.name}.{node.name}"}
+            if isinstance(node, ast.ClassDef):
+                found |= {f"{node.name}.{one.name}" for one in node.body if isinstance(one, ast.FunctionDef)}
+    return found
+
+
+def test_the_walk_names_no_function_and_no_class_that_does_not_exist() -> None:
+    walk = (ROOT / "docs" / "walk.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"([A-Za-z_.]+)\(\)", walk)) | set(re.findall(r"`([A-Z][a-z]+[A-Za-z]*)`", walk))
+    assert len(named) > 50
+    assert named <= defined()
