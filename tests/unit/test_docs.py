@@ -159,3 +159,13 @@ def test_the_walk_names_no_function_and_no_class_that_does_not_exist() -> None:
     named = set(re.findall(r"([A-Za-z_.]+)\(\)", walk)) | set(re.findall(r"`([A-Z][a-z]+[A-Za-z]*)`", walk))
     assert len(named) > 50
     assert named <= defined()
+
+
+# -- the index
+
+
+def test_the_index_names_every_page_of_the_docs_and_no_other() -> None:
+    docs = ROOT / "docs"
+    index = (docs / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in docs.glob("*.md")} - {"README.md"}
+    assert sorted(re.findall(r"^\| \[(.+)\]\(\1\) \| .+\? \|$", index, re.M)) == sorted({*pages, "adr/"})
