@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,3 +170,24 @@ def test_the_index_names_every_page_of_the_docs_and_no_other() -> None:
     index = (docs / "README.md").read_text(encoding="utf-8")
     pages = {path.name for path in docs.glob("*.md")} - {"README.md"}
     assert sorted(re.findall(r"^\| \[(.+)\]\(\1\) \| .+\? \|$", index, re.M)) == sorted({*pages, "adr/"})
+
+
+# -- links
+
+PAGES = [path for folder in (".", "docs", "docs/adr", "bench") for path in sorted((ROOT / folder).glob("*.md"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """Those that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_to_a_heading_in_it(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = target.partition("#")
+        if ":" not in path:
+            there = page.parent / path if path else page
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there), target
