@@ -99,7 +99,7 @@ def worker(settings: Settings, life: Life) -> None:
         broker.release_dead()
     consumer.start()
     touching = Touching(store, life.hands)
-    beats = Beats(store, life.kind, stop, partial(_worker_state, settings, broker, consumer), doing, touching.look)
+    beats = Beats(store, life, partial(_worker_state, settings, broker, consumer), doing, touching.look)
     beats.start()
     life.wait_for_stop(store, broker.moves.oldest)
     client.end_within(CUT_S)
@@ -148,7 +148,7 @@ def scheduler(settings: Settings, life: Life, *, with_syncs: bool = True) -> Non
         """The jobs that run here: what is so, whatever settings somebody else has."""
         return {"jobs": {job.name: texts[job.name] for job in plan.plan(texts, "", post.on_duty)}}
 
-    beats = Beats(store, life.kind, life.stop, state)
+    beats = Beats(store, life, state)
     post.look()
     beats.start()
     life.wait_for_stop(store, every_second=post.look)
@@ -178,7 +178,7 @@ def feed(settings: Settings, life: Life) -> None:
 
     thread = threading.Thread(target=follow, name="feed", daemon=True)
     thread.start()
-    beats = Beats(store, life.kind, life.stop)
+    beats = Beats(store, life)
     beats.start()
     life.wait_for_stop(store, every_second=look)
     thread.join(WORKER_STOP_S)
@@ -195,7 +195,7 @@ def web(settings: Settings, life: Life, listener: Any) -> None:
     store = parts.open_store(settings)
     publisher = parts.open_publisher(settings, store)
     budget = parts.open_budget(settings, is_known=True)
-    beats = Beats(store, life.kind, life.stop)
+    beats = Beats(store, life)
     beats.start()
     view = View(
         store, publisher.broker, budget, plan.schedules(settings), parts.installation(store), parts.queue_place(settings),
