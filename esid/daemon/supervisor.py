@@ -26,8 +26,9 @@ from esid.daemon.files import Files
 from esid.daemon.notice import Notice
 from esid.daemon.roles import feed, scheduler, web, worker
 from esid.daemon.terminal import Terminal
-from esid.errors import DatabaseLost, EsidError
+from esid.errors import DatabaseLost, EsidError, SchemaMismatch
 from esid.settings import SYSTEM_FILE, Settings, without_password
+from esid.store import migrate
 from esid.store.drivers import sqlite_path
 from esid.words import counted
 
@@ -67,8 +68,8 @@ class Supervisor:
         return [Child(name, main, threads, fork) for name, main, threads in mains]
 
     def run(self) -> int:
-        """The exit code: 0 after a stop, 65 when the database file was lost, 70 when a child cannot start or would not stay
-        alive.
+        """The exit code: 0 after a stop, 65 when the database file was lost or a newer program has migrated the database, 70
+        when a child cannot start or would not stay alive.
 
         Raises:
             EsidError: the daemon cannot start; nothing runs.
@@ -109,9 +110,13 @@ class Supervisor:
             try:
                 if files:
                     files.check()
+                migrate.check_newer(max(child.schema for child in self._children))
             except DatabaseLost as error:
                 log.event(_log, "daemon.database_lost", str(error), level=logging.ERROR)
                 self._kill(self._children)
+                return error.exit_code
+            except SchemaMismatch as error:
+                log.event(_log, "daemon.newer_schema", str(error), level=logging.ERROR)
                 return error.exit_code
             # A child is not silent for as long as we did not run ourselves (a stopped container, a debugger).
             now = clock.monotonic()

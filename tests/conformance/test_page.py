@@ -121,6 +121,11 @@ def test_one_look_tells_whether_all_is_well(look: View, store: Store) -> None:
     migrate.current(store)
 
 
+def test_with_a_newer_schema_it_is_not_ready(look: View, store: Store) -> None:
+    store.change("INSERT INTO schema_migrations (number, name, applied_at) VALUES (9999, 'x', '2026-01-01')", ())
+    assert "newer than this program" in look.unready()
+
+
 def test_rates_come_from_samples_and_counts(look: View, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     sources, real = look.sources, clock.now
     counters.add(store, {"ids:alliance:done": 100.0, "ids:alliance:failed": 5.0, "duration:alliance:0.1": 3.0})

@@ -33,7 +33,7 @@ def run(settings: Settings, life: Life) -> None:
 
     thread = threading.Thread(target=follow, name="feed", daemon=True)
     thread.start()
-    beats = Beats(store, life.kind, life.stop)
+    beats = Beats(store, life)
     beats.start()
     life.wait_for_stop(store, every_second=look)
     thread.join(STOP_S)

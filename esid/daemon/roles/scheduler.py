@@ -59,7 +59,7 @@ def run(settings: Settings, life: Life, *, with_syncs: bool = True) -> None:
         """The jobs that run here: what is so, whatever settings somebody else has."""
         return {"jobs": {job.name: texts[job.name] for job in plan.plan(texts, "", post.on_duty)}}
 
-    beats = Beats(store, life.kind, life.stop, state)
+    beats = Beats(store, life, state)
     post.look()
     beats.start()
     life.wait_for_stop(store, every_second=post.look)

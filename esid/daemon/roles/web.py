@@ -20,7 +20,7 @@ def run(settings: Settings, life: Life, listener: Any) -> None:
     store = core.open_store(settings)
     publisher = core.open_publisher(settings, store)
     budget = core.open_budget(settings, is_known=True)
-    beats = Beats(store, life.kind, life.stop)
+    beats = Beats(store, life)
     beats.start()
     view = View(
         store, publisher.broker, budget, plan.schedules(settings), core.installation(store), core.queue_place(settings),

@@ -72,7 +72,7 @@ def run(settings: Settings, life: Life) -> None:
         broker.release_dead()
     consumer.start()
     touching = Touching(store, life.hands)
-    beats = Beats(store, life.kind, stop, partial(_state, settings, broker, consumer), doing, touching.look)
+    beats = Beats(store, life, partial(_state, settings, broker, consumer), doing, touching.look)
     beats.start()
     life.wait_for_stop(store, broker.moves.oldest)
     client.end_within(CUT_S)
