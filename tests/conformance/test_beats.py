@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 
 import pytest
-from esid.daemon.board import Cell
-from esid.daemon.life import Life
 
 from esid import log
 from esid.daemon.beats import Beats
+from esid.daemon.cell import Cell
+from esid.daemon.child_loop import Life
 from esid.store import migrate, processes
 from esid.store.connection import Store
 

@@ -11,11 +11,11 @@ from typing import Any
 import pika
 import pytest
 from dramatiq.errors import ConnectionClosed
-from esid.daemon.board import Cell
-from esid.daemon.life import Life
 
 from esid import log
 from esid.daemon.beats import Beats
+from esid.daemon.cell import Cell
+from esid.daemon.child_loop import Life
 from esid.errors import BrokerRefused, BrokerUnavailable, NotTaken, QueueMismatch
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.broker_faults import translated
