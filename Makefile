@@ -9,7 +9,7 @@ TEST_JOBS ?= 5
 help:
 	@echo 'make run CONTACT=you@your.domain  set up and run the daemon on the embedded default'
 	@echo 'make test                         set up and run every check and test (as root, apt installs what is missing)'
-	@echo 'make lint                         the checks alone'
+	@echo 'make check                        the checks and the tests that need no server and no root'
 	@echo 'make dist                         one executable file and a wheel, in dist/'
 	@echo 'make image                        a container image'
 	@echo 'make bench, limits, fault, tries  what takes minutes to hours; see the Makefile'
@@ -33,7 +33,7 @@ tries: $(VENV)/.dev servers
 	@[ -x $(VENV)/pm2/node_modules/.bin/pm2 ] || npm install --silent --no-audit --no-fund --prefix $(VENV)/pm2 pm2
 	$(BIN)/python -m pytest --timeout=900 tests/tries/pm2.py tests/tries/prometheus.py
 
-.PHONY: help run test limits fault bench lint servers dist image tries clean
+.PHONY: help run check test limits fault bench lint servers dist image tries clean
 
 run: $(VENV)/.run
 	@$(if $(CONTACT),ESI_CONTACT="$(CONTACT)") $(BIN)/esid run
@@ -41,6 +41,10 @@ run: $(VENV)/.run
 test: $(VENV)/.dev
 	@$(MAKE) --no-print-directory -j2 -O lint servers
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --maxschedchunk=1
+
+# For every day: as any user, with no server.
+check: lint
+	$(BIN)/python -m pytest -n auto --maxschedchunk=1 -m "not long and not heavy" tests/unit
 
 # The real windows, in about an hour: error windows of 60 s for 5 minutes each, and three windows of the real killmail bucket.
 limits: $(VENV)/.dev

@@ -111,11 +111,16 @@ def _shared(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave to `make fault` what `make test` runs on another stack. In a parallel run the longest come first."""
+    """Leave to `make fault` what `make test` runs on another stack, and to `make test` what needs servers.
+
+    In a parallel run the longest come first.
+    """
     turns = dict[tuple[Any, str], list[Any]]()
     for item in items:
         if _is_left_out(item, turns):
             item.add_marker(pytest.mark.long)
+        if {"postgres", "rabbitmq"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.heavy)
     if hasattr(config, "workerinput"):
         items.sort(key=_place)
 

@@ -116,6 +116,7 @@ def test_the_name_of_what_is_refused_is_one_short_line(name: str) -> None:
     assert refused.name.isprintable()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "body",
     [b"[" * 1_000_000, b"[]", b"{", b'{"1":' + b"9" * 5_000_000 + b"}", b'{"1":' + b"[[]" + b",[]" * 2_000_000 + b"]}"],

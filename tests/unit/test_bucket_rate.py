@@ -15,6 +15,8 @@ from esid.esi.budget.exchange import Sharing
 from esid.esi.budget.shares import EXCHANGE_S
 from esid.esi.routes import Route, token_cost
 
+pytestmark = pytest.mark.heavy
+
 KILLMAIL = Route("/killmails/{id}/{argument}", group="killmail")
 TOKENS, WINDOW_S, RESERVE_PERCENT = 3600, 900.0, 2
 #: Seconds until an answer is there, and those between two looks of a thread that waits (see `budget._LOOK_S`).

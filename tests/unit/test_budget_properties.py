@@ -308,7 +308,7 @@ class OneHost(Machine):
 
 TestSeveralHosts = Machine.TestCase
 TestOneHost = OneHost.TestCase
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.heavy]
 for _case in (TestSeveralHosts, TestOneHost):
     _case.settings = settings(
         max_examples=EXAMPLES, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), database=None

@@ -895,6 +895,7 @@ except TooLarge:
 """
 
 
+@pytest.mark.heavy
 def test_a_gzip_bomb_of_200_mb_is_too_large_and_never_in_memory(esi: FakeEsi, tmp_path: Path) -> None:
     esi.faults.add("/alliances", gzip_bomb=200 * 2**20)
     command = [sys.executable, "-c", PEAK, esi.base_url, str(tmp_path / "budget")]
@@ -936,6 +937,7 @@ print(peak_kb() - before)
 """
 
 
+@pytest.mark.heavy
 def test_sixteen_threads_with_large_bodies_take_the_memory_of_one(tmp_path: Path) -> None:
     # Given bodies just below the largest, whose values take 25 times their length
     body = b"[" + b"[]," * 690_000 + b"[]]"

@@ -23,6 +23,7 @@ HISTOGRAM = {f"esid_message_duration_seconds_{end}" for end in ("bucket", "sum",
 RULES = ROOT / "contrib" / "prometheus" / "alerts.yml"
 
 
+@pytest.mark.heavy
 def test_the_alert_rules_use_metrics_that_exist_and_promtool_takes_them() -> None:
     expressions = re.findall(r"^ +expr: (.*)$", RULES.read_text(encoding="utf-8"), re.M)
     used = {name for one in expressions for name in re.findall(r"\besid_[a-z_]+", one)}
@@ -90,6 +91,7 @@ def test_compose_comes_back_after_a_reboot_and_finds_its_queues() -> None:
     assert COMPOSE["services"]["rabbitmq"]["hostname"]
 
 
+@pytest.mark.heavy
 def test_only_what_the_package_is_made_of_reaches_the_image(tmp_path: Path) -> None:
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
@@ -130,6 +132,7 @@ def test_deployments_name_settings_that_exist_and_wait_for_a_stop(name: str) -> 
         assert int(found[0]) > supervisor.STOP_S
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["esid.service", "esid@.service"])
 def test_the_units_are_clean_and_hardened(name: str, tmp_path: Path) -> None:
     unit = ROOT / "contrib" / "systemd" / name

@@ -150,6 +150,7 @@ def test_an_id_field_gives_an_id_or_is_refused_whatever_stands_in_it(value: Any,
         assert "thing 7: field 'x'" in refusal("id", value, optional=optional)
 
 
+@pytest.mark.heavy
 @settings(derandomize=True)
 @given(value=JSON, optional=st.booleans(), reader=st.sampled_from(READERS))
 def test_every_reader_gives_its_type_or_refuses(value: Any, optional: bool, reader: str) -> None:

@@ -71,6 +71,7 @@ def test_generated_killmails_are_read_the_same_both_ways(monkeypatch: pytest.Mon
         assert types(found) == types(slowly(mail.body, monkeypatch))
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not REAL.exists(), reason="real killmails lie beside the project's own files")
 def test_real_killmails_are_read_the_same_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     with tarfile.open(REAL / "killmails-2021-12-03.tar.bz2", "r|bz2") as tar:

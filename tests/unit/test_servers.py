@@ -18,6 +18,8 @@ from tests import servers
 from tests.servers import PrivatePostgres, PrivateRabbitmq
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PrivatePostgres]:

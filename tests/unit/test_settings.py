@@ -590,6 +590,7 @@ def test_quotes_exports_and_comments_are_understood(env_file: Callable[..., Path
     assert settings.read({}, env_file(line + "\n")).db_host == "a b"
 
 
+@pytest.mark.heavy
 def test_a_file_of_a_megabyte_is_read(env_file: Callable[..., Path]) -> None:
     assert settings.read({}, env_file("# padding\n" * 100_000 + "ESID_THREADS=8\n")).esid_threads == 8
 
