@@ -23,7 +23,7 @@ from esid import clock
 from esid.clock import Stop
 from esid.errors import EsiError, Held, NotFound, NotPermitted, Stopping
 from esid.esi import connection
-from esid.esi.budget import Budget, Limits, Outcome, Subject, admission
+from esid.esi.budget import Budget, Limits, Outcome, Subject, Ticket, admission
 from esid.esi.budget import budget as budget_module
 from esid.esi.budget import state as shared
 from esid.esi.budget.breaker import FAILURES
@@ -504,10 +504,10 @@ def test_errors_without_an_answer_count_beside_what_an_earlier_answer_says_is_le
     budget, now = open_budget(Limits(max_rps=0, max_in_flight=100)), time.monotonic()
     refused = [{"X-Esi-Error-Limit-Remain": str(left), "X-Esi-Error-Limit-Reset": "50"} for left in (99, 98)]
     with budget.shared.locked():
-        tickets = [budget.admit(route_of(None), 0, now)[0] for _ in range(4)]
+        tickets = [budget.admit(route_of(None), 0, now) for _ in range(4)]
         # When the second refusal comes in behind a broken one
         for ticket, headers in zip(tickets, (refused[0], {}, refused[1], {}), strict=True):
-            assert ticket
+            assert isinstance(ticket, Ticket)
             outcome = Outcome()
             outcome.status, outcome.headers = (404 if headers else None), headers
             budget.settle(ticket, outcome, now)

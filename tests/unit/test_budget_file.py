@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from esid import clock
 from esid.errors import Held
-from esid.esi.budget import Budget, Limits, Outcome
+from esid.esi.budget import Budget, Limits, Outcome, Ticket, Wait
 from esid.esi.budget import state as shared
 from esid.esi.budget.view import snapshot
 from esid.esi.headers import LONGEST_WAIT_S, LONGEST_WINDOW_S
@@ -192,7 +192,7 @@ def test_a_directory_that_is_gone_lets_nothing_leave(open_budget: Open, path: Pa
     path.parent.rename(path.parent.with_name("elsewhere"))
     now[0] += 1.1
     with budget.shared.locked() as state:
-        assert budget.admit(ROUTE, 0, now[0])[0] is None
+        assert isinstance(budget.admit(ROUTE, 0, now[0]), Wait)
         assert 0 < state.paused_until - now[0] <= 2
     path.parent.with_name("elsewhere").rename(path.parent)
 
@@ -208,19 +208,19 @@ def check_that_it_goes_on(budget: Budget, now: list[float]) -> None:
     """Units of work hear of nothing but a hold, and within a window something leaves again."""
     ends_at = now[0] + 1.2 * LONGEST_WAIT_S
     for route in (ROUTE, KILLMAIL):
-        ticket = None
-        while not ticket:
+        leave: Ticket | Wait | None = None
+        while not isinstance(leave, Ticket):
             try:
                 with budget.shared.locked():
-                    ticket, wait_s, why = budget.admit(route, 0, now[0])
-                    if ticket:
+                    leave = budget.admit(route, 0, now[0])
+                    if isinstance(leave, Ticket):
                         outcome = Outcome()
                         outcome.status = 200
-                        budget.settle(ticket, outcome, now[0])
+                        budget.settle(leave, outcome, now[0])
             except Held as held:
-                wait_s, why, ticket = held.wait_s, held.reason, None
-            assert now[0] < ends_at, why
-            now[0] += min(max(wait_s, 0.5), 60.0)
+                leave = Wait(held.wait_s, held.reason)
+            assert now[0] < ends_at, leave
+            now[0] += 0.5 if isinstance(leave, Ticket) else min(max(leave.seconds, 0.5), 60.0)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -324,12 +324,12 @@ def leave(budget: Budget, now: list[float], headers: dict[str, str], status: int
     """Send one request, as soon as it may leave."""
     for _ in range(500):
         with budget.shared.locked():
-            ticket, wait_s, why = budget.admit(KILLMAIL, 0, now[0])
-        if ticket:
+            ticket = budget.admit(KILLMAIL, 0, now[0])
+        if isinstance(ticket, Ticket):
             break
-        now[0] += max(0.05, wait_s)
-    assert ticket, why
-    now[0] += wait_s
+        now[0] += max(0.05, ticket.seconds)
+    assert isinstance(ticket, Ticket), ticket
+    now[0] = max(now[0], ticket.leaves_at)
     outcome = Outcome()
     outcome.status, outcome.headers = status, headers
     with budget.shared.locked():

@@ -2,52 +2,51 @@
 
 from __future__ import annotations
 
-from esid.esi.budget.books import PATIENCE_S, SOON_S, Books
+from esid.errors import Doubted, HeldAlone
+from esid.esi.budget.books import NO_SHARE, PATIENCE_S, SOON_S, Books
 from esid.esi.budget.shares import EXCHANGE_S, HEARD, LEAST
 from esid.esi.budget.state import GUARDED
-from esid.esi.budget.values import NOBODY, Subject, Ticket
+from esid.esi.budget.values import NOBODY, Subject, Ticket, Wait
 from esid.esi.routes import Route
 
-#: Why one id waits though others may go.
-TWICE, SICK, DOUBTED = "the same is being asked", "an id that failed is no probe", "what was named with it is refused"
+#: What one id waits for though others may go: the answer to the same question, that another id is the probe.
+_TWICE = Wait(3.0, "the same is being asked", HeldAlone)
+_NO_PROBE = Wait(PATIENCE_S + 1.0, "an id that failed is no probe", HeldAlone)
 
 
 class Admission(Books):
     """What has to have room before a request leaves. Called under the lock."""
 
-    def admit(self, route: Route, url: int, now: float, subject: Subject = NOBODY) -> tuple[Ticket | None, float, str]:
-        """(ticket, seconds until it leaves, "") or (None, seconds to wait, why). Under lock."""
+    def admit(self, route: Route, url: int, now: float, subject: Subject = NOBODY) -> Ticket | Wait:
+        """What one more request holds from now on, or what it waits for."""
         if held := self.places.look_for_dead(now):
             self._charge_dead(held, now)
-        circuit = self.breaker.place(route.path)
-        if (closed_s := self._closed_s(now)) > 0:
-            return None, closed_s, "420" if self.shared.state.paused_until > now else "no share of the budget"
+        if closed := self._closed(now):
+            return closed
         if self.is_divided and not self._has_share():
-            return None, EXCHANGE_S, "no share of the budget"
+            return NO_SHARE
+        circuit = self.breaker.place(route.path)
         if (hold_s := self.breaker.route_hold_s(circuit, now)) > 0:
             # No thread waits for one route: others have work.
-            return None, max(hold_s, PATIENCE_S + 1.0), f"{route.path} is away"
+            return Wait(max(hold_s, PATIENCE_S + 1.0), f"{route.path} is away")
         if (away_s := self.breaker.wait_s(circuit, now)) > 0:
-            return None, away_s, "ESI is away"
+            return Wait(away_s, "ESI is away")
         if self.breaker.is_open(circuit) and self.breaker.is_no_probe(circuit, subject.number, subject.standing, now):
-            return None, PATIENCE_S + 1.0, SICK
+            return _NO_PROBE
         if url and self.places.holds(url):
-            return None, PATIENCE_S + 1.0, TWICE
+            return _TWICE
         if (doubted_s := self.doubts.wait_s(subject.source, now)) > 0:
-            return None, doubted_s, DOUBTED
+            return Wait(doubted_s, "what was named with it is refused", Doubted)
         in_flight, most = self.places.total("in_flight"), self.limits.max_in_flight
         if self.is_divided:
             most = min(most, max(1, int(self.shared.state.in_flight_allowed)))
         if in_flight >= most:
-            return None, SOON_S, "in flight"
+            return Wait(SOON_S, "in flight")
         wanted = self._wanted(route, circuit)
-        for place in wanted:
-            wait_s = self._room_s(place, now)
-            if wait_s > 0:
-                return None, wait_s, "error limit" if place == GUARDED else f"bucket {self.buckets.name(place)}"
-        wait_s = self.pace.take(now, shared=self.is_divided)
+        if full := self._full(wanted, now):
+            return full
         self.doubts.take(subject.source, now)
-        return self._take(circuit, wanted, url, now, now + wait_s), wait_s, ""
+        return self._take(circuit, wanted, url, now)
 
     def _charge_dead(self, held: list[int], now: float) -> None:
         """What a killed process had on its way was answered, and nobody has read at what cost."""
@@ -56,7 +55,8 @@ class Admission(Books):
         if held[GUARDED]:
             self.errors.doubt(held[GUARDED], now)
 
-    def _take(self, circuit: int, wanted: tuple[int, ...], url: int, now: float, leaves_at: float) -> Ticket:
+    def _take(self, circuit: int, wanted: tuple[int, ...], url: int, now: float) -> Ticket:
+        leaves_at = self.pace.take(now, shared=self.is_divided)
         for place in wanted:
             if place != GUARDED:
                 self.buckets.take(place, now, shared=self.is_divided)
@@ -64,6 +64,13 @@ class Admission(Books):
         self.places.take(wanted, url)
         self._count_sent(now)
         return Ticket(circuit, wanted, url, leaves_at, self.shared.state.file, is_probe=bool(self.breaker.open_since()))
+
+    def _full(self, wanted: tuple[int, ...], now: float) -> Wait | None:
+        """The first limit of these that has no room for one more request; None = all have."""
+        for place in wanted:
+            if (wait_s := self._room_s(place, now)) > 0:
+                return Wait(wait_s, "error limit" if place == GUARDED else f"bucket {self.buckets.name(place)}")
+        return None
 
     def _room_s(self, place: int, now: float) -> float:
         """Seconds until one more request has room in the error limit or in a bucket; 0 = now."""

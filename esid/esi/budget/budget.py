@@ -17,13 +17,13 @@ from zlib import crc32
 
 from esid import clock, log
 from esid.clock import Stop
-from esid.errors import Doubted, Held, HeldAlone, Stopping
-from esid.esi.budget.admission import DOUBTED, SICK, TWICE, Admission
+from esid.errors import HeldAlone, Stopping
+from esid.esi.budget.admission import Admission
 from esid.esi.budget.books import LOOK_S, PATIENCE_S, SOON_S
 from esid.esi.budget.doubts import EVERY_S, IN_A_ROW
 from esid.esi.budget.settlement import Settlement
 from esid.esi.budget.state import GUARDED
-from esid.esi.budget.values import NOBODY, Limits, Outcome, Subject, Ticket
+from esid.esi.budget.values import NOBODY, Limits, Outcome, Subject, Ticket, Wait
 from esid.esi.headers import ERROR_LIMIT, ERROR_WINDOW_S
 from esid.esi.routes import STATUS, Route
 
@@ -33,9 +33,6 @@ RETRY_EVERY_S = ERROR_WINDOW_S / (ERROR_LIMIT / 2)
 LONGEST_RETRY_LINE_S = 3600.0
 #: Seconds that the question to `/status` waits for its own leave.
 STATUS_S = 1.5
-#: Seconds that an id waits which somebody else is asking for just now.
-TWICE_S = 3.0
-_HELD = {SICK: HeldAlone, DOUBTED: Doubted}
 _log = log.get("esi")
 
 
@@ -91,7 +88,7 @@ class Budget(Admission, Settlement):
                     now, place = clock.monotonic(), self._kind(STATUS)
                     if self._stop.is_set():
                         raise Stopping("stopping")
-                    if not (held := self._probe_held(place, now)):
+                    if not (wait := self._closed(now) or self._full((place,), now)):
                         ticket = Ticket(0, (place,), 0, now, state.file, is_probe=True)
                         self.places.take(ticket.buckets, ticket.url)
                         self._count_sent(now)
@@ -100,9 +97,9 @@ class Budget(Admission, Settlement):
                         # Other hosts hear of it: the probe may have no share of its bucket yet.
                         waits_for = place
                         self.places.add_waiting(place, 1)
-                if now + held.wait_s > ends_at:
-                    raise held
-                self._stop.wait(min(held.wait_s, LOOK_S / 5))
+                if now + wait.seconds > ends_at:
+                    raise wait.held()
+                self._stop.wait(min(wait.seconds, LOOK_S / 5))
         finally:
             if waits_for is not None:
                 with self.shared.locked():
@@ -113,14 +110,6 @@ class Budget(Admission, Settlement):
         finally:
             with self.shared.locked():
                 self._settle_limits(ticket, outcome, clock.monotonic())
-
-    def _probe_held(self, place: int, now: float) -> Held | None:
-        """What holds the question to `/status`. Under lock."""
-        if (closed_s := self._closed_s(now)) > 0:
-            return Held(closed_s, "420" if self.shared.state.paused_until > now else "no share of the budget")
-        if (wait_s := self._room_s(place, now)) > 0:
-            return Held(wait_s, f"bucket {self.buckets.name(place)}" if place != GUARDED else "error limit")
-        return None
 
     def note_status(self, *, is_up: bool, is_vip: bool, outcome: Outcome | None = None) -> None:
         """What the probe of `/status` has told; `outcome` is how its answer came."""
@@ -207,40 +196,39 @@ class Budget(Admission, Settlement):
                 with self.shared.locked():
                     now = clock.monotonic()
                     is_due = bool(probe) and not self._stop.is_set() and self.breaker.claim_status_probe(now)
-                    ticket, wait_s, reason = (None, 0.0, "") if is_due else self.admit(route, url, now, subject)
-                    if reason and waits_for is None:
+                    leave = None if is_due else self.admit(route, url, now, subject)
+                    if isinstance(leave, Wait) and waits_for is None:
                         waits_for = self._kind(route)
                         self.places.add_waiting(waits_for, 1)
-                if is_due and probe:
+                if isinstance(leave, Wait):
+                    self._wait_a_little(leave, ends_at)
+                elif leave:
+                    if self._keep_turn(leave, now):
+                        return leave
+                elif probe:
                     probe()
-                elif ticket:
-                    if self._keep_place(ticket, wait_s):
-                        return ticket
-                else:
-                    self._wait_a_little(wait_s, reason, ends_at)
         finally:
             if waits_for is not None:
                 with self.shared.locked():
                     self.places.add_waiting(waits_for, -1)
 
-    def _wait_a_little(self, wait_s: float, reason: str, ends_at: float) -> None:
-        """Raises Held where the whole wait is too long, Stopping where the daemon stops."""
-        if clock.monotonic() + wait_s > ends_at:
-            if reason == TWICE:
-                raise HeldAlone(TWICE_S, reason)
-            raise _HELD.get(reason, Held)(wait_s, reason)
-        if wait_s <= SOON_S and not self._stop.is_set():
+    def _wait_a_little(self, wait: Wait, ends_at: float) -> None:
+        """Raises Held where the whole wait is too long or no thread is to wait, Stopping where the daemon stops."""
+        if issubclass(wait.error, HeldAlone) or clock.monotonic() + wait.seconds > ends_at:
+            raise wait.held()
+        if wait.seconds <= SOON_S and not self._stop.is_set():
             with self._freed:
-                self._freed.wait(wait_s)
-        elif self._stop.wait(min(wait_s, LOOK_S)):
+                self._freed.wait(wait.seconds)
+        elif self._stop.wait(min(wait.seconds, LOOK_S)):
             raise Stopping("stopping")
 
-    def _keep_place(self, ticket: Ticket, wait_s: float) -> bool:
-        """Wait for our place in the pace; False when the budget was closed meanwhile and everything is given back.
+    def _keep_turn(self, ticket: Ticket, now: float) -> bool:
+        """Wait for our turn in the pace; False when the budget was closed meanwhile and everything is given back.
 
         Raises:
             Stopping: the daemon stops; everything is given back too.
         """
+        wait_s = ticket.leaves_at - now
         stopped = self._stop.wait(wait_s) if wait_s > 0 else self._stop.is_set()
         if not stopped and wait_s <= 0:
             return True
@@ -252,7 +240,7 @@ class Budget(Admission, Settlement):
             raise Stopping("stopping")
         return False
 
-    def _look(self, ticket: Ticket) -> Held | None:
+    def _look(self, ticket: Ticket) -> Wait | None:
         """For a request that had leave and has not left: while it connects, which may take seconds, others are answered."""
         with self.shared.locked():
             return self._held(ticket, clock.monotonic())

@@ -23,13 +23,13 @@ class Pace:
         self._state, self.max_rps = state, max_rps
 
     def take(self, now: float, *, shared: bool) -> float:
-        """Seconds until the place of one more request, which is taken."""
+        """When one more request leaves: its turn is taken."""
         state = self._state
         start = max(now, float(state.next_start))
         rate = self._rate(start, shared)
         if rate < math.inf:
             state.next_start = start + 1 / rate
-        return start - now
+        return start
 
     def resume(self, at: float) -> None:
         """A pause ends then: nothing leaves before it, and what leaves after it begins slowly."""
