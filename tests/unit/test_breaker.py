@@ -446,9 +446,9 @@ def test_a_route_that_gets_a_bucket_one_day_is_counted_there_from_its_first_answ
     # And one that has lost it, in the error limit.
     killmail = Route("/killmails/{id}/{argument}", group="killmail")
     host.ask(killmail, 200, X_Esi_Error_Limit_Remain="100", X_Esi_Error_Limit_Reset="60")
-    before = host.budget.buckets.used(host.budget.buckets.place("killmail") or 0, clock.monotonic())
+    before = host.budget.buckets.used(host.budget.buckets.number("killmail") or 0, clock.monotonic())
     host.ask(killmail, 404, X_Esi_Error_Limit_Remain="99", X_Esi_Error_Limit_Reset="60")
-    assert host.budget.buckets.used(host.budget.buckets.place("killmail") or 0, clock.monotonic()) == before
+    assert host.budget.buckets.used(host.budget.buckets.number("killmail") or 0, clock.monotonic()) == before
     assert snapshot(host.budget)["error_remain"] == 99
 
 

@@ -163,7 +163,7 @@ class Machine(RuleBasedStateMachine):
                 ticket = budget.admit(route, 0, self.now)
                 if isinstance(ticket, Wait):
                     kind = budget._kind(route)
-                    budget.places.add_waiting(kind, 1)
+                    budget.in_flight.add_waiting(kind, 1)
                     self.hungry.append((budget, kind))
                     return
                 self.flights.append(Flight(budget, ticket, route))
@@ -188,7 +188,7 @@ class Machine(RuleBasedStateMachine):
             self.tell()
         for budget, kind in self.hungry:
             with budget.shared.locked():
-                budget.places.add_waiting(kind, -1)
+                budget.in_flight.add_waiting(kind, -1)
         self.hungry.clear()
 
     def tell(self) -> None:

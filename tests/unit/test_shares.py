@@ -16,8 +16,8 @@ from esid.clock import Stop
 from esid.errors import DatabaseUnavailable
 from esid.esi.budget import Budget, Limits, Outcome, Ticket, Wait
 from esid.esi.budget.exchange import Sharing
+from esid.esi.budget.layout import GUARDED
 from esid.esi.budget.shares import GONE_S, SHARE_S, Part, allot, is_gone
-from esid.esi.budget.state import GUARDED
 from esid.esi.budget.view import snapshot
 from esid.esi.routes import Route
 
@@ -63,7 +63,7 @@ class Host:
             for _ in range(most):
                 ticket = self.budget.admit(route, 0, clock.monotonic())
                 if isinstance(ticket, Wait):
-                    self.budget.places.add_waiting(self.budget._kind(route), 1)
+                    self.budget.in_flight.add_waiting(self.budget._kind(route), 1)
                     break
                 found.append(ticket)
         return found
@@ -177,11 +177,11 @@ def test_how_often_a_host_tells_is_as_the_others_need_it(host: Callable[..., Hos
 
     one.tell()
     assert exchanges() <= 6
-    one.budget.places.add_waiting(GUARDED, 1)
+    one.budget.in_flight.add_waiting(GUARDED, 1)
     assert 15 <= exchanges() <= 20
     other.tell()
     assert exchanges() >= 38
-    one.budget.places.add_waiting(GUARDED, -1)
+    one.budget.in_flight.add_waiting(GUARDED, -1)
     other.tell()
     assert 15 <= exchanges() <= 20
 
@@ -228,7 +228,7 @@ def test_more_hosts_than_requests_in_flight_ask_one_at_a_time(host: Callable[...
         for one in hosts:
             now(0.25)
             one.grant(0)
-            one.budget.places.add_waiting(GUARDED, 1)
+            one.budget.in_flight.add_waiting(GUARDED, 1)
             one.tell()
     assert [len(one.grant(5)) for one in hosts] == [1, 1, 1]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,8 @@ from esid.errors import HeldAlone, Stopping
 from esid.esi.budget.admission import Admission
 from esid.esi.budget.books import LOOK_S, PATIENCE_S, SOON_S
 from esid.esi.budget.doubts import EVERY_S, IN_A_ROW
+from esid.esi.budget.layout import GUARDED
 from esid.esi.budget.settlement import Settlement
-from esid.esi.budget.state import GUARDED
 from esid.esi.budget.values import NOBODY, Limits, Outcome, Subject, Ticket, Wait
 from esid.esi.headers import ERROR_LIMIT, ERROR_WINDOW_S
 from esid.esi.routes import STATUS, Route
@@ -42,14 +42,26 @@ class Budget(Admission, Settlement):
     Args:
         path: the shared file.
         stop: ends every wait at once.
+        routes: all that esid asks. Each has a circuit of its own from the start.
         is_divided: other hosts use the budget too; nothing leaves without a share (see `esi.budget.exchange`).
         is_known: see `Shared`.
+
+    Raises:
+        EsidError: the file has no room for so many routes.
+        NotPermitted: it cannot be made or opened.
     """
 
     def __init__(
-        self, path: Path, limits: Limits, stop: Stop | None = None, *, is_divided: bool = False, is_known: bool = False
+        self,
+        path: Path,
+        limits: Limits,
+        stop: Stop | None = None,
+        *,
+        routes: Iterable[Route] = (),
+        is_divided: bool = False,
+        is_known: bool = False,
     ) -> None:
-        super().__init__(path, limits, is_divided=is_divided, is_known=is_known)
+        super().__init__(path, limits, routes, is_divided=is_divided, is_known=is_known)
         self._stop, self._freed = stop or Stop(), threading.Condition()
 
     @contextmanager
@@ -85,25 +97,25 @@ class Budget(Admission, Settlement):
         try:
             while True:
                 with self.shared.locked() as state:
-                    now, place = clock.monotonic(), self._kind(STATUS)
+                    now, bucket = clock.monotonic(), self._kind(STATUS)
                     if self._stop.is_set():
                         raise Stopping("stopping")
-                    if not (wait := self._closed(now) or self._full((place,), now)):
-                        ticket = Ticket(0, (place,), 0, now, state.file, is_probe=True)
-                        self.places.take(ticket.buckets, ticket.url)
+                    if not (wait := self._closed(now) or self._full((bucket,), now)):
+                        ticket = Ticket(0, (bucket,), 0, now, state.file, is_probe=True)
+                        self.in_flight.take(ticket.buckets, ticket.url)
                         self._count_sent(now)
                         break
                     if waits_for is None:
                         # Other hosts hear of it: the probe may have no share of its bucket yet.
-                        waits_for = place
-                        self.places.add_waiting(place, 1)
+                        waits_for = bucket
+                        self.in_flight.add_waiting(bucket, 1)
                 if now + wait.seconds > ends_at:
                     raise wait.held()
                 self._stop.wait(min(wait.seconds, LOOK_S / 5))
         finally:
             if waits_for is not None:
                 with self.shared.locked():
-                    self.places.add_waiting(waits_for, -1)
+                    self.in_flight.add_waiting(waits_for, -1)
         outcome = Outcome(partial(self._look, ticket))
         try:
             yield outcome
@@ -183,9 +195,9 @@ class Budget(Admission, Settlement):
             self.breaker.forget(path, since)
 
     def close(self) -> None:
-        """Give this process's place back and close the file."""
+        """Give this process's slot back and close the file."""
         with self.shared.locked():
-            self.places.leave()
+            self.in_flight.leave()
         self.shared.close()
 
     def _wait(self, route: Route, url: int, probe: Callable[[], None] | None, subject: Subject) -> Ticket:
@@ -199,7 +211,7 @@ class Budget(Admission, Settlement):
                     leave = None if is_due else self.admit(route, url, now, subject)
                     if isinstance(leave, Wait) and waits_for is None:
                         waits_for = self._kind(route)
-                        self.places.add_waiting(waits_for, 1)
+                        self.in_flight.add_waiting(waits_for, 1)
                 if isinstance(leave, Wait):
                     self._wait_a_little(leave, ends_at)
                 elif leave:
@@ -210,7 +222,7 @@ class Budget(Admission, Settlement):
         finally:
             if waits_for is not None:
                 with self.shared.locked():
-                    self.places.add_waiting(waits_for, -1)
+                    self.in_flight.add_waiting(waits_for, -1)
 
     def _wait_a_little(self, wait: Wait, ends_at: float) -> None:
         """Raises Held where the whole wait is too long or no thread is to wait, Stopping where the daemon stops."""
@@ -235,7 +247,7 @@ class Budget(Admission, Settlement):
         with self.shared.locked():
             if not stopped and not self._held(ticket, clock.monotonic()):
                 return True
-            self.places.give_back(ticket.buckets, ticket.url)
+            self.in_flight.give_back(ticket.buckets, ticket.url)
         if stopped:
             raise Stopping("stopping")
         return False

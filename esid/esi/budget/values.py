@@ -60,10 +60,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What an admitted request holds: its circuit, its buckets (`GUARDED` = the error limit), its URL.
+    """What an admitted request holds: the numbers of its circuit and its buckets (see `Books`), and of its URL.
 
     Attributes:
-        leaves_at: when its place in the pace is; it does not leave sooner.
+        leaves_at: its turn in the pace; it does not leave sooner.
         file: the name of the budget that it was taken from; another one knows nothing of it.
         is_probe: it leaves although ESI is away.
     """
