@@ -62,7 +62,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check esid tests bench
 	$(BIN)/ruff format --check esid tests bench
 	$(BIN)/mypy
-	$(BIN)/lint-imports --config setup.cfg
+	$(BIN)/lint-imports setup.cfg
 
 # The tests start private RabbitMQ and PostgreSQL servers on free ports; only the programs have to be there.
 servers:

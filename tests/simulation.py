@@ -27,7 +27,8 @@ from esid.entities import BY_NAME, ENTITIES
 from esid.entities.cadence import asked_every_s
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
-from esid.queue.asking import Requests, dispatch
+from esid.queue.asking import Requests
+from esid.queue.dispatch import dispatch
 from esid.queue.publish import Publisher
 from esid.queue.work import Unfinished, Work
 from esid.store import ledger, migrate

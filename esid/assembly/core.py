@@ -12,14 +12,15 @@ from tempfile import TemporaryDirectory
 import dramatiq
 
 from esid import clock, host
+from esid.assembly import lock
 from esid.clock import Stop
-from esid.daemon import lock
 from esid.entities import ROUTES
 from esid.errors import DatabaseLost, EsidError, NoDatabase, NotPermitted, SettingsError
 from esid.esi.budget import Budget, Limits
 from esid.esi.budget.exchange import Sharing
-from esid.queue.asking import Requests, publish_anew
+from esid.queue.asking import Requests
 from esid.queue.broker import open_broker
+from esid.queue.dispatch import publish_anew
 from esid.queue.publish import Publisher
 from esid.settings import Settings
 from esid.store import egress, grants, group, messages, migrate, notes

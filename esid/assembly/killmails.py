@@ -1,4 +1,4 @@
-"""Builds what brings killmails from outside of ESI: the feed, the archives, healing. See `parts`."""
+"""Builds what brings killmails from outside of ESI: the feed, the archives, healing. See `core`."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ Exit codes
 1    `esid enqueue --wait` or `esid sync --wait`: some ids failed (see `esid dead list`); `esid show`: nothing is known
      of the id; `esid import`, `esid heal`: some days or killmails could not be had, the others are there
 2    what was typed cannot be meant (no command at all prints the help); a question was answered with no
-65   the database's schema is older or newer, or the file is damaged, or was deleted, moved or replaced under a daemon
+65   the database's schema is older or newer (also made so under a daemon or an import that runs), or the file is damaged,
+     or was deleted, moved or replaced under a daemon
 66   there is no database where the settings say; `esid run`, `migrate` and `import` set one up, no other command
 69   database, RabbitMQ, the status server's address or a source of killmails cannot be had
 70   an error of our own, or a child process that cannot start or would not stay alive

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from esid import clock
-from esid.assembly import core
+from esid.assembly import core, lock
 from esid.cli import render
 from esid.cli.printing import columns, note
-from esid.daemon import lock
 from esid.settings import Settings
 from esid.store import ledger
 from esid.store.connection import Store

@@ -1,7 +1,7 @@
 """What the supervisor and its children tell each other, in memory that all of them share: made before the first fork.
 
-A child says that it has started, that its main thread lives, and when its slowest consumer last moved, all on the
-monotonic clock. The supervisor says how often a child has been replaced.
+A child says that it has started, that its main thread lives, when its slowest consumer last moved (all on the monotonic
+clock), and which schema the database has. The supervisor says how often a child has been replaced.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from esid import clock
 from esid.queue import hands
 from esid.queue.hands import Hands
 
-_BOOTED, _BEAT_AT, _MOVED_AT, _RESTARTS, _NOTED = range(5)
-_WIDTH = 5
+_BOOTED, _BEAT_AT, _MOVED_AT, _RESTARTS, _NOTED, _SCHEMA = range(6)
+_WIDTH = 6
 
 
 class Cell:
@@ -54,6 +54,11 @@ class Cell:
         count = self._numbers[_RESTARTS]
         return int(count) if count != self._numbers[_NOTED] else 0
 
+    @property
+    def schema(self) -> int:
+        """The number of the database's schema when the child last looked; 0 = it has not."""
+        return int(self._numbers[_SCHEMA])
+
     def start(self, *, again: bool) -> None:
         """A new process is about to be started."""
         self._numbers[_BOOTED] = 0.0
@@ -68,6 +73,10 @@ class Cell:
         """The main thread lives; `moved_at` is when the slowest consumer moved (None = there is none)."""
         self._numbers[_BEAT_AT] = clock.monotonic()
         self._numbers[_MOVED_AT] = self._numbers[_BEAT_AT] if moved_at is None else moved_at
+
+    def saw_schema(self, number: int) -> None:
+        """The database has this schema."""
+        self._numbers[_SCHEMA] = number
 
     def note(self, count: int) -> None:
         """The database knows of so many restarts."""

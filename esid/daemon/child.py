@@ -75,6 +75,11 @@ class Child:
         """True once it has all of its parts."""
         return self._cell.booted
 
+    @property
+    def schema(self) -> int:
+        """The number of the database's schema when it last looked; 0 = it has not."""
+        return self._cell.schema
+
     def is_well(self) -> bool:
         """True while it was heard of lately, and is not being ended."""
         silent_s, stuck_s = self._cell.silent_s

@@ -33,6 +33,10 @@ class Life:
         self.stop = Stop()
         self.hands: Hands = cell.hands
 
+    def saw_schema(self, number: int) -> None:
+        """The database has this schema; the supervisor knows what that means."""
+        self._cell.saw_schema(number)
+
     def wait_a_second(self) -> bool:
         """For a start that has to wait: still here; True when a stop was asked for."""
         signals.check_parent(self._parent)

@@ -18,15 +18,17 @@ from functools import partial
 from pathlib import Path
 
 from esid import clock, host, log
-from esid.assembly import core
-from esid.daemon import children, lock, signals, status_socket
+from esid.assembly import core, lock
+from esid.daemon import signals, status_socket
 from esid.daemon.child import Child
 from esid.daemon.child_loop import Life
 from esid.daemon.files import Files
 from esid.daemon.notice import Notice
+from esid.daemon.roles import feed, scheduler, web, worker
 from esid.daemon.terminal import Terminal
-from esid.errors import DatabaseLost, EsidError
+from esid.errors import DatabaseLost, EsidError, SchemaMismatch
 from esid.settings import SYSTEM_FILE, Settings, without_password
+from esid.store import migrate
 from esid.store.drivers import sqlite_path
 from esid.words import counted
 
@@ -52,22 +54,22 @@ class Supervisor:
     def _made(self) -> list[Child]:
         settings = self._settings
         mains: list[tuple[str, Callable[[Life], None], int]] = [
-            (f"worker-{number}", partial(children.worker, settings), children.worker_threads(settings))
+            (f"worker-{number}", partial(worker.run, settings), worker.threads(settings))
             for number in range(1, settings.esid_processes + 1)
         ]
         # Nobody else dispatches what is in a SQLite file.
         if self._with_scheduler or settings.database.startswith("sqlite:"):
-            mains.append(("scheduler", partial(children.scheduler, settings, with_syncs=self._with_scheduler), 0))
+            mains.append(("scheduler", partial(scheduler.run, settings, with_syncs=self._with_scheduler), 0))
         if self._with_feed and settings.follows_killmails:
-            mains.append(("feed", partial(children.feed, settings), 0))
+            mains.append(("feed", partial(feed.run, settings), 0))
         if self._listener:
-            mains.append(("web", partial(children.web, settings, listener=self._listener), 0))
+            mains.append(("web", partial(web.run, settings, listener=self._listener), 0))
         fork = multiprocessing.get_context("fork")
         return [Child(name, main, threads, fork) for name, main, threads in mains]
 
     def run(self) -> int:
-        """The exit code: 0 after a stop, 65 when the database file was lost, 70 when a child cannot start or would not stay
-        alive.
+        """The exit code: 0 after a stop, 65 when the database file was lost or a newer program has migrated the database, 70
+        when a child cannot start or would not stay alive.
 
         Raises:
             EsidError: the daemon cannot start; nothing runs.
@@ -108,9 +110,13 @@ class Supervisor:
             try:
                 if files:
                     files.check()
+                migrate.check_newer(max(child.schema for child in self._children))
             except DatabaseLost as error:
                 log.event(_log, "daemon.database_lost", str(error), level=logging.ERROR)
                 self._kill(self._children)
+                return error.exit_code
+            except SchemaMismatch as error:
+                log.event(_log, "daemon.newer_schema", str(error), level=logging.ERROR)
                 return error.exit_code
             # A child is not silent for as long as we did not run ourselves (a stopped container, a debugger).
             now = clock.monotonic()

@@ -1,4 +1,4 @@
-"""What a feed of killmails is: cursor, fetch, decode. Another feed is one page like `r2z2.py`, named in daemon/children."""
+"""What a feed of killmails is: cursor, fetch, decode. Another one is a page like `r2z2.py`, named in `daemon.roles.feed`."""
 
 from __future__ import annotations
 

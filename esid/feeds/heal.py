@@ -20,7 +20,7 @@ from esid.feeds import readers
 from esid.feeds.archives import SOURCES
 from esid.feeds.day import DayImport, Opener, Report
 from esid.feeds.hashes import is_askable
-from esid.store import days, ledger
+from esid.store import days, ledger, migrate
 from esid.store.connection import Store
 from esid.words import counted
 
@@ -125,7 +125,7 @@ class Healer:
             StoreError: in its kinds.
         """
         errors: list[str] = []
-        have = days.whole_ids(self._store, day)
+        have = self._have(day)
         wanted = self._hashes(day, errors)
         missing = _missing(wanted or {}, have)
         asked = self._ask_esi(day, missing, errors)
@@ -137,7 +137,7 @@ class Healer:
 
     def _day(self, day: dt.date, expected: int) -> Healed | None:
         """One day; None where nothing was to be done."""
-        have = days.whole_ids(self._store, day)
+        have = self._have(day)
         if self._is_settled(day, expected, len(have)):
             return None
         errors: list[str] = []
@@ -150,7 +150,7 @@ class Healer:
             report = self._import.run(source, day, again=True)
             fetched += report.new + report.repaired
             errors += _words(report)
-            have = days.whole_ids(self._store, day)
+            have = self._have(day)
             missing = _missing(wanted, have) if wanted is not None else None
         asked = self._ask_esi(day, missing or {}, errors)
         left = len(missing) - asked if missing is not None else max(0, expected - len(have))
@@ -159,6 +159,11 @@ class Healer:
         if missing == {} and not fetched and not asked:
             return None
         return Healed(day, expected, before, fetched, asked, left, tuple(errors))
+
+    def _have(self, day: dt.date) -> dict[int, str]:
+        """Id -> hash of what is here. Raises SchemaMismatch where a newer program has migrated the database meanwhile."""
+        migrate.check(self._store)
+        return days.whole_ids(self._store, day)
 
     def _is_settled(self, day: dt.date, expected: int, have: int) -> bool:
         """Nothing was missing when the ids were compared, and no number has moved since.

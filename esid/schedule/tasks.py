@@ -9,7 +9,8 @@ from functools import partial
 from esid import log
 from esid.entities import ENTITIES, MIRRORED
 from esid.entities.base import Entity
-from esid.queue.asking import Requests, sweep
+from esid.queue.asking import Requests
+from esid.queue.dispatch import sweep
 from esid.queue.publish import Publisher
 from esid.store import audit, dead_letters, processes, recoveries, samples, ticks
 from esid.store.connection import Store

@@ -9,6 +9,7 @@ from typing import Any
 
 from esid import clock
 from esid.errors import StoreError
+from esid.store import migrate
 from esid.store.connection import Store, marks
 from esid.store.model import utc_text
 
@@ -114,8 +115,9 @@ def note_reading(store: Store, source: str, day: dt.date, how_far: Reading, begu
         begun_at: members that had been read when this batch began.
 
     Raises:
-        StoreError: the database has lost the batch before this one.
+        StoreError: the database has lost the batch before this one, or a newer program has migrated it.
     """
+    migrate.check(store)
     if begun_at:
         noted = _noted(store, source, day)
         if noted is None or noted.fingerprint != how_far.fingerprint or noted.members < begun_at:

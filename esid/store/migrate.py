@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import resources
 
 from esid import clock
@@ -28,12 +29,13 @@ _BOOK = """CREATE TABLE IF NOT EXISTS schema_migrations (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at TIMESTAMPTZ NOT NULL)"""
 
 
-def known() -> list[tuple[int, str, str]]:
-    """(number, name, SQL) of every migration of this program, in order."""
+@cache
+def known() -> tuple[tuple[int, str, str], ...]:
+    """(number, name, SQL) of every migration of this program, in order: read once, before an upgrade replaces the files."""
     files = (resources.files("esid.store") / "migrations").iterdir()
     names = sorted(file.name for file in files if file.name.endswith(".sql"))
     folder = resources.files("esid.store") / "migrations"
-    return [(int(name[:4]), name[5:-4], (folder / name).read_text(encoding="utf-8")) for name in names]
+    return tuple((int(name[:4]), name[5:-4], (folder / name).read_text(encoding="utf-8")) for name in names)
 
 
 def current(store: Store) -> int:
@@ -59,7 +61,16 @@ def check(store: Store) -> None:
     have, need = current(store), known()[-1][0]
     if have < need:
         raise SchemaMismatch(f"the database has schema {have}, this program needs {need}: run `esid migrate`")
-    if have > need:
+    check_newer(have)
+
+
+def check_newer(have: int) -> None:
+    """Refuse a schema that a newer program has made.
+
+    Raises:
+        SchemaMismatch: the message says what to do.
+    """
+    if have > (need := known()[-1][0]):
         raise SchemaMismatch(f"the database has schema {have}, newer than this program ({need}): install a newer esid")
 
 
@@ -71,8 +82,7 @@ def migrate(store: Store) -> list[str]:
     Raises:
         SchemaMismatch: the database is newer than this program, or another program's.
     """
-    if current(store) > known()[-1][0]:
-        check(store)
+    check_newer(current(store))
     applied = set_up(store)
     for number, name, sql in known():
         if store.run(lambda number=number, name=name, sql=sql: _apply(store, number, name, sql)):  # type: ignore[misc]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 
-from esid.store import notes
+from esid.store import migrate, notes
 from esid.store.connection import Store
 from esid.store.ledger import lookup
 from esid.store.model import utc_text, utc_time
@@ -19,7 +19,12 @@ def place(store: Store, name: str) -> int:
 
 
 def note_place(store: Store, name: str, last: int) -> None:
-    """All ids up to `last` are taken over."""
+    """All ids up to `last` are taken over.
+
+    Raises:
+        SchemaMismatch: a newer program has migrated the database meanwhile.
+    """
+    migrate.check(store)
     notes.set_memo(store, _FIRST + name, str(last))
 
 

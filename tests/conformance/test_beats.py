@@ -7,9 +7,10 @@ import logging
 import pytest
 
 from esid import log
-from esid.clock import Stop
 from esid.daemon.beats import Beats
-from esid.store import processes
+from esid.daemon.cell import Cell
+from esid.daemon.child_loop import Life
+from esid.store import migrate, processes
 from esid.store.connection import Store
 
 
@@ -22,7 +23,7 @@ def test_a_beat_that_fails_is_said_once_and_the_next_one_comes(store: Store, cap
             raise ZeroDivisionError("no")
         return {}
 
-    beats = Beats(store, "worker", Stop(), state)
+    beats = Beats(store, Life("worker", Cell(0)), state)
     caplog.set_level(logging.INFO)
     for _ in range(3):
         beats._beat()
@@ -33,6 +34,26 @@ def test_a_beat_that_fails_is_said_once_and_the_next_one_comes(store: Store, cap
 def test_a_process_tells_what_it_misses(store: Store) -> None:
     log.outage("database").down("corporations cannot be written")
     log.outage("database")._is_partial = True
-    beats = Beats(store, "worker", Stop())
+    beats = Beats(store, Life("worker", Cell(0)))
     beats._beat()
     assert [one["away"] for one in processes.living(store)] == ["corporations cannot be written"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["", "ALTER TABLE processes RENAME COLUMN state TO words", "ALTER TABLE processes ADD COLUMN more TEXT NOT NULL"],
+    ids=["as it was", "its column is another one", "it takes no row of ours"],
+)
+def test_a_beat_hears_that_a_newer_program_has_migrated(store: Store, change: str) -> None:
+    newest, cell = migrate.known()[-1][0], Cell(0)
+    beats = Beats(store, Life("worker", cell))
+    assert cell.schema == 0
+    beats._beat()
+    assert cell.schema == newest
+    store.change("DELETE FROM processes", ())
+    if change:
+        store.change(change, ())
+    book = "INSERT INTO schema_migrations (number, name, applied_at) VALUES (%s, 'x', '2030-01-01 00:00:00+00:00')"
+    store.change(book, (newest + 1,))
+    beats._beat()
+    assert cell.schema == newest + 1

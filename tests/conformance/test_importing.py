@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 
 from esid.clock import Stop
-from esid.errors import DatabaseUnavailable, StoreError
+from esid.errors import DatabaseUnavailable, SchemaMismatch, StoreError
 from esid.feeds.archives import EVEREF, Folder
 from esid.feeds.day import DayImport, Report
+from esid.feeds.heal import Healer
 from esid.feeds.importing import Parts, Unit, run
 from esid.store import days
 from esid.store.connection import Store
 from tests.fake_feed import generate
 from tests.fake_feed.publisher import archive
 
+#: What stands in the database when the next release has migrated it.
+UPGRADE = "INSERT INTO schema_migrations (number, name, applied_at) VALUES (99, 'x', '2030-01-01 00:00:00+00:00')"
 DAYS = [dt.date(2021, 11, 28) + dt.timedelta(days=number) for number in range(3)]
 
 
@@ -127,6 +130,41 @@ def test_an_import_does_not_go_on_over_a_batch_that_the_database_has_lost(
     # When it is imported again
     assert DayImport(store, folder, Stop()).run(EVEREF, day).new == 20
     assert days.reading(store, EVEREF, day) == days.Reading(days.reading(store, EVEREF, day).fingerprint, 30, 30, 0, True)  # type: ignore[union-attr]
+
+
+def test_an_import_ends_between_two_batches_when_a_newer_program_has_migrated(
+    store: Store, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esid.feeds.day.SQLITE_BATCH", 10)
+    monkeypatch.setattr("esid.feeds.day.POSTGRESQL_BATCH", 10)
+
+    def upgrade(_: int) -> None:
+        store.change(UPGRADE, ())
+
+    with pytest.raises(SchemaMismatch, match="newer than this program"):
+        DayImport(store, folder, Stop(), upgrade).run(EVEREF, DAYS[0])
+    # And the next release goes on where it was
+    assert days.count(store, DAYS[0]) == 10
+    store.change("DELETE FROM schema_migrations WHERE number = 99", ())
+    assert DayImport(store, folder, Stop()).run(EVEREF, DAYS[0]).new == 20
+
+
+def test_healing_ends_between_two_days_when_a_newer_program_has_migrated(store: Store) -> None:
+    asked: list[dt.date] = []
+
+    class Archives(Folder):
+        def totals(self, _: str = "") -> dict[dt.date, int]:
+            return dict.fromkeys(DAYS, 1)
+
+        def hashes(self, day: dt.date) -> bytes:
+            asked.append(day)
+            store.change(UPGRADE, ())
+            return b"{}"
+
+    healer = Healer(store, Archives(Path()), lambda _: 0, Stop())
+    with pytest.raises(SchemaMismatch, match="newer than this program"):
+        healer.run(DAYS[0])
+    assert asked == [DAYS[-1]]
 
 
 def test_two_imports_of_one_day_do_not_take_each_other_for_a_loss(store: Store) -> None:

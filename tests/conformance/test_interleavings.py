@@ -17,7 +17,7 @@ import pytest
 from esid import clock
 from esid.entities.character import CHARACTER
 from esid.entities.corporation import CORPORATION
-from esid.queue import asking
+from esid.queue import dispatch as dispatching
 from esid.queue.asking import Requests
 from esid.queue.broker import FOLLOW_UP
 from esid.queue.publish import Publisher
@@ -144,9 +144,9 @@ class World:
     def schedule(self) -> None:
         """The scheduler of a daemon."""
         for _ in range(3):
-            asking.dispatch(self.store, self.publisher, ["corporation", "character"])  # type: ignore[arg-type]
+            dispatching.dispatch(self.store, self.publisher, ["corporation", "character"])  # type: ignore[arg-type]
             if self.faults and self.dice.random() < 0.3:
-                asking.sweep(self.store, self.publisher, ["corporation", "character"], 5.0)  # type: ignore[arg-type]
+                dispatching.sweep(self.store, self.publisher, ["corporation", "character"], 5.0)  # type: ignore[arg-type]
 
     def work(self) -> None:
         """A thread of a worker."""

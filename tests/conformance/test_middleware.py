@@ -20,8 +20,8 @@ from esid.entities.base import Failed
 from esid.errors import DatabaseUnavailable, Held, NotFound
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
-from esid.queue.asking import dispatch
 from esid.queue.broker import FOLLOW_UP, open_broker, queue_name
+from esid.queue.dispatch import dispatch
 from esid.queue.middleware import hold, retries
 from esid.queue.middleware.dead_letters import DeadLetters
 from esid.queue.middleware.hold import Hold

@@ -14,8 +14,9 @@ from esid import clock
 from esid.entities import ENTITIES
 from esid.esi.budget import Budget, Limits
 from esid.feeds.day import LAYOUT
-from esid.queue.asking import Requests, dispatch
+from esid.queue.asking import Requests
 from esid.queue.broker import PERSON, open_broker
+from esid.queue.dispatch import dispatch
 from esid.queue.publish import Publisher
 from esid.queue.work import GATHERING
 from esid.schedule import tasks

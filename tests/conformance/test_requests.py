@@ -15,9 +15,10 @@ from esid.entities.base import BULK_ABOVE, Entity
 from esid.entities.character import CHARACTER
 from esid.entities.corporation import CORPORATION
 from esid.entities.killmail import KILLMAIL
-from esid.queue import asking
-from esid.queue.asking import Requests, dispatch, sweep
+from esid.queue import dispatch as dispatching
+from esid.queue.asking import Requests
 from esid.queue.broker import open_broker, queue_name
+from esid.queue.dispatch import dispatch, sweep
 from esid.queue.publish import Publisher
 from esid.schedule import tasks
 from esid.store import dead_letters, ledger, migrate
@@ -165,7 +166,7 @@ def test_the_first_characters_of_all_do_not_wait(desk: Desk) -> None:
 def test_new_characters_wait_no_longer_than_that(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     seen_characters(desk, 20)
     assert dispatch(desk.store, desk.publisher, QUEUES) == 0
-    monkeypatch.setattr(asking, "GATHER_S", -1.0)
+    monkeypatch.setattr(dispatching, "GATHER_S", -1.0)
     assert dispatch(desk.store, desk.publisher, QUEUES) == 20
 
 
@@ -247,7 +248,7 @@ def test_a_lost_message_is_found_in_time_though_its_queue_is_never_empty(
     assert sweep(desk.store, desk.publisher, QUEUES, 300.0) == 0
     # When they have waited for most of an hour
     monkeypatch.setattr(clock, "now", lambda: real() + dt.timedelta(seconds=3100))
-    monkeypatch.setattr(asking, "BUSY_AT_ONCE", 20)
+    monkeypatch.setattr(dispatching, "BUSY_AT_ONCE", 20)
     before = desk.waiting("corporation")
     # Then they are published again, the longest waiting first, a few with each sweep, and nothing else is
     assert [sweep(desk.store, desk.publisher, QUEUES, 300.0) for _ in range(3)] == [20, 10, 0]

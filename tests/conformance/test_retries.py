@@ -14,7 +14,8 @@ from esid.entities.base import Failed
 from esid.errors import EsiError, EsiUnavailable, NotFound, Refused
 from esid.esi.answers import Answer
 from esid.esi.routes import Route
-from esid.queue.asking import Requests, dispatch
+from esid.queue.asking import Requests
+from esid.queue.dispatch import dispatch
 from esid.queue.middleware.retries import Retries
 from esid.queue.publish import Publisher
 from esid.queue.work import Unfinished, Work

@@ -13,8 +13,9 @@ import pytest
 from dramatiq.errors import ConnectionClosed
 
 from esid import log
-from esid.clock import Stop
 from esid.daemon.beats import Beats
+from esid.daemon.cell import Cell
+from esid.daemon.child_loop import Life
 from esid.errors import BrokerRefused, BrokerUnavailable, NotTaken, QueueMismatch
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.broker_faults import translated
@@ -147,7 +148,7 @@ class TestServer:
         words = log.outage("consumer").words
         assert "access to queue 'half.alliance'" in words
         assert "rabbitmqctl set_permissions -p / half '.*' '.*' '.*'" in words
-        assert Beats(store, "worker", Stop())._words()["away"] == words
+        assert Beats(store, Life("worker", Cell(0)))._words()["away"] == words
         server.ctl("set_permissions", "half", ".*", ".*", ".*")
         for name in names:
             assert log.outage("consumer").words == words

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from esid import log
-from esid.daemon import children
+from esid.daemon.roles import worker
 from esid.entities.base import IDS_PER_MESSAGE
 from esid.queue import rabbitmq as rabbitmq_broker
 from esid.store import connection, ledger, migrate
@@ -133,9 +133,9 @@ def test_a_database_behind_a_blackhole_is_given_up_and_taken_again(
     make_daemon: Make, esi: FakeEsi, world: World, store: Store, main_stack: Stack, database_wire: Wire
 ) -> None:
     # The figures in force, and shorter ones for this test
-    assert children.WORKER_STATEMENT_S + connection._SILENT_S <= 20
+    assert worker.STATEMENT_S + connection._SILENT_S <= 20
     url = through(database_wire, main_stack.database_url)
-    patch = "esid.daemon.children:WORKER_STATEMENT_S=2;esid.store.connection:_SILENT_S=1"
+    patch = "esid.daemon.roles.worker:STATEMENT_S=2;esid.store.connection:_SILENT_S=1"
     daemon, wanted = busy(make_daemon, esi, world, store, DATABASE_URL=url, patch=patch)
     database_wire.toxic = Toxic(timeout=True)
     wait_until(lambda: "no answer within 3 s" in daemon.log, 15, lambda: daemon.log)

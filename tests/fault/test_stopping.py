@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from esid.daemon import children, supervisor
+from esid.daemon import supervisor
+from esid.daemon.roles import worker
 from esid.store import ledger
 from esid.store.connection import Store
 from tests.conftest import STACKS
@@ -27,7 +28,7 @@ sqlite_only = pytest.mark.parametrize("main_stack", [STACKS[0]], indirect=True)
 def test_each_budget_of_a_stop_is_smaller_than_the_next() -> None:
     unit = (ROOT / "contrib" / "systemd" / "esid.service").read_text(encoding="utf-8")
     systemd_s = int(re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.M)[0])
-    assert children.CUT_S < children.WORKER_STOP_S < supervisor.STOP_S < systemd_s
+    assert worker.CUT_S < worker.STOP_S < supervisor.STOP_S < systemd_s
 
 
 @pytest.mark.parametrize("slow", [False, True], ids=["silent", "dripping"])
@@ -37,7 +38,7 @@ def test_a_stop_cuts_what_esi_does_not_finish_and_counts_no_attempt(
 ) -> None:
     # Given an ESI that takes a minute, longer than a stop may
     hanging = esi.faults.add("/", **({"drip_s": 0.5} if slow else {"hang_s": 60}))
-    daemon = make_daemon(hooks={"ESID_TEST_PATCH": "esid.daemon.children:CUT_S=1.0"})
+    daemon = make_daemon(hooks={"ESID_TEST_PATCH": "esid.daemon.roles.worker:CUT_S=1.0"})
     wanted = checker.sent(world)
     checker.enqueue(daemon, store, wanted)
     daemon.start()

@@ -211,7 +211,10 @@ def test_an_error_is_told_also_where_who_reads_has_gone(esid: Daemon) -> None:
     # Given a command that has something to print, and fails after that
     reader, writer = os.pipe()
     os.close(reader)
-    code = "import sys; from esid import cli; cli._attempt = lambda _: print(1) or (69, 'it is away'); sys.exit(cli.main())"
+    code = (
+        "import sys; from esid.cli import main; main._attempt = lambda _: print(1) or (69, 'it is away'); "
+        "sys.exit(main.main())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=esid.environment,

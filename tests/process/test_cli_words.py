@@ -637,8 +637,11 @@ def fill(store: Store, count: int) -> None:
     store.run(lambda: store.insert("sync_jobs", columns, rows))
 
 
-def longer_s(daemon: Daemon, *arguments: str) -> float:
-    """How much longer a command takes than on an empty database: the best of five of each, in turns, whatever else runs."""
+def takes_less_longer(than_s: float, daemon: Daemon, *arguments: str) -> bool:
+    """Whether a command takes at most so much longer than on an empty database.
+
+    The best of each counts, in turns, of up to fifteen: the machine may be busy with other tests, and not all of the time.
+    """
 
     def once(**changes: str) -> float:
         started = time.monotonic()
@@ -646,9 +649,13 @@ def longer_s(daemon: Daemon, *arguments: str) -> float:
         return time.monotonic() - started
 
     daemon.set_up(DATABASE_URL=f"sqlite:///{daemon.directory / 'empty.db'}")
-    rounds = [(once(), once(DATABASE_URL=f"sqlite:///{daemon.directory / 'empty.db'}")) for _ in range(5)]
-    full_s, empty_s = (min(each) for each in zip(*rounds, strict=True))
-    return full_s - empty_s
+    full_s, empty_s = list[float](), list[float]()
+    for _ in range(15):
+        full_s.append(once())
+        empty_s.append(once(DATABASE_URL=f"sqlite:///{daemon.directory / 'empty.db'}"))
+        if len(full_s) >= 3 and min(full_s) - min(empty_s) < than_s:
+            return True
+    return False
 
 
 @on_main_stacks
@@ -669,5 +676,5 @@ def test_status_takes_less_than_a_second_with_100_000_ids_and_knows_the_daemon(d
     # And with one that has nothing to do with it
     daemon.start("--actors", "alliance", "--no-scheduler")
     assert f"running, pid {daemon.process.pid} since 20" in daemon.ok("status")
-    assert longer_s(daemon, "status") < 1
+    assert takes_less_longer(1.0, daemon, "status")
     assert daemon.stop() == 0

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from esid.cli.parser import Grammar
 from esid.entities.alliance import Alliance
 from esid.entities.character import Character
 from esid.entities.corporation import Corporation
-from esid.errors import SourceUnavailable
+from esid.errors import SchemaMismatch, SourceUnavailable
 from esid.feeds.killreport import CONFIRM_S, Copied, Takeover
 from esid.store import killreport as theirs_tables
-from esid.store import ledger, migrate
+from esid.store import ledger, migrate, takeover
 from esid.store.connection import Store
 from esid.store.ledger import due
 from esid.store.model import Done, Row, utc_time
@@ -208,9 +209,9 @@ def test_an_import_that_was_interrupted_goes_on_where_it_stopped(
     monkeypatch.setattr(theirs, "_rows", go_away)
 
     def run() -> dict[str, Copied]:
-        takeover = Takeover(store, theirs)
-        takeover._batch_size = 10
-        return {one.table: one for one in takeover.run()}
+        run = Takeover(store, theirs)
+        run._batch_size = 10
+        return {one.table: one for one in run.run()}
 
     with pytest.raises(SourceUnavailable):
         run()
@@ -227,6 +228,23 @@ def test_an_import_that_was_interrupted_goes_on_where_it_stopped(
     # And the next one looks at everything again
     assert run()["characters"].read == len(world.characters)
     theirs.close()
+
+
+def test_a_takeover_ends_between_two_batches_when_a_newer_program_has_migrated(
+    store: Store, killreport: Killreport, world: World
+) -> None:
+    killreport.fill(world, LONG_AGO)
+    theirs = theirs_tables.Killreport(killreport.url)
+    book = "INSERT INTO schema_migrations (number, name, applied_at) VALUES (99, 'x', '2030-01-01 00:00:00+00:00')"
+    tables = Takeover(store, theirs).run()
+    assert next(tables).table == "alliances"
+    store.change(book, ())
+    with closing(theirs), pytest.raises(SchemaMismatch, match="newer than this program"):
+        next(tables)
+    # And the next release goes on where it was
+    assert takeover.place(store, f"{theirs.name} alliances") == max(world.alliances)
+    assert takeover.place(store, f"{theirs.name} corporations") == 0
+    assert mirror.table(store, Corporation) == {}
 
 
 @pytest.mark.quick_on(STACKS[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psycopg2
 import pytest
 
 from esid.errors import DatabaseRefused, SettingsError
@@ -35,6 +36,21 @@ def test_sessions_that_do_not_last_are_refused_with_the_cure(config: tuple[str, 
             with pytest.raises(SettingsError, match="is a pooler"):
                 connect(store)
             store.close()
+    postgres.drop_database(name)
+
+
+def test_two_sessions_that_a_pooler_hands_out_in_turns_are_refused_too(postgres: Postgres) -> None:
+    # Given two of them, both open: each time that a transaction has one, the other question gets the other one
+    name = postgres.create_database()
+    with PrivatePgbouncer(postgres, "transaction", IGNORES, "server_round_robin = 1", "default_pool_size = 2") as pooler:
+        both = [psycopg2.connect(pooler.url(name)) for _ in range(2)]
+        for one in both:
+            one.cursor().execute("SELECT 1")
+        for one in both:
+            one.rollback()
+            one.close()
+        with pytest.raises(SettingsError, match="is a pooler"):
+            connect(Store(pooler.url(name)))
     postgres.drop_database(name)
 
 

@@ -129,7 +129,7 @@ def test_the_server_is_read_only_and_says_so(web: Web) -> None:
 
 
 @pytest.mark.parametrize("stack", [STACKS[1]], indirect=True)
-def test_a_hung_worker_makes_it_unready_and_a_lost_database_too(web: Web, daemon: Daemon, stack: Stack) -> None:
+def test_a_hung_worker_makes_it_unready(web: Web, daemon: Daemon, stack: Stack) -> None:
     store = Store(stack.database_url)
     with store.connection():
         ((name,),) = store.rows("SELECT name FROM processes WHERE kind = 'worker'")
@@ -142,7 +142,4 @@ def test_a_hung_worker_makes_it_unready_and_a_lost_database_too(web: Web, daemon
     assert web.get("/healthz")[0] == 200
     os.kill(int(name.split(":")[1]), signal.SIGCONT)
     wait_until(lambda: web.get("/readyz")[0] == 200, 60, lambda: daemon.log)
-    with store.connection():
-        store.rows("INSERT INTO schema_migrations (number, name, applied_at) VALUES (9999, 'x', '2026-01-01')")
-    assert "newer than this program" in web.get("/readyz")[2]
     store.close()

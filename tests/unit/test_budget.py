@@ -441,10 +441,10 @@ def test_nothing_is_probed_after_a_stop(esi: FakeEsi, open_budget: Open, monkeyp
 
 
 def test_requests_that_wait_for_their_place_in_the_pace_stay_when_a_420_comes(esi: FakeEsi, open_budget: Open) -> None:
-    # Six threads have leave, one each 0.2 s; the first is answered with 420 after all have it and before the second goes.
+    # Six threads have leave, one each 3 s; the first is answered with 420 after all have it and before the second goes.
     esi.latency_s = 0.1
     esi.faults.add("/", status=420, headers={"X-Esi-Error-Limit-Reset": "40"})
-    client = Client(esi.base_url, open_budget(Limits(max_rps=5)))
+    client = Client(esi.base_url, open_budget(Limits(max_rps=1 / 3)))
 
     def ask() -> None:
         with pytest.raises(Held):

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from esid import host, settings
-from esid.assembly import core
-from esid.daemon import lock
+from esid.assembly import core, lock
 from esid.daemon.supervisor import Supervisor
 from esid.errors import SettingsError
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,3 +138,56 @@ def test_the_changelog_knows_the_version() -> None:
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     printed = subprocess.run([sys.executable, "-m", "esid", "version"], capture_output=True, check=True, cwd=ROOT)
     assert printed.stdout.decode().strip() == f"esid {__version__}"
+
+
+# -- the walk
+
+
+def defined() -> set[str]:
+    """Every function and class of esid by its name, with that of its module or package before it, and every method."""
+    found = set()
+    for path in (ROOT / "esid").rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found |= {node.name, f"{path.stem}.{node.name}", f"{path.parent.name}.{node.name}"}
+            if isinstance(node, ast.ClassDef):
+                found |= {f"{node.name}.{one.name}" for one in node.body if isinstance(one, ast.FunctionDef)}
+    return found
+
+
+def test_the_walk_names_no_function_and_no_class_that_does_not_exist() -> None:
+    walk = (ROOT / "docs" / "walk.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"([A-Za-z_.]+)\(\)", walk)) | set(re.findall(r"`([A-Z][a-z]+[A-Za-z]*)`", walk))
+    assert len(named) > 50
+    assert named <= defined()
+
+
+# -- the index
+
+
+def test_the_index_names_every_page_of_the_docs_and_no_other() -> None:
+    docs = ROOT / "docs"
+    index = (docs / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in docs.glob("*.md")} - {"README.md"}
+    assert sorted(re.findall(r"^\| \[(.+)\]\(\1\) \| .+\? \|$", index, re.M)) == sorted({*pages, "adr/"})
+
+
+# -- links
+
+PAGES = [path for folder in (".", "docs", "docs/adr", "bench") for path in sorted((ROOT / folder).glob("*.md"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """Those that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_to_a_heading_in_it(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = target.partition("#")
+        if ":" not in path:
+            there = page.parent / path if path else page
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there), target

@@ -10,8 +10,8 @@ import pytest
 
 from esid import clock, settings
 from esid.assembly import core
+from esid.assembly.lock import InstanceLock
 from esid.daemon.files import Files
-from esid.daemon.lock import InstanceLock
 from esid.errors import DatabaseLost, NoDatabase
 from esid.settings import Settings
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from esid import clock
-from esid.daemon import lock
-from esid.daemon.lock import InstanceLock
+from esid.assembly import lock
+from esid.assembly.lock import InstanceLock
 from esid.errors import AlreadyRunning
 
 

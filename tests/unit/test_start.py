@@ -18,8 +18,8 @@ from esid.status.progress import PLURALS
 
 IMPORTED = """
 import sys
-from esid import cli
-code = cli.main(sys.argv[2:])
+from esid.cli.main import main
+code = main(sys.argv[2:])
 print(code, *sorted(set(sys.argv[1].split(",")) & set(sys.modules)), file=sys.stderr)
 """
 LIBRARIES = (

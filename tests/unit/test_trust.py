@@ -17,7 +17,7 @@ import pytest
 
 from esid import settings
 from esid.assembly import killmails
-from esid.daemon import children
+from esid.daemon.roles import worker
 from esid.errors import EsiUnavailable, SettingsError, Unreachable
 from esid.esi.budget import Budget, Limits
 from esid.esi.routes import Route
@@ -108,7 +108,7 @@ def proxy(url: str) -> Iterator[str]:
 
 def _ask(chosen: settings.Settings, tmp_path: Path) -> None:
     """Ask the server for an alliance of ESI's, and for a file of zKillboard's."""
-    client = children._open_client(chosen, Budget(tmp_path / "budget", Limits(max_rps=0)))
+    client = worker._open_client(chosen, Budget(tmp_path / "budget", Limits(max_rps=0)))
     client.get(ALLIANCE, id=1)
     source = killmails.open_feed_source(chosen)
     assert source.get("/1.json") == BODY
@@ -130,7 +130,7 @@ def test_a_companys_certificates_are_believed(name: str, is_folder: bool, url: s
 
 def test_others_are_not_and_the_setting_is_named(url: str, tmp_path: Path) -> None:
     chosen = settings.read({"ESI_BASE_URL": url, "ESID_FEED_URL": url, "ESID_DATA_DIR": str(tmp_path / "data")})
-    client = children._open_client(chosen, Budget(tmp_path / "budget", Limits(max_rps=0)))
+    client = worker._open_client(chosen, Budget(tmp_path / "budget", Limits(max_rps=0)))
     with pytest.raises(Unreachable, match=r"certificate is not trusted .*ESID_CA_FILE"):
         client.get(ALLIANCE, id=1)
     source = killmails.open_feed_source(chosen)
@@ -192,7 +192,7 @@ def test_a_proxy_leads_to_esi_and_to_killmails(name: str, proxy: str, company: P
 def test_a_proxy_that_refuses_is_told_as_that(proxy: str, company: Path, tmp_path: Path) -> None:
     _Proxy.code = 407
     chosen = settings.read({"ESID_DATA_DIR": str(tmp_path), "ESID_CA_FILE": str(company), "HTTPS_PROXY": proxy})
-    client = children._open_client(chosen, Budget(tmp_path / "budget", Limits(max_rps=0)))
+    client = worker._open_client(chosen, Budget(tmp_path / "budget", Limits(max_rps=0)))
     with pytest.raises(
         Unreachable, match=r"the proxy 127\.0\.0\.1:\d+ does not lead on to esi.evetech.net:443: HTTP/1.. 407"
     ):

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 
 from esid import host, log, settings
-from esid.daemon import children
+from esid.daemon.roles import worker
 from esid.daemon.supervisor import Supervisor
 from esid.errors import NotPermitted, UsageError
 from esid.settings import Settings
@@ -32,7 +32,7 @@ def _allow_open_files(chosen: Settings) -> None:
     Raises:
         NotPermitted: the system allows fewer files.
     """
-    least = _FILES + _FILES_OF_A_THREAD * children.worker_threads(chosen)
+    least = _FILES + _FILES_OF_A_THREAD * worker.threads(chosen)
     if not host.allow_open_files(least, least + _FILES_OF_CLIENTS):
         raise NotPermitted(
             f"esid needs {least} open files for {counted(chosen.esid_threads, 'thread')}, and the system allows fewer; "

@@ -7,12 +7,11 @@ import sys
 from typing import Any
 
 from esid import clock
-from esid.assembly import core
+from esid.assembly import core, lock
 from esid.cli import overview
 from esid.cli.printing import columns, print_json, print_lines
 from esid.cli.screen import has_screen
 from esid.cli.watch import AGAIN_S, watch
-from esid.daemon import lock
 from esid.schedule import plan
 from esid.settings import Settings
 from esid.status import collect as states

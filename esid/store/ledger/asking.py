@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import esid.store.ledger.lookup as lookup
 from esid import bounds, clock
 from esid.store.connection import Store
-from esid.store.ledger import lookup
 from esid.store.ledger.discovery import add, known, own_time
 from esid.store.ledger.words import IS_OPEN, OPEN, UNPLANNED, grace, planned
 from esid.store.model import Seen, utc_text, utc_time

@@ -6,8 +6,8 @@ import datetime as dt
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+import esid.store.ledger.lookup as lookup
 from esid.store.connection import Store
-from esid.store.ledger import lookup
 from esid.store.ledger.words import GATHER_S, by_entity, grace
 from esid.store.model import Seen, utc_text
 

@@ -10,10 +10,10 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import esid.store.ledger.lookup as lookup
 from esid import bounds, clock
 from esid.store import notes
 from esid.store.connection import Store
-from esid.store.ledger import lookup
 from esid.store.ledger.words import OPEN, UNPLANNED, grace
 from esid.store.model import utc_text
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 
+import esid.store.ledger.lookup as lookup
 from esid import clock
 from esid.errors import DAY_S
 from esid.store import dead_letters
 from esid.store.connection import Store
-from esid.store.ledger import lookup
 from esid.store.ledger.words import IS_OPEN, OPEN, PENDING, grace
 from esid.store.model import Failure, utc_text
 

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import esid.store.ledger.lookup as lookup
 from esid.store.connection import Store, marks
-from esid.store.ledger import lookup
 from esid.store.ledger.words import IS_OPEN
 from esid.store.model import utc_text, utc_time
 

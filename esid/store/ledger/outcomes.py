@@ -10,11 +10,11 @@ from typing import Any
 
 from peewee import Field
 
+import esid.store.ledger.lookup as lookup
 from esid import bounds, clock
 from esid.errors import EsidError
 from esid.store import lies as etag_lies
 from esid.store.connection import Store
-from esid.store.ledger import lookup
 from esid.store.ledger.discovery import discover
 from esid.store.ledger.words import OPEN, PENDING, UNPLANNED, grace, planned
 from esid.store.model import Done, Job, Rhythm, Row, Seen, utc_text, utc_time

@@ -6,9 +6,9 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
+import esid.store.ledger.lookup as lookup
 from esid import clock
 from esid.store.connection import Store
-from esid.store.ledger import lookup
 from esid.store.ledger.words import IS_OPEN, OPEN, PENDING, around, grace, waits_for_company
 from esid.store.model import utc_text, utc_time
 

@@ -19,8 +19,9 @@ from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
 from esid.feeds import r2z2
 from esid.feeds.follow import FIRST_WAIT_S, Follower
-from esid.queue.asking import Requests, dispatch
+from esid.queue.asking import Requests
 from esid.queue.broker import open_broker, queue_name
+from esid.queue.dispatch import dispatch
 from esid.queue.hands import Hands
 from esid.queue.middleware.dead_letters import DeadLetters
 from esid.queue.middleware.hold import Hold
