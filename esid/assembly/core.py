@@ -14,6 +14,7 @@ import dramatiq
 from esid import clock, host
 from esid.assembly import lock
 from esid.clock import Stop
+from esid.entities import ROUTES
 from esid.errors import DatabaseLost, EsidError, NoDatabase, NotPermitted, SettingsError
 from esid.esi.budget import Budget, Limits
 from esid.esi.budget.exchange import Sharing
@@ -174,7 +175,14 @@ def open_budget(settings: Settings, stop: Stop | None = None, *, is_known: bool 
         is_known: its file was there when the daemon began.
     """
     data_dir(settings)
-    return Budget(_budget_path(settings), _limits(settings), stop, is_divided=is_divided(settings), is_known=is_known)
+    return Budget(
+        _budget_path(settings),
+        _limits(settings),
+        stop,
+        routes=ROUTES,
+        is_divided=is_divided(settings),
+        is_known=is_known,
+    )
 
 
 @contextmanager

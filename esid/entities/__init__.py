@@ -2,9 +2,10 @@
 
 from esid.entities.alliance import ALLIANCE, ALLIANCE_CORPORATIONS, ALLIANCES
 from esid.entities.base import Entity
-from esid.entities.character import CHARACTER
+from esid.entities.character import AFFILIATION, CHARACTER, NAMES
 from esid.entities.corporation import CORPORATION, NPCCORPS
 from esid.entities.killmail import KILLMAIL
+from esid.esi.routes import STATUS, Route
 
 #: Every entity, lists before what they list.
 ENTITIES: tuple[Entity, ...] = (
@@ -16,6 +17,8 @@ ENTITIES: tuple[Entity, ...] = (
     CHARACTER,
     KILLMAIL,
 )
+#: Every route of ESI that is asked: the budget keeps a circuit for each.
+ROUTES: tuple[Route, ...] = (STATUS, *(entity.route for entity in ENTITIES), AFFILIATION, NAMES)
 BY_NAME = {entity.name: entity for entity in ENTITIES}
 
 #: The entities with tables of their own: what `--actors` and `esid enqueue` name.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 
 from esid import clock
 from esid.errors import Fault, Held
-from esid.esi.budget import Budget, Limits, Outcome, Subject
+from esid.esi.budget import Budget, Limits, Outcome, Subject, Ticket, Wait
 from esid.esi.budget.breaker import (
     ANYBODY_S,
     DOUBT_S,
@@ -45,8 +45,8 @@ class Host:
     def __init__(self, path: Path, times: list[float]) -> None:
         self.budget, self._times, self.change = Budget(path, Limits(max_rps=0, max_in_flight=500)), times, ""
 
-    def admit(self, route: Route, subject: Subject | None = None) -> Any:
-        """(ticket or None, seconds, reason); of an id that nobody has asked for yet, unless one is named."""
+    def admit(self, route: Route, subject: Subject | None = None) -> Ticket | Wait:
+        """What the budget says to an id that nobody has asked for yet, unless one is named."""
         with self.budget.shared.locked():
             return self.budget.admit(route, 0, self._times[0], subject or another())
 
@@ -71,13 +71,13 @@ class Host:
     def ask(self, route: Route, status: int | None, failed: str = "", **more: Any) -> Outcome:
         """One request that must be admitted, and its answer."""
         subject = more.setdefault("subject", another())
-        ticket, _, reason = self.admit(route, subject)
-        assert ticket, reason
+        ticket = self.admit(route, subject)
+        assert isinstance(ticket, Ticket), ticket
         return self.land(ticket, status, failed, **more)
 
     def fail(self, route: Route, times: int) -> None:
         """So many failures of different ids in a row."""
-        for ticket in [self.admit(route)[0] for _ in range(times)]:
+        for ticket in [self.admit(route) for _ in range(times)]:
             self.land(ticket, 502, "HTTP 502")
 
     def go_away(self) -> None:
@@ -120,7 +120,7 @@ def test_failures_in_a_row_let_nothing_leave_but_status(host: Host, times: list[
     assert host.state == "open"
     for _ in range(3):
         for route in (CORPORATION, CHARACTER):
-            assert host.admit(route)[0] is None
+            assert isinstance(host.admit(route), Wait)
         assert not host.probe()
         times[0] += PROBE_S * 1.1
         assert host.probe(is_up=False)
@@ -131,17 +131,17 @@ def test_one_real_request_follows_an_answer_of_status_and_ends_it(host: Host, ti
     times[0] += PROBE_S * 1.1
     assert host.probe()
     assert host.state == "probing"
-    assert host.admit(CORPORATION)[0] is None
+    assert isinstance(host.admit(CORPORATION), Wait)
     times[0] += PROBE_S * 1.1
-    ticket, _, _ = host.admit(CORPORATION)
-    assert ticket
-    assert host.admit(CORPORATION)[0] is None
+    ticket = host.admit(CORPORATION)
+    assert isinstance(ticket, Ticket)
+    assert isinstance(host.admit(CORPORATION), Wait)
     host.land(ticket, 200)
     assert host.state == "closed"
 
 
 def test_an_answer_to_a_question_from_before_the_outage_does_not_end_it(host: Host, times: list[float]) -> None:
-    early, _, _ = host.admit(CORPORATION)
+    early = host.admit(CORPORATION)
     times[0] += 1.0
     host.go_away()
     host.land(early, 200)
@@ -165,7 +165,7 @@ def test_while_only_staff_may_log_in_no_real_request_leaves(host: Host, times: l
         times[0] += PROBE_S * 1.1
         assert host.probe(is_vip=True)
         assert host.state == "vip"
-        assert host.admit(CORPORATION)[0] is None
+        assert isinstance(host.admit(CORPORATION), Wait)
 
 
 def test_a_failure_in_an_outage_is_nobodys_own_until_it_lasts_for_an_hour(host: Host, times: list[float]) -> None:
@@ -223,18 +223,18 @@ def test_ids_that_were_there_and_are_gone_all_at_once_are_their_routes_outage(ho
     for number in range(FAILURES):
         host.ask(CHARACTER, 404, "HTTP 404", fault=Fault.ID, subject=another(Standing.KNOWN))
         assert bool(snapshot(host.budget)["breaker"]["routes"]) == (number == FAILURES - 1)
-    assert host.admit(CHARACTER)[0] is None
+    assert isinstance(host.admit(CHARACTER), Wait)
 
 
 def test_one_route_alone_that_fails_is_that_route_and_status_tells_of_the_rest(host: Host, times: list[float]) -> None:
     # Given that nobody else was answered lately
     host.fail(CORPORATION, FAILURES)
     assert (host.change, host.state) == ("", "closed")
-    assert host.admit(CORPORATION)[0] is None
+    assert isinstance(host.admit(CORPORATION), Wait)
     # When /status does not answer either, then it is ESI, and nothing else was said
     assert host.probe(is_up=False)
     assert (host.state, snapshot(host.budget)["breaker"]["routes"]) == ("open", [])
-    assert host.admit(CHARACTER)[0] is None
+    assert isinstance(host.admit(CHARACTER), Wait)
 
 
 def test_a_route_that_fails_while_others_are_answered_is_said_at_once(
@@ -268,10 +268,10 @@ def test_a_probe_is_none_of_those_that_failed(host: Host, times: list[float]) ->
     host.ask(CHARACTER, 200)
     times[0] += PROBE_S * 1.1
     for one in (*ids, another(Standing.SICK)):
-        assert host.admit(CORPORATION, one)[0] is None
+        assert isinstance(host.admit(CORPORATION, one), Wait)
     host.ask(CORPORATION, 200)
     assert snapshot(host.budget)["breaker"]["routes"] == []
-    assert host.admit(CORPORATION, ids[0])[0]
+    assert isinstance(host.admit(CORPORATION, ids[0]), Ticket)
 
 
 def test_where_nobody_else_is_there_one_that_failed_is_a_probe_in_the_end(host: Host, times: list[float]) -> None:
@@ -364,7 +364,7 @@ def test_one_route_that_is_away_holds_itself_only(host: Host, times: list[float]
         host.fail(CHARACTER, 1)
         host.ask(CORPORATION, 200)
     assert (host.state, snapshot(host.budget)["breaker"]["routes"]) == ("closed", ["/characters/{id}"])
-    assert host.admit(CHARACTER)[0] is None
+    assert isinstance(host.admit(CHARACTER), Wait)
     host.ask(CORPORATION, 200)
     times[0] += PROBE_S * 1.1
     host.ask(CHARACTER, 200)
@@ -390,10 +390,12 @@ def test_after_an_outage_the_first_second_sees_ten_requests_at_most(host: Host, 
     host.probe()
     times[0] += PROBE_S * 1.1
     host.ask(CORPORATION, 200)
-    starts = [host.admit(CORPORATION)[1] for _ in range(60)]
-    assert 2 <= sum(start <= 1.0 for start in starts) <= 10
+    tickets = [host.admit(CORPORATION) for _ in range(60)]
+    starts_s = [ticket.leaves_at - times[0] for ticket in tickets if isinstance(ticket, Ticket)]
+    assert 2 <= sum(start_s <= 1.0 for start_s in starts_s) <= 10
     # Doubling each second: five seconds later there is hardly a distance left.
-    assert starts[-1] < 5.0
+    assert len(starts_s) == 60
+    assert starts_s[-1] < 5.0
 
 
 def test_a_probe_leaves_at_a_pace_slower_than_the_probes(tmp_path: Path, times: list[float]) -> None:
@@ -401,17 +403,17 @@ def test_a_probe_leaves_at_a_pace_slower_than_the_probes(tmp_path: Path, times: 
     budget = Budget(tmp_path / "slow", Limits(max_rps=0.1, error_reserve=10))
     with budget.shared.locked() as state:
         state.circuits[0].open_since, state.status_ok, state.next_start = times[0], 1, times[0] + 0.001
-        ticket, wait_s, _ = budget.admit(CORPORATION, 0, times[0])
-    # When its place in the pace has come, then it leaves although ESI is still away
-    assert ticket
-    assert wait_s > 0
-    assert budget._keep_place(ticket, wait_s)
+        ticket = budget.admit(CORPORATION, 0, times[0])
+    # When its turn in the pace has come, then it leaves although ESI is still away
+    assert isinstance(ticket, Ticket)
+    assert ticket.leaves_at > times[0]
+    assert budget._keep_turn(ticket, times[0])
     budget.close()
 
 
 def test_a_429_that_names_no_group_closes_its_route_only(host: Host, times: list[float]) -> None:
     host.ask(CHARACTER, 429, Retry_After="30")
-    assert host.admit(CHARACTER)[0] is None
+    assert isinstance(host.admit(CHARACTER), Wait)
     host.ask(CORPORATION, 200)
     times[0] += 33.1
     host.ask(CHARACTER, 200)
@@ -421,32 +423,32 @@ def test_a_hidden_limit_is_kept_without_any_header(host: Host, times: list[float
     begin = times[0]
     sent = 0
     while times[0] < begin + 60:
-        ticket, wait_s, _ = host.admit(HISTORY)
-        if ticket:
+        ticket = host.admit(HISTORY)
+        if isinstance(ticket, Ticket):
             host.land(ticket, 200, X_Esi_Error_Limit_Remain="100", X_Esi_Error_Limit_Reset="60")
             sent += 1
         else:
-            times[0] += max(0.001, wait_s)
+            times[0] += max(0.001, ticket.seconds)
     assert 250 < sent <= 300 * 0.98
     host.ask(CORPORATION, 200)
 
 
 def test_a_hidden_limit_that_says_no_by_a_500_is_left_alone_for_a_minute(host: Host, times: list[float]) -> None:
     host.ask(HISTORY, 500, "HTTP 500")
-    assert host.admit(HISTORY)[0] is None
+    assert isinstance(host.admit(HISTORY), Wait)
     times[0] += 61
     host.ask(HISTORY, 200)
 
 
 def test_a_route_that_gets_a_bucket_one_day_is_counted_there_from_its_first_answer_on(host: Host) -> None:
     host.ask(CHARACTER, 200, X_Ratelimit_Group="character", X_Ratelimit_Limit="20/15m", X_Ratelimit_Remaining="4")
-    assert host.admit(CHARACTER)[0] is None
+    assert isinstance(host.admit(CHARACTER), Wait)
     # And one that has lost it, in the error limit.
     killmail = Route("/killmails/{id}/{argument}", group="killmail")
     host.ask(killmail, 200, X_Esi_Error_Limit_Remain="100", X_Esi_Error_Limit_Reset="60")
-    before = host.budget.buckets.used(host.budget.buckets.place("killmail") or 0, clock.monotonic())
+    before = host.budget.buckets.used(host.budget.buckets.number("killmail") or 0, clock.monotonic())
     host.ask(killmail, 404, X_Esi_Error_Limit_Remain="99", X_Esi_Error_Limit_Reset="60")
-    assert host.budget.buckets.used(host.budget.buckets.place("killmail") or 0, clock.monotonic()) == before
+    assert host.budget.buckets.used(host.budget.buckets.number("killmail") or 0, clock.monotonic()) == before
     assert snapshot(host.budget)["error_remain"] == 99
 
 
@@ -455,9 +457,9 @@ def test_an_ended_window_is_given_one_second_more_since_its_end_is_told_in_whole
 ) -> None:
     host.ask(CORPORATION, 404, X_Esi_Error_Limit_Remain="10", X_Esi_Error_Limit_Reset="60")
     times[0] += 60.5
-    assert host.admit(CORPORATION)[0] is None
+    assert isinstance(host.admit(CORPORATION), Wait)
     times[0] += 0.6
-    assert host.admit(CORPORATION)[0]
+    assert isinstance(host.admit(CORPORATION), Ticket)
 
 
 def test_the_same_is_never_asked_by_two_at_once(tmp_path: Path) -> None:
@@ -475,6 +477,5 @@ def test_the_same_is_never_asked_by_two_at_once(tmp_path: Path) -> None:
 
 
 def test_every_group_of_the_table_has_room(host: Host) -> None:
-    wait: Callable[[Route], Any] = host.admit
     for group in GROUPS:
-        assert wait(Route(f"/{group}", group=group))[0], group
+        assert isinstance(host.admit(Route(f"/{group}", group=group)), Ticket), group

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from esid.clock import Stop
-from esid.esi.budget import Budget, Limits, Outcome, Ticket
+from esid.esi.budget import Budget, Limits, Outcome, Ticket, Wait
 from esid.esi.budget.exchange import Sharing
 from esid.esi.budget.shares import EXCHANGE_S
 from esid.esi.routes import Route, token_cost
@@ -73,9 +73,9 @@ class Hammer:
         with self._budget.shared.locked():
             if held:
                 self._budget.settle(*held, self._times[0])
-            ticket, wait_s, _ = self._budget.admit(self._route, 0, self._times[0])
-        if not ticket:
-            return None, min(max(wait_s, 0.001), LOOK_S)
+            ticket = self._budget.admit(self._route, 0, self._times[0])
+        if isinstance(ticket, Wait):
+            return None, min(max(ticket.seconds, 0.001), LOOK_S)
         outcome = next(self._answers)
         self.sent.append((self._times[0], token_cost(outcome.status or 0)))
         return (ticket, outcome), ANSWER_S
@@ -145,11 +145,11 @@ def test_answers_that_say_they_cost_nothing_are_not_believed(budget: Budget, tim
 
 def test_a_cost_that_cannot_be_holds_for_no_longer_than_a_window(budget: Budget, times: list[float]) -> None:
     with budget.shared.locked():
-        ticket, *_ = budget.admit(KILLMAIL, 0, times[0])
-        assert ticket
+        ticket = budget.admit(KILLMAIL, 0, times[0])
+        assert isinstance(ticket, Ticket)
         budget.settle(ticket, answer(200, X_Ratelimit_Used="1000000"), times[0])
         times[0] += 1.01 * WINDOW_S
-        assert budget.admit(KILLMAIL, 0, times[0])[0]
+        assert isinstance(budget.admit(KILLMAIL, 0, times[0]), Ticket)
 
 
 @pytest.mark.parametrize("threads", [1, 6])

@@ -23,10 +23,11 @@ from esid import clock
 from esid.clock import Stop
 from esid.errors import EsiError, Held, NotFound, NotPermitted, Stopping
 from esid.esi import connection
-from esid.esi.budget import Budget, Limits, Outcome, Subject, admission
+from esid.esi.budget import Budget, Limits, Outcome, Subject, Ticket, admission
 from esid.esi.budget import budget as budget_module
 from esid.esi.budget import state as shared
 from esid.esi.budget.breaker import FAILURES
+from esid.esi.budget.layout import BUCKETS, SIZE
 from esid.esi.budget.view import snapshot
 from esid.esi.client import Client
 from esid.esi.headers import retry_after_s
@@ -504,10 +505,10 @@ def test_errors_without_an_answer_count_beside_what_an_earlier_answer_says_is_le
     budget, now = open_budget(Limits(max_rps=0, max_in_flight=100)), time.monotonic()
     refused = [{"X-Esi-Error-Limit-Remain": str(left), "X-Esi-Error-Limit-Reset": "50"} for left in (99, 98)]
     with budget.shared.locked():
-        tickets = [budget.admit(route_of(None), 0, now)[0] for _ in range(4)]
+        tickets = [budget.admit(route_of(None), 0, now) for _ in range(4)]
         # When the second refusal comes in behind a broken one
         for ticket, headers in zip(tickets, (refused[0], {}, refused[1], {}), strict=True):
-            assert ticket
+            assert isinstance(ticket, Ticket)
             outcome = Outcome()
             outcome.status, outcome.headers = (404 if headers else None), headers
             budget.settle(ticket, outcome, now)
@@ -609,7 +610,7 @@ def test_after_a_death_a_new_answer_must_tell_what_is_left_of_the_errors(open_bu
 
     def room() -> float:
         with budget.shared.locked():
-            return budget.errors.room(clock.monotonic(), shared=False)
+            return budget.errors.room(clock.monotonic())
 
     assert room() == 5
     settle(budget, None, 404, **errors(49, 58))
@@ -764,14 +765,17 @@ def test_a_later_429_never_opens_a_group_sooner(open_budget: Open) -> None:
     assert bucket(budget, "killmail")["closed_s"] > 290
 
 
-def test_more_groups_than_there_is_room_for_break_nothing(open_budget: Open) -> None:
+def test_more_groups_than_there_is_room_for_break_nothing_and_are_said_once(
+    open_budget: Open, caplog: pytest.LogCaptureFixture
+) -> None:
     budget = open_budget()
-    for number in range(40):
+    for number in range(BUCKETS + 16):
         with budget.request(Route(f"/{number}")) as outcome:
             outcome.status = 200
             outcome.headers = {"X-Ratelimit-Group": f"group-{number}-{'x' * 40}", "X-Ratelimit-Limit": "100/15m"}
-    assert len(snapshot(budget)["buckets"]) == shared.BUCKETS
-    settle(budget, "group-39", 200)
+    assert len(snapshot(budget)["buckets"]) == BUCKETS
+    settle(budget, f"group-{BUCKETS + 15}", 200)
+    assert [record.getMessage() for record in caplog.records] == ["budget.full"]
 
 
 def test_a_group_with_an_odd_name_can_be_shown(open_budget: Open) -> None:
@@ -862,8 +866,8 @@ def test_all_who_share_the_file_see_one_budget(open_budget: Open) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"garbage", b"\x01\x80" * (shared.SIZE // 2), b"\xff" * (2 * shared.SIZE),
-     b"esid-budget-1 another-boot".ljust(shared.SIZE, b"\x7f")],
+    [b"", b"garbage", b"\x01\x80" * (SIZE // 2), b"\xff" * (2 * SIZE),
+     b"esid-budget-1 another-boot".ljust(SIZE, b"\x7f")],
     ids=["empty", "short", "random", "long", "another boot"],
 )  # fmt: skip
 def test_a_file_of_another_boot_or_of_garbage_is_begun_anew(open_budget: Open, path: Path, content: bytes) -> None:

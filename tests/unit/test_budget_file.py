@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from esid import clock
 from esid.errors import Held
-from esid.esi.budget import Budget, Limits, Outcome
-from esid.esi.budget import state as shared
+from esid.esi.budget import Budget, Limits, Outcome, Ticket, Wait
+from esid.esi.budget.layout import SIZE, State
 from esid.esi.budget.view import snapshot
 from esid.esi.headers import LONGEST_WAIT_S, LONGEST_WINDOW_S
 from esid.esi.routes import Route
@@ -192,7 +192,7 @@ def test_a_directory_that_is_gone_lets_nothing_leave(open_budget: Open, path: Pa
     path.parent.rename(path.parent.with_name("elsewhere"))
     now[0] += 1.1
     with budget.shared.locked() as state:
-        assert budget.admit(ROUTE, 0, now[0])[0] is None
+        assert isinstance(budget.admit(ROUTE, 0, now[0]), Wait)
         assert 0 < state.paused_until - now[0] <= 2
     path.parent.with_name("elsewhere").rename(path.parent)
 
@@ -208,24 +208,24 @@ def check_that_it_goes_on(budget: Budget, now: list[float]) -> None:
     """Units of work hear of nothing but a hold, and within a window something leaves again."""
     ends_at = now[0] + 1.2 * LONGEST_WAIT_S
     for route in (ROUTE, KILLMAIL):
-        ticket = None
-        while not ticket:
+        leave: Ticket | Wait | None = None
+        while not isinstance(leave, Ticket):
             try:
                 with budget.shared.locked():
-                    ticket, wait_s, why = budget.admit(route, 0, now[0])
-                    if ticket:
+                    leave = budget.admit(route, 0, now[0])
+                    if isinstance(leave, Ticket):
                         outcome = Outcome()
                         outcome.status = 200
-                        budget.settle(ticket, outcome, now[0])
+                        budget.settle(leave, outcome, now[0])
             except Held as held:
-                wait_s, why, ticket = held.wait_s, held.reason, None
-            assert now[0] < ends_at, why
-            now[0] += min(max(wait_s, 0.5), 60.0)
+                leave = Wait(held.wait_s, held.reason)
+            assert now[0] < ends_at, leave
+            now[0] += 0.5 if isinstance(leave, Ticket) else min(max(leave.seconds, 0.5), 60.0)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 2**32), size=st.sampled_from([1, 4, 8, 200, 5000, shared.SIZE]))
-@example(seed=1, size=shared.SIZE)
+@given(seed=st.integers(0, 2**32), size=st.sampled_from([1, 4, 8, 200, 5000, SIZE]))
+@example(seed=1, size=SIZE)
 def test_garbage_at_any_place_raises_nothing_and_closes_for_no_longer_than_a_window(
     tmp_path: Path, seed: int, size: int
 ) -> None:
@@ -237,10 +237,9 @@ def test_garbage_at_any_place_raises_nothing_and_closes_for_no_longer_than_a_win
         ask(budget, KILLMAIL)
         ask(budget)
         # Mostly where something stands
-        offset = dice.choice(
-            [dice.randrange(shared.SIZE), dice.randrange(1500), shared.State.buckets.offset + dice.randrange(3000)]
-        )
-        spoil(path, min(offset, shared.SIZE - size), dice.randbytes(size))
+        named = [part.offset + dice.randrange(3000) for part in (State.buckets, State.circuits)]
+        offset = dice.choice([dice.randrange(SIZE), dice.randrange(1500), *named])
+        spoil(path, min(offset, SIZE - size), dice.randbytes(size))
         check_that_it_goes_on(budget, now)
     finally:
         patch.undo()
@@ -268,6 +267,27 @@ def test_numbers_that_cannot_be_true_are_begun_anew(
     assert budget.shared.state.file != file
     now[0] += 60
     ask(budget)
+
+
+@pytest.mark.parametrize(
+    ("other_boot", "pause_s", "closed_s"), [(False, 0, 60), (False, 40, 60), (True, 0, 0), (True, 40, 40)]
+)
+def test_the_file_of_another_version_is_begun_anew_and_no_request_leaves_too_many(
+    open_budget: Open, path: Path, other_boot: bool, pause_s: int, closed_s: int
+) -> None:
+    # Given a file of another format, whose numbers this version cannot read, but for a pause
+    budget = open_budget()
+    with budget.shared.locked() as state:
+        state.paused_until_wall = clock.now().timestamp() + pause_s if pause_s else 0.0
+        boot = b"0" * 36 if other_boot else state.boot.rpartition(b" ")[2]
+    spoil(path, 0, b"esid-budget-13 " + boot)
+    spoil(path, State.window_ends.offset, b"\x7f" * 5000)
+    # Then nothing leaves until the windows are over in which somebody may have spent since this boot
+    again = open_budget()
+    assert snapshot(again)["paused_s"] == pytest.approx(closed_s, abs=1)
+    assert snapshot(again)["error_remain"] == 100
+    if not closed_s:
+        ask(again)
 
 
 def test_an_error_of_our_own_in_a_file_that_is_whole_is_told(open_budget: Open) -> None:
@@ -324,12 +344,12 @@ def leave(budget: Budget, now: list[float], headers: dict[str, str], status: int
     """Send one request, as soon as it may leave."""
     for _ in range(500):
         with budget.shared.locked():
-            ticket, wait_s, why = budget.admit(KILLMAIL, 0, now[0])
-        if ticket:
+            ticket = budget.admit(KILLMAIL, 0, now[0])
+        if isinstance(ticket, Ticket):
             break
-        now[0] += max(0.05, wait_s)
-    assert ticket, why
-    now[0] += wait_s
+        now[0] += max(0.05, ticket.seconds)
+    assert isinstance(ticket, Ticket), ticket
+    now[0] = max(now[0], ticket.leaves_at)
     outcome = Outcome()
     outcome.status, outcome.headers = status, headers
     with budget.shared.locked():

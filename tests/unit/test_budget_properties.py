@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from esid import clock
 from esid.clock import Stop
 from esid.errors import DatabaseUnavailable
-from esid.esi.budget import Budget, Limits, Outcome, Ticket
+from esid.esi.budget import Budget, Limits, Outcome, Ticket, Wait
 from esid.esi.budget.exchange import Sharing
 from esid.esi.budget.shares import EXCHANGE_S
 from esid.esi.routes import Route, token_cost
@@ -160,10 +160,10 @@ class Machine(RuleBasedStateMachine):
         """What gets no leave waits, until time goes by."""
         with budget.shared.locked():
             for _ in range(most):
-                ticket, _, _ = budget.admit(route, 0, self.now)
-                if ticket is None:
+                ticket = budget.admit(route, 0, self.now)
+                if isinstance(ticket, Wait):
                     kind = budget._kind(route)
-                    budget.places.add_waiting(kind, 1)
+                    budget.in_flight.add_waiting(kind, 1)
                     self.hungry.append((budget, kind))
                     return
                 self.flights.append(Flight(budget, ticket, route))
@@ -188,7 +188,7 @@ class Machine(RuleBasedStateMachine):
             self.tell()
         for budget, kind in self.hungry:
             with budget.shared.locked():
-                budget.places.add_waiting(kind, -1)
+                budget.in_flight.add_waiting(kind, -1)
         self.hungry.clear()
 
     def tell(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from esid import clock
 from esid.errors import Fault
-from esid.esi.budget import Budget, Limits, Outcome, Subject
+from esid.esi.budget import Budget, Limits, Outcome, Subject, Wait
 from esid.esi.budget.doubts import EVERY_S, IN_A_ROW
 from esid.esi.routes import Route
 
@@ -31,10 +31,10 @@ def ask(budget: Budget, source: int, fault: Fault | None, route: Route = CORPORA
     """Ask for one id: "left", or why it did not leave."""
     with budget.shared.locked():
         subject = Subject("id", source=source)
-        ticket, wait_s, reason = budget.admit(route, 0, clock.monotonic(), subject)
-        if not ticket:
-            assert 10.0 < wait_s <= 3000.0
-            return reason
+        ticket = budget.admit(route, 0, clock.monotonic(), subject)
+        if isinstance(ticket, Wait):
+            assert 10.0 < ticket.seconds <= 3000.0
+            return ticket.why
         outcome = Outcome()
         outcome.status = 200 if fault is None else 404
         outcome.failed, outcome.fault = ("HTTP 404" if fault else ""), fault or Fault.ESI

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from esid import clock
 from esid.clock import Stop
 from esid.errors import DatabaseUnavailable
-from esid.esi.budget import Budget, Limits, Outcome, Ticket
+from esid.esi.budget import Budget, Limits, Outcome, Ticket, Wait
 from esid.esi.budget.exchange import Sharing
+from esid.esi.budget.layout import GUARDED
 from esid.esi.budget.shares import GONE_S, SHARE_S, Part, allot, is_gone
-from esid.esi.budget.state import GUARDED
 from esid.esi.budget.view import snapshot
 from esid.esi.routes import Route
 
@@ -61,9 +61,9 @@ class Host:
         found = []
         with self.budget.shared.locked():
             for _ in range(most):
-                ticket, _, _ = self.budget.admit(route, 0, clock.monotonic())
-                if ticket is None:
-                    self.budget.places.add_waiting(self.budget._kind(route), 1)
+                ticket = self.budget.admit(route, 0, clock.monotonic())
+                if isinstance(ticket, Wait):
+                    self.budget.in_flight.add_waiting(self.budget._kind(route), 1)
                     break
                 found.append(ticket)
         return found
@@ -177,11 +177,11 @@ def test_how_often_a_host_tells_is_as_the_others_need_it(host: Callable[..., Hos
 
     one.tell()
     assert exchanges() <= 6
-    one.budget.places.add_waiting(GUARDED, 1)
+    one.budget.in_flight.add_waiting(GUARDED, 1)
     assert 15 <= exchanges() <= 20
     other.tell()
     assert exchanges() >= 38
-    one.budget.places.add_waiting(GUARDED, -1)
+    one.budget.in_flight.add_waiting(GUARDED, -1)
     other.tell()
     assert 15 <= exchanges() <= 20
 
@@ -202,9 +202,9 @@ def test_who_joins_has_no_part_of_anything_before_it_was_heard(host: Callable[..
     now(0.25)
     other.tell()
     with other.budget.shared.locked():
-        ticket, wait_s, _ = other.budget.admit(KILLMAIL, 0, clock.monotonic())
-    assert ticket
-    assert wait_s < 0.1
+        ticket = other.budget.admit(KILLMAIL, 0, clock.monotonic())
+    assert isinstance(ticket, Ticket)
+    assert ticket.leaves_at - clock.monotonic() < 0.1
 
 
 def test_who_was_silent_too_long_begins_with_what_is_left(host: Callable[..., Host], now: Any) -> None:
@@ -228,7 +228,7 @@ def test_more_hosts_than_requests_in_flight_ask_one_at_a_time(host: Callable[...
         for one in hosts:
             now(0.25)
             one.grant(0)
-            one.budget.places.add_waiting(GUARDED, 1)
+            one.budget.in_flight.add_waiting(GUARDED, 1)
             one.tell()
     assert [len(one.grant(5)) for one in hosts] == [1, 1, 1]
 
@@ -390,9 +390,9 @@ def test_a_share_that_is_still_to_come_is_waited_for_and_not_for_a_window(host: 
     one = host("one")
     one.tell()
     with one.budget.shared.locked():
-        ticket, wait_s, _ = one.budget.admit(KILLMAIL, 0, clock.monotonic())
-    assert ticket is None
-    assert wait_s < 1.0
+        wait = one.budget.admit(KILLMAIL, 0, clock.monotonic())
+    assert isinstance(wait, Wait)
+    assert wait.seconds < 1.0
 
 
 def test_a_host_that_is_back_soon_waits_for_a_share_and_has_all_of_it_at_once(
@@ -408,7 +408,7 @@ def test_a_host_that_is_back_soon_waits_for_a_share_and_has_all_of_it_at_once(
     back = Host(database, tmp_path, "one", Limits(max_rps=0, max_in_flight=500))
     # Then nothing leaves on the old share, which is not waited for, and with the first exchange all that is left may
     with back.budget.shared.locked():
-        assert back.budget.admit(CORPORATION, 0, clock.monotonic())[1:] == (0.25, "no share of the budget")
+        assert back.budget.admit(CORPORATION, 0, clock.monotonic()) == Wait(0.25, "no share of the budget")
     back.tell()
     assert len(back.grant(100)) == USABLE - 3
     back.budget.close()
@@ -424,10 +424,11 @@ def test_a_host_that_begins_to_want_more_is_not_sent_away_for_a_window(host: Cal
     known(one)
     one.land(one.grant(100), 404, X_Esi_Error_Limit_Remain="92", X_Esi_Error_Limit_Reset="58")
     with one.budget.shared.locked():
-        ticket, wait_s, reason = one.budget.admit(CORPORATION, 0, clock.monotonic())
+        wait = one.budget.admit(CORPORATION, 0, clock.monotonic())
     # Then it waits for what the other gives up, and not for the next window
-    assert (ticket, reason) == (None, "error limit")
-    assert wait_s < 1.0
+    assert isinstance(wait, Wait)
+    assert wait.why == "error limit"
+    assert wait.seconds < 1.0
     # And once it has it all and has used it, for the window
     for each in (one, busy) * 4:
         now(0.25)
@@ -440,7 +441,9 @@ def test_a_host_that_begins_to_want_more_is_not_sent_away_for_a_window(host: Cal
         now(0.1)
         each.tell()
     with one.budget.shared.locked():
-        assert one.budget.admit(CORPORATION, 0, clock.monotonic())[1] > 10.0
+        wait = one.budget.admit(CORPORATION, 0, clock.monotonic())
+    assert isinstance(wait, Wait)
+    assert wait.seconds > 10.0
 
 
 def test_a_clock_of_the_database_that_is_set_back_makes_no_wait_longer(

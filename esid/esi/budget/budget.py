@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,13 +17,13 @@ from zlib import crc32
 
 from esid import clock, log
 from esid.clock import Stop
-from esid.errors import Doubted, Held, HeldAlone, Stopping
-from esid.esi.budget.admission import DOUBTED, SICK, TWICE, Admission
+from esid.errors import HeldAlone, Stopping
+from esid.esi.budget.admission import Admission
 from esid.esi.budget.books import LOOK_S, PATIENCE_S, SOON_S
 from esid.esi.budget.doubts import EVERY_S, IN_A_ROW
+from esid.esi.budget.layout import GUARDED
 from esid.esi.budget.settlement import Settlement
-from esid.esi.budget.state import GUARDED
-from esid.esi.budget.values import NOBODY, Limits, Outcome, Subject, Ticket
+from esid.esi.budget.values import NOBODY, Limits, Outcome, Subject, Ticket, Wait
 from esid.esi.headers import ERROR_LIMIT, ERROR_WINDOW_S
 from esid.esi.routes import STATUS, Route
 
@@ -33,9 +33,6 @@ RETRY_EVERY_S = ERROR_WINDOW_S / (ERROR_LIMIT / 2)
 LONGEST_RETRY_LINE_S = 3600.0
 #: Seconds that the question to `/status` waits for its own leave.
 STATUS_S = 1.5
-#: Seconds that an id waits which somebody else is asking for just now.
-TWICE_S = 3.0
-_HELD = {SICK: HeldAlone, DOUBTED: Doubted}
 _log = log.get("esi")
 
 
@@ -45,14 +42,26 @@ class Budget(Admission, Settlement):
     Args:
         path: the shared file.
         stop: ends every wait at once.
+        routes: all that esid asks. Each has a circuit of its own from the start.
         is_divided: other hosts use the budget too; nothing leaves without a share (see `esi.budget.exchange`).
         is_known: see `Shared`.
+
+    Raises:
+        EsidError: the file has no room for so many routes.
+        NotPermitted: it cannot be made or opened.
     """
 
     def __init__(
-        self, path: Path, limits: Limits, stop: Stop | None = None, *, is_divided: bool = False, is_known: bool = False
+        self,
+        path: Path,
+        limits: Limits,
+        stop: Stop | None = None,
+        *,
+        routes: Iterable[Route] = (),
+        is_divided: bool = False,
+        is_known: bool = False,
     ) -> None:
-        super().__init__(path, limits, is_divided=is_divided, is_known=is_known)
+        super().__init__(path, limits, routes, is_divided=is_divided, is_known=is_known)
         self._stop, self._freed = stop or Stop(), threading.Condition()
 
     @contextmanager
@@ -88,39 +97,31 @@ class Budget(Admission, Settlement):
         try:
             while True:
                 with self.shared.locked() as state:
-                    now, place = clock.monotonic(), self._kind(STATUS)
+                    now, bucket = clock.monotonic(), self._kind(STATUS)
                     if self._stop.is_set():
                         raise Stopping("stopping")
-                    if not (held := self._probe_held(place, now)):
-                        ticket = Ticket(0, (place,), 0, now, state.file, is_probe=True)
-                        self.places.take(ticket.buckets, ticket.url)
+                    if not (wait := self._closed(now) or self._full((bucket,), now)):
+                        ticket = Ticket(0, (bucket,), 0, now, state.file, is_probe=True)
+                        self.in_flight.take(ticket.buckets, ticket.url)
                         self._count_sent(now)
                         break
                     if waits_for is None:
                         # Other hosts hear of it: the probe may have no share of its bucket yet.
-                        waits_for = place
-                        self.places.add_waiting(place, 1)
-                if now + held.wait_s > ends_at:
-                    raise held
-                self._stop.wait(min(held.wait_s, LOOK_S / 5))
+                        waits_for = bucket
+                        self.in_flight.add_waiting(bucket, 1)
+                if now + wait.seconds > ends_at:
+                    raise wait.held()
+                self._stop.wait(min(wait.seconds, LOOK_S / 5))
         finally:
             if waits_for is not None:
                 with self.shared.locked():
-                    self.places.add_waiting(waits_for, -1)
+                    self.in_flight.add_waiting(waits_for, -1)
         outcome = Outcome(partial(self._look, ticket))
         try:
             yield outcome
         finally:
             with self.shared.locked():
                 self._settle_limits(ticket, outcome, clock.monotonic())
-
-    def _probe_held(self, place: int, now: float) -> Held | None:
-        """What holds the question to `/status`. Under lock."""
-        if (closed_s := self._closed_s(now)) > 0:
-            return Held(closed_s, "420" if self.shared.state.paused_until > now else "no share of the budget")
-        if (wait_s := self._room_s(place, now)) > 0:
-            return Held(wait_s, f"bucket {self.buckets.name(place)}" if place != GUARDED else "error limit")
-        return None
 
     def note_status(self, *, is_up: bool, is_vip: bool, outcome: Outcome | None = None) -> None:
         """What the probe of `/status` has told; `outcome` is how its answer came."""
@@ -194,9 +195,9 @@ class Budget(Admission, Settlement):
             self.breaker.forget(path, since)
 
     def close(self) -> None:
-        """Give this process's place back and close the file."""
+        """Give this process's slot back and close the file."""
         with self.shared.locked():
-            self.places.leave()
+            self.in_flight.leave()
         self.shared.close()
 
     def _wait(self, route: Route, url: int, probe: Callable[[], None] | None, subject: Subject) -> Ticket:
@@ -207,52 +208,51 @@ class Budget(Admission, Settlement):
                 with self.shared.locked():
                     now = clock.monotonic()
                     is_due = bool(probe) and not self._stop.is_set() and self.breaker.claim_status_probe(now)
-                    ticket, wait_s, reason = (None, 0.0, "") if is_due else self.admit(route, url, now, subject)
-                    if reason and waits_for is None:
+                    leave = None if is_due else self.admit(route, url, now, subject)
+                    if isinstance(leave, Wait) and waits_for is None:
                         waits_for = self._kind(route)
-                        self.places.add_waiting(waits_for, 1)
-                if is_due and probe:
+                        self.in_flight.add_waiting(waits_for, 1)
+                if isinstance(leave, Wait):
+                    self._wait_a_little(leave, ends_at)
+                elif leave:
+                    if self._keep_turn(leave, now):
+                        return leave
+                elif probe:
                     probe()
-                elif ticket:
-                    if self._keep_place(ticket, wait_s):
-                        return ticket
-                else:
-                    self._wait_a_little(wait_s, reason, ends_at)
         finally:
             if waits_for is not None:
                 with self.shared.locked():
-                    self.places.add_waiting(waits_for, -1)
+                    self.in_flight.add_waiting(waits_for, -1)
 
-    def _wait_a_little(self, wait_s: float, reason: str, ends_at: float) -> None:
-        """Raises Held where the whole wait is too long, Stopping where the daemon stops."""
-        if clock.monotonic() + wait_s > ends_at:
-            if reason == TWICE:
-                raise HeldAlone(TWICE_S, reason)
-            raise _HELD.get(reason, Held)(wait_s, reason)
-        if wait_s <= SOON_S and not self._stop.is_set():
+    def _wait_a_little(self, wait: Wait, ends_at: float) -> None:
+        """Raises Held where the whole wait is too long or no thread is to wait, Stopping where the daemon stops."""
+        if issubclass(wait.error, HeldAlone) or clock.monotonic() + wait.seconds > ends_at:
+            raise wait.held()
+        if wait.seconds <= SOON_S and not self._stop.is_set():
             with self._freed:
-                self._freed.wait(wait_s)
-        elif self._stop.wait(min(wait_s, LOOK_S)):
+                self._freed.wait(wait.seconds)
+        elif self._stop.wait(min(wait.seconds, LOOK_S)):
             raise Stopping("stopping")
 
-    def _keep_place(self, ticket: Ticket, wait_s: float) -> bool:
-        """Wait for our place in the pace; False when the budget was closed meanwhile and everything is given back.
+    def _keep_turn(self, ticket: Ticket, now: float) -> bool:
+        """Wait for our turn in the pace; False when the budget was closed meanwhile and everything is given back.
 
         Raises:
             Stopping: the daemon stops; everything is given back too.
         """
+        wait_s = ticket.leaves_at - now
         stopped = self._stop.wait(wait_s) if wait_s > 0 else self._stop.is_set()
         if not stopped and wait_s <= 0:
             return True
         with self.shared.locked():
             if not stopped and not self._held(ticket, clock.monotonic()):
                 return True
-            self.places.give_back(ticket.buckets, ticket.url)
+            self.in_flight.give_back(ticket.buckets, ticket.url)
         if stopped:
             raise Stopping("stopping")
         return False
 
-    def _look(self, ticket: Ticket) -> Held | None:
+    def _look(self, ticket: Ticket) -> Wait | None:
         """For a request that had leave and has not left: while it connects, which may take seconds, others are answered."""
         with self.shared.locked():
             return self._held(ticket, clock.monotonic())

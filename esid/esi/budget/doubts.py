@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from esid.errors import Fault
-from esid.esi.budget.state import DOUBTS
+from esid.esi.budget.layout import DOUBTS
 
 #: Ids refused in a row, and seconds between two that are asked all the same: a tenth of the error limit.
 IN_A_ROW, EVERY_S = 10, 6.0

@@ -25,27 +25,24 @@ class ErrorLimit:
 
     Args:
         reserve: errors that are never used.
+        is_divided: other hosts use the limit too, and each has its part of it.
     """
 
-    def __init__(self, state: Any, reserve: int) -> None:
-        self._state, self.reserve = state, reserve
+    def __init__(self, state: Any, reserve: int, *, is_divided: bool) -> None:
+        self._state, self.reserve, self._is_divided = state, reserve, is_divided
 
     def left(self, now: float) -> float:
         """Errors left in this window, as far as anybody has told."""
         self._turn(now)
         return float(self._state.errors_left)
 
-    def room(self, now: float, *, shared: bool) -> float:
-        """How many requests may be on their way at once.
-
-        Args:
-            shared: other hosts use the limit too, and each has its part of it.
-        """
+    def room(self, now: float, *, of_all: bool = False) -> float:
+        """How many requests of this host, or of all hosts together, may be on their way at once."""
         state = self._state
         self._turn(now)
-        room = state.errors_left - self.reserve - state.errors_doubted - (state.others_errors if shared else 0.0)
-        if shared:
-            room = min(room, state.errors_allowed - state.errors_used)
+        room = state.errors_left - self.reserve - state.errors_doubted
+        if self._is_divided and not of_all:
+            room = min(room - state.others_errors, state.errors_allowed - state.errors_used)
         return float(room if state.window_known else min(room, UNKNOWN_IN_FLIGHT))
 
     def reset_s(self, now: float) -> float:

@@ -15,6 +15,7 @@ from esid import clock, log
 from esid.clock import Stop
 from esid.errors import DatabaseUnavailable
 from esid.esi.budget.budget import Budget
+from esid.esi.budget.layout import GUARDED
 from esid.esi.budget.shares import (
     ALONE_EXCHANGE_S,
     EXCHANGE_S,
@@ -27,7 +28,6 @@ from esid.esi.budget.shares import (
     is_gone,
     set_back,
 )
-from esid.esi.budget.state import BUCKETS, GUARDED
 from esid.esi.headers import ERROR_LIMIT, ERROR_WINDOW_S, LONGEST_WAIT_S
 
 Row = dict[str, Any]
@@ -104,8 +104,8 @@ class Sharing:
     def _is_due(self) -> bool:
         now = clock.monotonic()
         with self._budget.shared.locked() as state:
-            places = self._budget.places
-            is_asking = bool(places.total("in_flight") or sum(places.totals("waiting")))
+            in_flight = self._budget.in_flight
+            is_asking = bool(in_flight.total("in_flight") or sum(in_flight.totals("waiting")))
             if state.members == 1:
                 self._every_s = IDLE_EXCHANGE_S if is_asking else ALONE_EXCHANGE_S
             else:
@@ -150,9 +150,9 @@ class Sharing:
                 state.share_until = 0.0
             state.members = 1 + sum(1 for row in others if db_now - float(row.get("at", 0.0)) < _ANSWER_S)
             closed = {
-                budget.buckets.name(place): db_now + state.buckets[place].closed_until - now
-                for place in range(BUCKETS)
-                if state.buckets[place].closed_until > now
+                name: db_now + bucket.closed_until - now
+                for name, bucket in zip(budget.buckets.names(), state.buckets, strict=False)
+                if bucket.closed_until > now
             }
             paused = db_now + state.paused_until - now if state.paused_until > now else 0.0
             row = {"file": state.file.decode(), "at": db_now, "left": leaving, "paused_until": paused, "closed": closed}
@@ -170,8 +170,8 @@ class Sharing:
     def _limits(self, now: float) -> Iterator[tuple[str, float, Part, float]]:
         """(name, usable, our part, seconds that what is used stays used) of every limit that is divided."""
         budget, state = self._budget, self._budget.shared.state
-        reserved, waiting = budget.places.totals("reserved"), budget.places.totals("waiting")
-        in_flight = budget.places.total("in_flight")
+        reserved, waiting = budget.in_flight.totals("reserved"), budget.in_flight.totals("waiting")
+        in_flight = budget.in_flight.total("in_flight")
         budget.errors.left(now)
         errors = Part(
             state.errors_allowed, state.errors_used + reserved[GUARDED], bool(reserved[GUARDED] + waiting[GUARDED])
@@ -181,11 +181,10 @@ class Sharing:
         yield "in_flight", budget.limits.max_in_flight, Part(state.in_flight_allowed, in_flight, is_busy), _ANSWER_S
         if budget.limits.max_rps:
             yield "rps", budget.limits.max_rps, Part(state.rps_allowed, 0.0, is_busy), 0.0
-        for place in range(BUCKETS):
-            if name := budget.buckets.name(place):
-                used = budget.buckets.used(place, now) + budget.buckets.worst(place) * reserved[place]
-                part = Part(state.buckets[place].allowed, used, bool(reserved[place] + waiting[place]))
-                yield f"bucket:{name}", budget.buckets.usable(place), part, state.buckets[place].window_s
+        for number, name in enumerate(budget.buckets.names()):
+            used = budget.buckets.used(number, now) + budget.buckets.worst(number) * reserved[number]
+            part = Part(state.buckets[number].allowed, used, bool(reserved[number] + waiting[number]))
+            yield f"bucket:{name}", budget.buckets.usable(number), part, state.buckets[number].window_s
 
     def _set(self, name: str, size: float) -> None:
         state = self._budget.shared.state
@@ -196,7 +195,7 @@ class Sharing:
         elif name == "rps":
             state.rps_allowed = size
         else:
-            state.buckets[self._place(name)].allowed = size
+            self._bucket(name).allowed = size
 
     def _note_others(self, name: str, parts: list[Part]) -> None:
         """What others have used of a limit, and may yet use, so that headers are read aright."""
@@ -204,12 +203,12 @@ class Sharing:
         if name == "errors":
             state.others_errors = free
         elif name.startswith("bucket:"):
-            bucket = state.buckets[self._place(name)]
+            bucket = self._bucket(name)
             bucket.others_used, bucket.others_free = sum(part.used for part in parts), free
 
-    def _place(self, name: str) -> int:
-        wanted = name.removeprefix("bucket:")
-        return next(place for place in range(BUCKETS) if self._budget.buckets.name(place) == wanted)
+    def _bucket(self, name: str) -> Any:
+        number = self._budget.buckets.number(name.removeprefix("bucket:"))
+        return self._budget.shared.state.buckets[number]
 
     def _hear(self, rows: Iterable[Row], db_now: float, now: float) -> None:
         """A pause or a closed bucket that somebody has met holds for everybody, also what we met before a restart."""
@@ -221,19 +220,19 @@ class Sharing:
                 state.paused_until_wall = clock.now().timestamp() + until - now
                 budget.pace.resume(until)
             for name, closed_until in row.get("closed", {}).items():
-                place = budget.buckets.place(name)
+                number = budget.buckets.number(name)
                 left_s = closed_until - db_now
-                if place is None or not 0 < left_s <= max(_LONGEST_PAUSE_S, state.buckets[place].window_s):
+                if number is None or not 0 < left_s <= max(_LONGEST_PAUSE_S, state.buckets[number].window_s):
                     continue
                 # Told to and fro, a time would grow by each rounding.
-                if now + left_s > state.buckets[place].closed_until + 0.1:
-                    budget.buckets.close(place, left_s, now)
+                if now + left_s > state.buckets[number].closed_until + 0.1:
+                    budget.buckets.close(number, left_s, now)
 
     def _recall(self, row: Row | None, db_now: float, now: float) -> None:
         """Our file is new but we are not: what was spent before it was lost is spent."""
         budget = self._budget
         budget.shared.state.has_past = 1
         for name, part in (row or {}).get("parts", {}).items():
-            place = budget.buckets.place(name.removeprefix("bucket:")) if name.startswith("bucket:") else None
-            if place is not None and db_now - float(row["at"]) < budget.shared.state.buckets[place].window_s:  # type: ignore[index]
-                budget.buckets.spend(place, float(part[1]), now)
+            number = budget.buckets.number(name.removeprefix("bucket:")) if name.startswith("bucket:") else None
+            if number is not None and db_now - float(row["at"]) < budget.shared.state.buckets[number].window_s:  # type: ignore[index]
+                budget.buckets.spend(number, float(part[1]), now)

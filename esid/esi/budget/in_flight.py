@@ -10,15 +10,16 @@ import secrets
 from typing import Any
 
 from esid.errors import Held
-from esid.esi.budget.state import BUCKETS, SLOTS, URLS, Shared
+from esid.esi.budget.layout import BUCKETS, SLOTS, URLS
+from esid.esi.budget.state import Shared
 
 #: Seconds between two looks for dead processes, and that what they had on its way is still held: ESI may yet answer.
 LOOK_S, HELD_S = 0.5, 1.0
-#: Seconds after which a process that has found no place tries again.
+#: Seconds after which a process that has found no slot tries again.
 _FULL_S = 5.0
 
 
-class Places:
+class InFlight:
     """The slots of one file. One object a process."""
 
     def __init__(self, shared: Shared) -> None:
@@ -34,8 +35,8 @@ class Places:
         """One more request is on its way."""
         slot = self._slot()
         slot.in_flight += 1
-        for place in buckets:
-            slot.reserved[place] += 1
+        for bucket in buckets:
+            slot.reserved[bucket] += 1
         if url and self._free_urls and url not in self._urls:
             self._urls[url] = free = self._free_urls.pop()
             slot.urls[free] = url
@@ -44,25 +45,25 @@ class Places:
         """It is in, or did not leave."""
         slot = self._slot()
         slot.in_flight = max(0, slot.in_flight - 1)
-        for place in buckets:
-            slot.reserved[place] = max(0, slot.reserved[place] - 1)
+        for bucket in buckets:
+            slot.reserved[bucket] = max(0, slot.reserved[bucket] - 1)
         held = self._urls.pop(url, None)
         if held is not None:
             slot.urls[held] = 0
             self._free_urls.append(held)
 
-    def add_waiting(self, place: int, value: int) -> None:
-        """One more, or one less, waits for room at a place."""
+    def add_waiting(self, bucket: int, value: int) -> None:
+        """One more, or one less, waits for room in a bucket (`GUARDED` = the error limit)."""
         waiting = self._slot().waiting
-        waiting[place] = max(0, waiting[place] + value)
+        waiting[bucket] = max(0, waiting[bucket] + value)
 
     def total(self, name: str) -> int:
         """A number summed over all processes."""
         return sum(int(getattr(slot, name)) for slot in self._used())
 
-    def reserved(self, place: int) -> int:
-        """Requests on their way that hold room at one place, of all processes."""
-        return sum(slot.reserved[place] for slot in self._used())
+    def reserved(self, bucket: int) -> int:
+        """Requests on their way that hold room in a bucket (`GUARDED` = the error limit), of all processes."""
+        return sum(slot.reserved[bucket] for slot in self._used())
 
     def totals(self, name: str) -> list[int]:
         """Numbers by bucket, summed over all processes; the last is that of the error limit."""
@@ -80,16 +81,16 @@ class Places:
             _free(own)
 
     def look_for_dead(self, now: float, *, at_once: bool = False) -> list[int]:
-        """Free the slots whose byte nobody has held for a while; what they held, by place, or []."""
+        """Free the slots whose byte nobody has held for a while; what they held, by bucket, or []."""
         held: list[int] = []
         if now < self._state.look_for_dead_at and not at_once:
             return held
         self._state.look_for_dead_at = now + LOOK_S
         own = self._own()
-        for place, slot in enumerate(self._slots[: self._state.slots_end]):
+        for number, slot in enumerate(self._slots[: self._state.slots_end]):
             if not slot.pid:
                 continue
-            if slot is own or self._shared.is_held(place):
+            if slot is own or self._shared.is_held(number):
                 slot.dead_at = 0.0
             elif not slot.dead_at:
                 slot.dead_at = now
@@ -114,10 +115,10 @@ class Places:
     def _take_slot(self) -> Any:
         """A free slot whose byte nobody holds. Raises Held where there is none."""
         self.look_for_dead(0.0, at_once=all(slot.pid for slot in self._slots))
-        for place, slot in enumerate(self._slots):
-            if not slot.pid and self._shared.hold(place):
+        for number, slot in enumerate(self._slots):
+            if not slot.pid and self._shared.hold(number):
                 _free(slot)
-                self._state.slots_end = max(self._state.slots_end, place + 1)
+                self._state.slots_end = max(self._state.slots_end, number + 1)
                 slot.pid, slot.owner = os.getpid(), self._owner
                 self._urls, self._free_urls = {}, list(range(URLS))
                 return slot

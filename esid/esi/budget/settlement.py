@@ -7,7 +7,7 @@ import random
 from esid import clock
 from esid.esi import headers as read
 from esid.esi.budget.books import Books
-from esid.esi.budget.state import GUARDED
+from esid.esi.budget.layout import GUARDED
 from esid.esi.budget.values import NOBODY, Outcome, Subject, Ticket
 
 #: Seconds that a 429 closes for at least, whatever it says.
@@ -42,40 +42,35 @@ class Settlement(Books):
 
     def _settle_limits(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
         state, status, headers = self.shared.state, outcome.status, outcome.headers
-        self.places.give_back(ticket.buckets, ticket.url)
+        self.in_flight.give_back(ticket.buckets, ticket.url)
         state.not_modified += status == 304
         state.errors += not outcome.was_held if status is None else status >= 400
         if not outcome.is_sent or ticket.file != state.file:
             return
         told = headers.get("X-Ratelimit-Group")
-        place, errors = self.buckets.learn(told, headers, now) if told else None, read.error_limit(headers)
-        if place is not None:
-            self._learn_kind(ticket.circuit, place + 1)
+        named, errors = self.buckets.learn(told, headers, now) if told else None, read.error_limit(headers)
+        if named is not None:
+            self.breaker.learn_group(ticket.circuit, named + 1)
         elif errors and status != 420:
-            self._learn_kind(ticket.circuit, -1)
-        for held in ticket.buckets:
+            self.breaker.learn_group(ticket.circuit, -1)
+        for bucket in ticket.buckets:
             # An answer that says nothing of limits is charged where it was reserved.
-            if held != GUARDED and (self.buckets.is_hidden(held) or (place is None and not errors)):
-                self.buckets.settle(held, status, headers, now, 0, shared=self.is_divided)
-        if place is not None:
-            in_flight = self.places.reserved(place)
-            self.buckets.settle(place, status, headers, now, in_flight, shared=self.is_divided)
+            if bucket != GUARDED and (self.buckets.is_hidden(bucket) or (named is None and not errors)):
+                self.buckets.settle(bucket, status, headers, now, 0)
+        if named is not None:
+            self.buckets.settle(named, status, headers, now, self.in_flight.reserved(named))
         elif GUARDED in ticket.buckets or errors:
             self.errors.settle(status, headers, now, ticket.leaves_at)
         if status == 420:
             self.pause(read.error_reset_s(headers), now)
         elif status == 429:
             wait_s = max(SHORTEST_CLOSE_S, read.retry_after_s(headers)) * random.uniform(1, 1.1)  # noqa: S311
-            self._close(ticket, place, wait_s, now)
+            self._close(ticket, named, wait_s, now)
 
-    def _learn_kind(self, circuit: int, kind: int) -> None:
-        if circuit:
-            self.shared.state.circuits[circuit].group = kind
-
-    def _close(self, ticket: Ticket, place: int | None, seconds: float, now: float) -> None:
+    def _close(self, ticket: Ticket, named: int | None, seconds: float, now: float) -> None:
         """A 429 closes the group that it names, else that of its route, else the route itself."""
-        own = next((held for held in ticket.buckets if held != GUARDED), None)
-        closed = place if place is not None else own
+        own = next((bucket for bucket in ticket.buckets if bucket != GUARDED), None)
+        closed = own if named is None else named
         if closed is not None:
             self.buckets.close(closed, seconds, now)
         else:

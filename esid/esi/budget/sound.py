@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import math
+from itertools import islice
 from typing import Any
 
+from esid.esi.budget.layout import named
 from esid.esi.headers import ERROR_LIMIT, LONGEST_WAIT_S, LONGEST_WINDOW_S, MOST_TOKENS
 
 #: Seconds by which a time may lie ahead, by the name of its field. Nothing else is closed for as long as a Retry-After.
@@ -38,17 +40,18 @@ _MOST_REQUESTS, _MOST_EXCHANGES = 100_000, 2.0**52
 def is_sound(state: Any, now: float) -> bool:
     """False where a number cannot be true. Takes a fraction of a millisecond: not for each request. Under lock."""
     slots, end = state.slots, state.slots_end
+    circuits = (state.circuits[0], *named(islice(state.circuits, 1, None)))
     return (
         state.file == state.end
         and _are_times(state, now)
         and _is_error_limit(state)
         and 0 <= end <= len(slots)
         and 0 <= state.exchange_no < _MOST_EXCHANGES
-        and _is_finite(state.sent)
-        and all(_is_slot(slots[place], now) if place < end else not slots[place].pid for place in range(len(slots)))
-        and all(_is_bucket(bucket, now) for bucket in state.buckets)
+        and math.isfinite(sum(state.sent[:]))
+        and all(_is_slot(slot, now) if number < end else not slot.pid for number, slot in enumerate(slots))
+        and all(_is_bucket(bucket, now) for bucket in named(state.buckets))
         and all(math.isfinite(at) and at <= now + _AHEAD_S["refused_at"] for at in state.doubts.refused_at[:])
-        and all(_are_times(circuit, now) and -1 <= circuit.group <= len(state.buckets) for circuit in state.circuits)
+        and all(_are_times(circuit, now) and -1 <= circuit.group <= len(state.buckets) for circuit in circuits)
     )
 
 
@@ -71,7 +74,7 @@ def _is_error_limit(state: Any) -> bool:
 
 
 def _is_slot(slot: Any, now: float) -> bool:
-    """Each request holds one or two places; a process may have died between two of these numbers."""
+    """Each request holds room in one or two limits; a process may have died between two of these numbers."""
     if not slot.pid:
         return True
     held, waiting = slot.reserved[:], slot.waiting[:]
@@ -84,18 +87,14 @@ def _is_slot(slot: Any, now: float) -> bool:
 
 
 def _is_bucket(bucket: Any, now: float) -> bool:
-    if not bucket.name:
-        return True
+    spent = bucket.spent[:]
     return bool(
-        _are_times(bucket, now)
+        bucket.name.decode(errors="ignore").encode() == bucket.name
+        and _are_times(bucket, now)
         and 0 < bucket.limit <= MOST_TOKENS
         and 1.0 <= bucket.window_s <= LONGEST_WINDOW_S
         and bucket.flat in {0.0, 1.0}
-        and 0 <= bucket.slice_no <= now / bucket.window_s * len(bucket.spent) + 1
-        and _is_finite(bucket.spent)
-        and min(bucket.spent) >= 0.0
+        and 0 <= bucket.slice_no <= now / bucket.window_s * len(spent) + 1
+        and math.isfinite(sum(spent))
+        and min(spent) >= 0.0
     )
-
-
-def _is_finite(numbers: Any) -> bool:
-    return math.isfinite(sum(numbers))

@@ -4,9 +4,11 @@ The file is locked by flock, which the kernel takes back from a killed process. 
 before the last boot is started anew, and keeps of the old one only how long a pause still has to last.
 
 Each second a process looks whether the file is still the one of that name, and whether its numbers can be true. It joins
-the file that lies there now, or begins a damaged one anew; nothing leaves for a window then, as nobody knows what was
-spent. A process that has requests on their way holds a lock of its own on one byte of the file. The kernel gives it up
-when the process ends, however that happens, and shows it to every PID namespace.
+the file that lies there now, or begins a damaged one anew. A start does so with a file that another version of esid has used
+since the boot. Nothing leaves for a window then, as nobody knows what was spent.
+
+A process that has requests on their way holds a lock of its own on one byte of the file. The kernel gives it up when the
+process ends, however that happens, and shows it to every PID namespace.
 """
 
 from __future__ import annotations
@@ -28,160 +30,8 @@ from typing import Any
 import esid.esi.budget.sound as sound
 from esid import clock, host, log
 from esid.errors import Held, NotPermitted
+from esid.esi.budget.layout import SIZE, SLOTS, State
 from esid.esi.headers import ERROR_WINDOW_S
-
-#: Places in the file: processes, buckets, routes, requests of one process at a time.
-SLOTS, BUCKETS, CIRCUITS, URLS = 64, 24, 32, 256
-#: Ids that failed of which a circuit remembers which they were.
-SICK = 32
-#: Sources of ids whose refusals are remembered.
-DOUBTS = 16
-#: A window is booked in this many slices, and the one that may still be held at its far end.
-SLICES = 121
-#: Seconds of which the sent requests are counted each by itself.
-SECONDS = 64
-#: Place of the error limit in a list with one place for each bucket.
-GUARDED = BUCKETS
-
-
-class Slot(ctypes.Structure):
-    """What one process has on its way. `pid` 0 = free; `owner` = its random name; `dead_at` = when somebody found its byte
-    without a lock."""
-
-    _fields_ = (
-        ("pid", ctypes.c_int64),
-        ("owner", ctypes.c_uint64),
-        ("dead_at", ctypes.c_double),
-        ("in_flight", ctypes.c_int32),
-        ("reserved", ctypes.c_int32 * (BUCKETS + 1)),
-        ("waiting", ctypes.c_int32 * (BUCKETS + 1)),
-        ("urls", ctypes.c_uint64 * URLS),
-    )
-
-
-class Bucket(ctypes.Structure):
-    """A rate group or a hidden limit. `flat` = what every request costs; 0 = by its answer."""
-
-    _fields_ = (
-        ("name", ctypes.c_char * 40),
-        ("limit", ctypes.c_double),
-        ("window_s", ctypes.c_double),
-        ("flat", ctypes.c_double),
-        ("closed_until", ctypes.c_double),
-        ("next_at", ctypes.c_double),
-        ("allowed", ctypes.c_double),
-        ("others_used", ctypes.c_double),
-        ("others_free", ctypes.c_double),
-        ("slice_no", ctypes.c_int64),
-        ("spent", ctypes.c_double * SLICES),
-    )
-
-
-class Circuit(ctypes.Structure):
-    """A route, or at place 0 ESI as a whole.
-
-    `group` is what the answers said: place of the bucket + 1, -1 for the error limit, 0 while nothing was said.
-    `failures` different ids failed since the last good answer (`good_at`), the newest of them in `sick`, on one of the
-    `routes` or (-1) on several; `doubts` counts all failures; `is_told` = a person was told that it is open.
-    From `bad_from` to `bad_to` was its last outage, from the last good answer before it; `over_from` = the first of them in
-    seconds since 1970, until what it did is settled.
-    """
-
-    _fields_ = (
-        ("name", ctypes.c_char * 64),
-        ("failures", ctypes.c_int32),
-        ("group", ctypes.c_int32),
-        ("routes", ctypes.c_int32),
-        ("doubts", ctypes.c_int32),
-        ("is_told", ctypes.c_int32),
-        ("open_since", ctypes.c_double),
-        ("closed_until", ctypes.c_double),
-        ("probe_at", ctypes.c_double),
-        ("good_at", ctypes.c_double),
-        ("over_from", ctypes.c_double),
-        ("bad_from", ctypes.c_double),
-        ("bad_to", ctypes.c_double),
-        ("sick", ctypes.c_uint64 * SICK),
-    )
-
-
-class DoubtTable(ctypes.Structure):
-    """How many ids of a source (0 = free) were refused in a row, and when the last one was. By columns: each request looks
-    for its source, and reads them all at once."""
-
-    _fields_ = (
-        ("sources", ctypes.c_uint64 * DOUBTS),
-        ("refused", ctypes.c_int64 * DOUBTS),
-        ("refused_at", ctypes.c_double * DOUBTS),
-    )
-
-
-class State(ctypes.Structure):
-    """Everything. Times are monotonic seconds, but for `paused_until_wall` (seconds since 1970)."""
-
-    _fields_ = (
-        ("boot", ctypes.c_char * 64),
-        # A random name of this file: tells two hosts apart that have all else in common.
-        ("file", ctypes.c_char * 40),
-        ("paused_until", ctypes.c_double),
-        ("paused_until_wall", ctypes.c_double),
-        # The error limit: the window in force (0 = unknown), since when only a new answer can tell what is left, what ESI
-        # says is left in it, what we used of it, the errors of it that came in, what killed processes may have used that
-        # nobody has told.
-        ("window_ends", ctypes.c_double),
-        ("window_known", ctypes.c_int32),
-        ("doubted_at", ctypes.c_double),
-        ("errors_left", ctypes.c_double),
-        ("errors_used", ctypes.c_double),
-        ("errors_seen", ctypes.c_double),
-        ("errors_doubted", ctypes.c_double),
-        ("errors_allowed", ctypes.c_double),
-        ("others_errors", ctypes.c_double),
-        # Exchanges in a row at which we have told that we want some.
-        ("errors_asked", ctypes.c_int32),
-        # Requests in flight and the pace, with this host's share of both.
-        ("in_flight_allowed", ctypes.c_double),
-        ("rps_allowed", ctypes.c_double),
-        ("next_start", ctypes.c_double),
-        ("ramp_from", ctypes.c_double),
-        # The breaker, and when the next id that failed may be asked again.
-        ("retry_at", ctypes.c_double),
-        ("status_asked_at", ctypes.c_double),
-        # When the next id of a doubted source may leave, and the last place in their line.
-        ("doubt_at", ctypes.c_double),
-        ("doubt_line_at", ctypes.c_double),
-        ("doubts", DoubtTable),
-        # 1 = some circuit has an `over_from`: read for each message, without the lock.
-        ("over", ctypes.c_int32),
-        ("status_ok", ctypes.c_int32),
-        ("vip", ctypes.c_int32),
-        # Sharing with other hosts: our share holds until then, unless this host has slept longer since boot than when it was
-        # told; when we last exchanged; our own past is known.
-        ("share_until", ctypes.c_double),
-        ("share_slept_s", ctypes.c_double),
-        ("exchanged_at", ctypes.c_double),
-        ("exchange_no", ctypes.c_int64),
-        ("has_past", ctypes.c_int32),
-        ("members", ctypes.c_int32),
-        ("look_for_dead_at", ctypes.c_double),
-        # All slots in use lie below this one.
-        ("slots_end", ctypes.c_int32),
-        # Counts since the file was made.
-        ("requests", ctypes.c_double),
-        ("errors", ctypes.c_double),
-        ("not_modified", ctypes.c_double),
-        ("second", ctypes.c_int64),
-        ("sent", ctypes.c_double * SECONDS),
-        ("slots", Slot * SLOTS),
-        ("buckets", Bucket * BUCKETS),
-        ("circuits", Circuit * CIRCUITS),
-        # The name of the file once more: what stands between was written by us.
-        ("end", ctypes.c_char * 40),
-    )
-
-
-SIZE = ctypes.sizeof(State)
-
 
 #: Seconds between two looks at the file, and those that nothing leaves after one that was lost or damaged.
 LOOK_S, CLOSED_S = 1.0, ERROR_WINDOW_S
@@ -241,19 +91,19 @@ class Shared:
             finally:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 
-    def hold(self, place: int) -> bool:
+    def hold(self, slot: int) -> bool:
         """Take the byte of a slot and give back any other; False where another process has it. Under lock."""
         fcntl.fcntl(self._bytes, fcntl.F_OFD_SETLK, struct.pack(_LOCK, fcntl.F_UNLCK, os.SEEK_SET, 0, SLOTS, 0))
         try:
-            fcntl.fcntl(self._bytes, fcntl.F_OFD_SETLK, _byte(place))
+            fcntl.fcntl(self._bytes, fcntl.F_OFD_SETLK, _byte(slot))
         except (BlockingIOError, PermissionError):
             return False
         return True
 
-    def is_held(self, place: int) -> bool:
+    def is_held(self, slot: int) -> bool:
         """True while another process has the byte of a slot, or where that cannot be known. Under lock."""
         try:
-            found = fcntl.fcntl(self._bytes, fcntl.F_OFD_GETLK, _byte(place))
+            found = fcntl.fcntl(self._bytes, fcntl.F_OFD_GETLK, _byte(slot))
         except OSError:
             return True
         return bool(struct.unpack(_LOCK, found)[0] != fcntl.F_UNLCK)
@@ -335,6 +185,9 @@ class Shared:
                 self._begin_damaged()
         elif boot.startswith(_ANY_FORMAT):
             self._start_anew()
+            if boot.endswith(_boot().removeprefix(_FORMAT)):
+                self._close_for_a_window()
+                self._say("is that of another version of esid; it is begun anew")
         elif bytes(self._map).strip(b"\0"):
             self._begin_damaged()
         else:
@@ -358,7 +211,7 @@ class Shared:
 
     def _start_anew(self) -> None:
         """Forget all but a pause that was announced before a reboot."""
-        is_ours = self.state.boot.startswith(_FORMAT)
+        is_ours = self.state.boot.startswith(_ANY_FORMAT)
         left_s = self.state.paused_until_wall - clock.now().timestamp() if is_ours else 0.0
         ctypes.memset(ctypes.addressof(self.state), 0, SIZE)
         self.state.boot, self.state.file = _boot(), uuid.uuid4().hex.encode()
@@ -369,7 +222,7 @@ class Shared:
 
 #: The layout of the file; another one is another file.
 _ANY_FORMAT = b"esid-budget-"
-_FORMAT = _ANY_FORMAT + b"13 "
+_FORMAT = _ANY_FORMAT + b"14 "
 #: The open files of this process.
 _opened: weakref.WeakSet[Shared] = weakref.WeakSet()
 
@@ -384,8 +237,8 @@ def _leave_to_the_parent() -> None:
 os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
-def _byte(place: int) -> bytes:
-    return struct.pack(_LOCK, fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
+def _byte(slot: int) -> bytes:
+    return struct.pack(_LOCK, fcntl.F_WRLCK, os.SEEK_SET, slot, 1, 0)
 
 
 def _boot() -> bytes:

@@ -31,10 +31,10 @@ class Outcome:
         is_outage: set by the budget: ESI or the route is away, so this failure is not an id's own.
 
     Args:
-        look: what it is held by now, though it had leave; None = nothing.
+        look: what it waits for now, though it had leave; None = nothing.
     """
 
-    def __init__(self, look: Callable[[], Held | None] = lambda: None) -> None:
+    def __init__(self, look: Callable[[], Wait | None] = lambda: None) -> None:
         self.status: int | None = None
         self.is_sent = True
         self.headers: Mapping[str, str] = {}
@@ -53,17 +53,17 @@ class Outcome:
 
     def check(self) -> None:
         """Where time has gone by since it had leave, and before it leaves. Raises Held; it does not leave then."""
-        if held := self._look():
+        if wait := self._look():
             self.is_sent = False
-            raise held
+            raise wait.held()
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What an admitted request holds: its circuit, its buckets (`GUARDED` = the error limit), its URL.
+    """What an admitted request holds: the numbers of its circuit and its buckets (see `Books`), and of its URL.
 
     Attributes:
-        leaves_at: when its place in the pace is; it does not leave sooner.
+        leaves_at: its turn in the pace; it does not leave sooner.
         file: the name of the budget that it was taken from; another one knows nothing of it.
         is_probe: it leaves although ESI is away.
     """
@@ -74,6 +74,25 @@ class Ticket:
     leaves_at: float
     file: bytes
     is_probe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why a request may not leave yet.
+
+    Attributes:
+        seconds: until it is worth trying again.
+        error: what is raised instead of a wait that is too long. `HeldAlone` and its kinds are raised at once: one id waits,
+            and the thread has others.
+    """
+
+    seconds: float
+    why: str
+    error: type[Held] = Held
+
+    def held(self) -> Held:
+        """The error to raise."""
+        return self.error(self.seconds, self.why)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,22 +6,22 @@ from typing import Any
 
 from esid import clock
 from esid.esi.budget.budget import Budget
-from esid.esi.budget.state import BUCKETS, SECONDS
+from esid.esi.budget.layout import SECONDS
 from esid.esi.headers import ERROR_LIMIT
 
 
 def snapshot(budget: Budget) -> dict[str, Any]:
     """Every limit, live."""
     with budget.shared.locked() as state:
-        now = clock.monotonic()
+        now, waiting = clock.monotonic(), budget.in_flight.totals("waiting")
         return {
             "paused_s": round(max(0.0, state.paused_until - now), 1),
             "error_limit": ERROR_LIMIT,
             "error_remain": int(budget.errors.left(now)),
             "error_reset_s": round(budget.errors.reset_s(now), 1),
             "error_reserve": budget.limits.error_reserve,
-            "in_flight": budget.places.total("in_flight"),
-            "waiting": sum(budget.places.totals("waiting")),
+            "in_flight": budget.in_flight.total("in_flight"),
+            "waiting": sum(waiting),
             "max_rps": budget.limits.max_rps,
             "max_in_flight": budget.limits.max_in_flight,
             "rps": _rps(state, now),
@@ -30,7 +30,7 @@ def snapshot(budget: Budget) -> dict[str, Any]:
             "not_modified": int(state.not_modified),
             "members": max(1, state.members),
             "breaker": _breaker(budget, state, now),
-            "buckets": [_bucket(budget, place, now) for place in range(BUCKETS) if budget.buckets.name(place)],
+            "buckets": [_bucket(budget, number, waiting[number], now) for number in range(len(budget.buckets.names()))],
         }
 
 
@@ -47,14 +47,14 @@ def _breaker(budget: Budget, state: Any, now: float) -> dict[str, Any]:
     return {"state": word, "open_s": round(now - since, 1) if since else 0.0, "routes": budget.breaker.open_routes()}
 
 
-def _bucket(budget: Budget, place: int, now: float) -> dict[str, Any]:
-    bucket = budget.shared.state.buckets[place]
+def _bucket(budget: Budget, number: int, waiting: int, now: float) -> dict[str, Any]:
+    bucket, usable = budget.shared.state.buckets[number], budget.buckets.usable(number)
     return {
-        "group": budget.buckets.name(place),
+        "group": budget.buckets.name(number),
         "limit": int(bucket.limit),
         "window_s": int(bucket.window_s),
-        "available": int(max(0.0, budget.buckets.usable(place) - budget.buckets.used(place, now))),
-        "reserve": int(bucket.limit - budget.buckets.usable(place)),
-        "waiting": budget.places.totals("waiting")[place],
+        "available": int(max(0.0, usable - budget.buckets.used(number, now))),
+        "reserve": int(bucket.limit - usable),
+        "waiting": waiting,
         "closed_s": round(max(0.0, bucket.closed_until - now), 1),
     }

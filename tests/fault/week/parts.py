@@ -131,7 +131,7 @@ class Worker:
     def die(self) -> None:
         """What it has on its way stays so: its end settles nothing."""
         self._budget.settle = self._budget._settle_limits = lambda *_, **__: ""
-        self._budget.places.give_back = self._budget.places.add_waiting = lambda *_: None
+        self._budget.in_flight.give_back = self._budget.in_flight.add_waiting = lambda *_: None
 
     def bury(self) -> None:
         """The kernel closes what it had open."""
