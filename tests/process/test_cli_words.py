@@ -121,6 +121,14 @@ def test_enqueue_without_a_daemon_says_that_the_ids_are_kept(esid: Daemon) -> No
     assert ran.err == "esid: no daemon is running here; it is kept until `esid run` is started\n"
 
 
+def test_a_sync_that_finds_nothing_due_says_nothing_of_a_daemon(esid: Daemon) -> None:
+    ran = esid.set_up().run("sync", "characters")
+    assert (ran.code, ran.out, ran.err) == (0, "characters: everything is fresh or queued\n", "")
+    # What was queued before is kept all the same
+    esid.ok("enqueue", "character", "95000001")
+    assert "it is kept until `esid run` is started" in esid.run("sync", "characters").err
+
+
 @on_main_stacks
 @pytest.mark.quick_on(STACKS[1])
 def test_ids_that_are_pending_make_no_second_message(daemon: Daemon) -> None:
