@@ -45,6 +45,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings, *, with_scheduler: bool = True, with_feed: bool = True) -> None:
         self._settings = settings
+        log.share_outages()
         signals.block()
         self._notice, self._terminal = Notice.of_environment(), Terminal()
         self._with_scheduler, self._with_feed = with_scheduler, with_feed
