@@ -98,6 +98,11 @@ class Outage:
         """What this process was told when it went away; "" = it is there."""
         return self._words
 
+    @property
+    def lasts(self) -> bool:
+        """Whether any process of the daemon has said that it is away, and still meets that."""
+        return self._known.since > 0 and clock.monotonic() - self._known.failed_at < FORGOTTEN_S
+
     def down(self, error: object) -> None:
         """It is away; only the first call in a row logs."""
         known, now = self._known, clock.monotonic()

@@ -41,10 +41,15 @@ class Progress:
         if is_open:
             if self._outlook is None:
                 self._outlook = Outlook(counts, self._names, self._at, self._requests)
-            words = ", ".join(self._words(queue, counts) for queue in self._queues if counts.get(queue))
-            left = self._outlook.left(counts, now, requests)
-            ends = f", {'at least' if left.is_least else 'about'} {clock.span(left.seconds)} left" if left else ""
-            log.event(_log, "sync.progress", f"{words or 'reading lists'}; {rate:.0f} requests/s{ends}")
+            words = ", ".join(self._words(queue, counts) for queue in self._queues if counts.get(queue)) or "reading lists"
+            if log.outage("rabbitmq").lasts:
+                # Of the pace that was and of this standstill no time to come can be told.
+                self._outlook = None
+                log.event(_log, "sync.progress", f"{words}; waits for RabbitMQ")
+            else:
+                left = self._outlook.left(counts, now, requests)
+                ends = f", {'at least' if left.is_least else 'about'} {clock.span(left.seconds)} left" if left else ""
+                log.event(_log, "sync.progress", f"{words}; {rate:.0f} requests/s{ends}")
         else:
             self._outlook = None
             if self._was_open or not self._has_spoken:
