@@ -141,6 +141,7 @@ TYPED: list[tuple[str, list[str]]] = [
     ("import killmails --source esi --from 1999-12-31", ["'1999-12-31'", "no day of EVE"]),
     ("import killmails --from 2099-12-31", ["'2099-12-31'", "has not ended yet"]),
     ("import killmails --from 2007-12-31 --to 2099-01-01", ["--to '2099-01-01'", "has not ended yet"]),
+    ("import killmails 2026-11-20", ["--from DAY", "--dir PATH"]),
     ("import killmails --from=", ["--from ''", "is not a day"]),
     ("heal --since gestern", ["'gestern'", "2d"]),
     ("heal --since 2099-01-01", ["'2099-01-01'", "has not ended yet"]),

@@ -326,8 +326,8 @@ def test_no_part_of_an_address_with_a_password_is_printed(tmp_path: Path, leak: 
     esid = Daemon({"ESID_DATA_DIR": str(tmp_path / "data")})
     path = tmp_path / "killreport.env"
     path.write_text(f"DATABASE_URL='{leak}'\n")
-    for typed, codes in ((leak, {2, 78}), (str(path), {69, 78})):
-        ran = esid.run("import", "killreport", "--from-url", typed)
+    for typed, codes in ((["--from-url", leak], {2, 78}), ([leak], {2, 78}), (["--from-url", str(path)], {69, 78})):
+        ran = esid.run("import", "killreport", *typed)
         assert SECRET not in ran.out + ran.err
         assert ran.code in codes, ran
         assert ran.err.count("\n") == 1
@@ -367,6 +367,22 @@ def test_what_is_no_killreport_is_one_line_and_nothing_is_written(
     ran = esid.run("import", "killmails", "--from-url", killreport.url)
     assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert "`esid import killreport" in ran.err
+    # A second address is refused, and so is what stands behind killmails
+    for typed in (
+        ("killreport", killreport.url, "--from-url", killreport.url),
+        ("killmails", f"postgresql://u:{SECRET}@h/x"),
+    ):
+        ran = esid.run("import", *typed)
+        assert (ran.code, ran.err.count("\n"), SECRET in ran.err) == (2, 1, False), ran
+
+
+def test_the_address_needs_no_name(esid: Daemon, killreport: Killreport, tmp_path: Path) -> None:
+    killreport.add(generate(120_000_000, 5, DAY))
+    path = tmp_path / "killreport.env"
+    path.write_text(f"DATABASE_URL={killreport.url}\n")
+    for typed, new in ((str(path), 5), (killreport.url, 0)):
+        found = json.loads(esid.ok("import", "killreport", typed, "--json"))
+        assert {one["table"]: one for one in found}["killmails"]["new"] == new
 
 
 def test_a_database_of_esid_is_no_killreport(postgres: Postgres, tmp_path: Path) -> None:
