@@ -55,6 +55,7 @@ def test_the_page_takes_little_time_with_100_000_ledger_rows(look: View, store: 
         _, text = page.render(look)
         took.append(time.monotonic() - started)
     assert "100,000" in text
+    assert ("NPC corporation list" in text, "npccorps" in text) == (True, False)
     # The least of several: the machine may be busy with other tests
     assert min(took) < PAGE_S, took
 
