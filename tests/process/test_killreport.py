@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import re
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from esid import clock
@@ -431,6 +435,52 @@ def test_rows_that_cannot_be_rows_of_ours_are_left_out_and_the_rest_is_taken(
         assert {key for (key,) in store.rows("SELECT id FROM alliances")} == set(world.alliances) - {first}
     assert ledger.states(store, "alliance", [first]) == [(first, "pending")]
     assert ledger.states(store, "killmail", [mails[0].id]) == [(mails[0].id, "pending")]
+
+
+def test_ctrl_c_does_not_wait_for_a_lock_on_the_other_database(
+    killreport: Killreport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given somebody who holds one of its tables, and a session that would wait for it for long
+    monkeypatch.setattr(theirs_tables, "_SESSION", {"lock_timeout": "'300s'"})
+    theirs = theirs_tables.Killreport(killreport.url)
+    holder = psycopg2.connect(killreport.url)
+    holder.cursor().execute("LOCK TABLE alliances IN ACCESS EXCLUSIVE MODE")
+    waits = """SELECT count(*) FROM pg_stat_activity WHERE application_name = 'esid import' AND wait_event_type = 'Lock'
+        AND datname = current_database()"""
+
+    def interrupt() -> None:
+        try:
+            wait_until(is_waiting, 60, "it waits")
+            os.kill(os.getpid(), signal.SIGINT)
+            wait_until(lambda: not is_waiting(), 60, "it waits no more")
+            ended.append(True)
+        finally:
+            holder.rollback()
+
+    def is_waiting() -> bool:
+        watcher = psycopg2.connect(killreport.url)
+        try:
+            with watcher.cursor() as cursor:
+                cursor.execute(waits)
+                return bool(cursor.fetchone()[0])
+        finally:
+            watcher.close()
+
+    ended = list[bool]()
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    # When Ctrl-C comes, then it ends although the lock is still held
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            theirs.page("alliances", ("name",), 0, 10)
+    finally:
+        thread.join()
+    assert ended == [True]
+    # And what is written meanwhile may use COPY
+    assert psycopg2.extensions.get_wait_callback() is None
+    assert theirs.page("alliances", ("name",), 0, 10) == []
+    theirs.close()
+    holder.close()
 
 
 def test_a_time_that_cannot_be_is_one_line(esid: Daemon, store: Store, killreport: Killreport, world: World) -> None:
