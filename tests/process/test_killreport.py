@@ -437,6 +437,43 @@ def test_rows_that_cannot_be_rows_of_ours_are_left_out_and_the_rest_is_taken(
     assert ledger.states(store, "killmail", [mails[0].id]) == [(mails[0].id, "pending")]
 
 
+def test_an_import_that_goes_on_names_what_was_left_out_before(
+    store: Store, killreport: Killreport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a killmail without a hash among the first ones, and one among the last ones, between which killreport goes away
+    mails = generate(120_000_000, 40, DAY)
+    killreport.add(mails)
+    lost = [mails[1].id, mails[39].id]
+    killreport.run("UPDATE killmails SET killmail_hash = '' WHERE killmail_id = ANY(%s)", (lost,))
+    theirs = theirs_tables.Killreport(killreport.url)
+    read, calls = theirs.killmails, list[int]()
+
+    def go_away(after: int, limit: int) -> list[Any]:
+        calls.append(after)
+        if len(calls) == 3:
+            raise SourceUnavailable("gone")
+        return read(after, limit)
+
+    monkeypatch.setattr(theirs, "killmails", go_away)
+
+    def run() -> Copied:
+        takeover = Takeover(store, theirs)
+        takeover._batch_size = 10
+        return list(takeover.run())[-1]
+
+    with pytest.raises(SourceUnavailable):
+        run()
+    # When it goes on, then it tells of both
+    said = run()
+    assert (said.read, said.new, said.left_out) == (20, 19, 2)
+    assert [line.split(":")[0] for line in said.named] == [f"killmail {key}" for key in lost]
+    # And the next import, which looks at everything, of each once
+    assert run().left_out == 2
+    with store.connection():
+        assert store.rows("SELECT name FROM memos WHERE name LIKE %s", ("takeover%",)) == []
+    theirs.close()
+
+
 def test_ctrl_c_does_not_wait_for_a_lock_on_the_other_database(
     killreport: Killreport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
