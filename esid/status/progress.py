@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from esid import clock, log
-from esid.entities import ENTITIES, MIRRORED
+from esid.entities import BY_NAME, ENTITIES, MIRRORED
 from esid.esi.budget import Budget
+from esid.esi.budget.doubts import number_of
 from esid.esi.budget.view import snapshot
 from esid.status.outlook import Counts, Outlook, known, unfinished
 from esid.store import ledger
@@ -47,7 +48,7 @@ class Progress:
                 self._outlook = None
                 log.event(_log, "sync.progress", f"{words}; waits for RabbitMQ")
             else:
-                left = self._outlook.left(counts, now, requests)
+                left = self._outlook.left(counts, now, requests, self._doubted())
                 ends = f", {'at least' if left.is_least else 'about'} {clock.span(left.seconds)} left" if left else ""
                 log.event(_log, "sync.progress", f"{words}; {rate:.0f} requests/s{ends}")
         else:
@@ -56,6 +57,16 @@ class Progress:
                 self._say_done(counts)
         self._was_open, self._has_spoken = is_open, True
         self._at, self._requests = now, requests
+
+    def _doubted(self) -> int:
+        """How many ids wait in the line of doubted sources."""
+        if not (sources := self._budget.doubted()):
+            return 0
+        return sum(
+            count
+            for entity, source, count in ledger.unanswered(self._store)
+            if entity in self._names and number_of(BY_NAME[entity].route.path, source) in sources
+        )
 
     def _say_done(self, counts: dict[str, dict[str, int]]) -> None:
         fresh = sum(counts.get(queue, {}).get("completed", 0) for queue in self._queues)
