@@ -10,7 +10,8 @@ import logging
 import threading
 from typing import Any
 
-from esid import clock
+from esid import clock, log_outage
+from esid.log_outage import Known
 from esid.log_rate import Rate
 from esid.stderr import Stderr
 
@@ -23,6 +24,9 @@ _outages: dict[str, Outage] = {}
 #: Seconds without a failure after which a fault that only some met is over: a little more than the longest wait of those
 #: who try again.
 QUIET_S = 35.0
+#: Seconds after the end of an outage in which other processes of a daemon may still meet it, and those after which one that
+#: no process meets any more is over, whoever was to say so.
+LATE_S, FORGOTTEN_S = 5.0, 120.0
 #: Other people's loggers and the level from which they are of interest here.
 _FOREIGN_LEVELS = {
     "dramatiq": logging.CRITICAL + 1,
@@ -80,51 +84,72 @@ def event(logger: logging.Logger, name: str, words: str = "", *, level: int = lo
 
 
 class Outage:
-    """Says once that something is away, and once that it is back."""
+    """Says once that something is away, and once that it is back: once for all processes that share `known`. The others say
+    it at DEBUG."""
 
-    def __init__(self, logger: logging.Logger, name: str) -> None:
-        self._logger, self._name = logger, name
-        self._since: float | None = None
-        self._failed_at = 0.0
-        self._is_partial = False
+    def __init__(self, logger: logging.Logger, name: str, known: Known | None = None) -> None:
+        self._logger, self._name, self._known = logger, name, known or Known()
+        self._is_down = False
         self._words = ""
         self._lock = threading.Lock()
 
     @property
     def words(self) -> str:
-        """What was said when it went away; "" = it is there."""
+        """What this process was told when it went away; "" = it is there."""
         return self._words
+
+    @property
+    def lasts(self) -> bool:
+        """Whether any process of the daemon has said that it is away, and still meets that."""
+        return self._known.since > 0 and clock.monotonic() - self._known.failed_at < FORGOTTEN_S
 
     def down(self, error: object) -> None:
         """It is away; only the first call in a row logs."""
-        with self._lock:
-            self._failed_at = clock.monotonic()
-            self._is_partial = self._is_partial or getattr(error, "is_partial", False)
-            if self._since is not None:
+        known, now = self._known, clock.monotonic()
+        with self._lock, known.locked():
+            # What a process has told that died of it is told anew.
+            lasts = known.since > 0 and (self._is_down or now - known.failed_at < FORGOTTEN_S)
+            # Who is late met the end of an outage that is over for the others. If it is not, it is met again.
+            is_said = lasts or (known.is_shared and 0 < known.back_at > now - LATE_S)
+            known.fail(now, is_partial=getattr(error, "is_partial", False))
+            if not is_said:
+                known.begin(now)
+            elif self._is_down:
                 return
-            self._since, self._words = self._failed_at, str(error)
-        event(self._logger, f"{self._name}.away", f"{error}; work waits", level=logging.ERROR)
+            if not self._is_down:
+                self._is_down, self._words = True, str(error)
+        level = logging.DEBUG if is_said else logging.ERROR
+        event(self._logger, f"{self._name}.away", f"{error}; work waits", level=level)
 
     def up(self) -> None:
         """It has done its work (of a database: a write was committed); logs when it was away before.
 
         Where a part of it may work while another does not, it is back when nobody has met the fault for `QUIET_S`.
         """
-        if self._since is None:
+        if not self._is_down:
             return
-        with self._lock:
-            now = clock.monotonic()
-            if self._since is None or (self._is_partial and now - self._failed_at < QUIET_S):
+        known = self._known
+        with self._lock, known.locked():
+            now, since = clock.monotonic(), known.since
+            if not self._is_down or (known.is_partial and now - known.failed_at < QUIET_S):
                 return
-            away_s = now - self._since
-            self._since, self._words, self._is_partial = None, "", False
-        event(self._logger, f"{self._name}.back", "it answers again, work goes on", away_s=round(away_s, 1))
+            self._is_down, self._words = False, ""
+            if since:
+                known.end(now)
+        level, away_s = (logging.INFO, round(now - since, 1)) if since else (logging.DEBUG, None)
+        event(self._logger, f"{self._name}.back", "it answers again, work goes on", level=level, away_s=away_s)
 
 
 def outage(thing: str) -> Outage:
     """The one `Outage` of this process for `database`, `rabbitmq`, `queue` (another installation has ours),
     `consumer` (a right is missing) or `sharing`."""
     return _outages.setdefault(thing, Outage(get("daemon"), thing))
+
+
+def share_outages() -> None:
+    """From now on this process and those that are forked from it tell of an outage once among them."""
+    names = ("database", "rabbitmq", "queue", "consumer", "sharing")
+    _outages.update({name: Outage(get("daemon"), name, known) for name, known in log_outage.shared(names).items()})
 
 
 def set_up(level: str, style: str, *, journal: bool = False) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from esid.cli.render import timetable
 from esid.clock import span
-from esid.words import counted
+from esid.words import called, counted
 
 #: Columns of a terminal as it comes.
 WIDTH = 80
@@ -53,7 +53,7 @@ def _ledger(ledger: dict[str, dict[str, int]], oldest_open_s: dict[str, float]) 
     for name, by_status in ledger.items():
         oldest = oldest_open_s.get(name)
         cells = "".join(f"{by_status[one]:>11,}" for one in statuses)
-        yield f"  {name:<22}{cells}{span(oldest) if oldest is not None else '-':>12}"
+        yield f"  {called(name):<22}{cells}{span(oldest) if oldest is not None else '-':>12}"
 
 
 def _queues(queues: dict[str, Any]) -> Iterator[str]:
@@ -69,7 +69,7 @@ def _freshness(freshness: dict[str, dict[str, Any]]) -> Iterator[str]:
     for name, one in freshness.items():
         share = "-" if one["share"] is None else f"{100 * one['share']:.1f} %"
         oldest = "-" if one["oldest_s"] is None else span(one["oldest_s"])
-        yield f"  {name:<24}{one['known']:>12,}{one['fresh']:>12,}{share:>12}{oldest:>14}"
+        yield f"  {called(name):<24}{one['known']:>12,}{one['fresh']:>12,}{share:>12}{oldest:>14}"
 
 
 def _throughput(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -90,7 +90,7 @@ def _processes(living: Sequence[dict[str, Any]], width: int | None) -> Iterator[
     widest = max(map(len, names.values()), default=0)
     for one in living:
         line = f"  {one['kind']:<12}{names[one['name']]:<{widest}}  up {span(one['up_s']):<12}"
-        works = [f"{work['entity']} {work['id']}{_more(work)}" for work in one["doing"]]
+        works = [f"{called(work['entity'])} {work['id']}{_more(work)}" for work in one["doing"]]
         doing = _listing(works, width - len(line) if width else None)
         yield f"{line}{doing or ('idle' if one['kind'] == 'worker' else '')}".rstrip()
 
@@ -165,4 +165,4 @@ def _counts(title: str, rows: Sequence[dict[str, Any]], what: str) -> Iterator[s
         yield ""
         yield title
     for row in rows:
-        yield f"  {row['entity'] or '(message)':<24}{row['count']:>12,} {row[what]}"
+        yield f"  {called(row['entity'] or '(message)'):<24}{row['count']:>12,} {row[what]}"

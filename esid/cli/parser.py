@@ -138,7 +138,10 @@ class Grammar:
         )
         whats = ["killmails", "killreport"]
         bring.add_argument("what", type=_plural, choices=whats, metavar="WHAT", help=", ".join(whats))
-        bring.add_argument("--from-url", metavar="URL|FILE", help="killreport's database: its URL, or the .env that has it")
+        bring.add_argument(
+            "address", nargs="?", metavar="URL|FILE", help="killreport's database: its URL, or the .env that has it"
+        )
+        bring.add_argument("--from-url", metavar="URL|FILE", help="the same, by name")
         bring.add_argument("--from", dest="first", metavar="DAY", help="the first day")
         bring.add_argument("--to", dest="last", metavar="DAY", help="the last day (default: the first)")
         bring.add_argument("--dir", metavar="PATH", help="a folder with archives, instead of the network; without days: all")

@@ -81,9 +81,11 @@ class Synced:
 
 
 def follow(work: Work, chosen: Settings, *, waits: bool) -> int:
-    """Say when nobody does the work; wait until nothing of it is open, where somebody wants that. The exit code: 1 when some
-    of what was waited for has failed."""
-    note_no_daemon(chosen, waits=waits)
+    """Say when there is work and nobody does it; wait until nothing of it is open, where somebody wants that. The exit code:
+    1 when some of what was waited for has failed."""
+    if _has_no_daemon(chosen) and work.open():
+        what = "waiting for one: start `esid run`" if waits else "it is kept until `esid run` is started"
+        note(f"no daemon is running here; {what}")
     return _wait(work) if waits else 0
 
 
@@ -167,8 +169,6 @@ class Line:
             self._is_drawn = False
 
 
-def note_no_daemon(chosen: Settings, *, waits: bool) -> None:
-    """Say that nobody does the work, where that can be known: on SQLite."""
-    if chosen.database.startswith("sqlite:") and lock.holder(core.lock_path(chosen)) is None:
-        what = "waiting for one: start `esid run`" if waits else "it is kept until `esid run` is started"
-        note(f"no daemon is running here; {what}")
+def _has_no_daemon(chosen: Settings) -> bool:
+    """Whether nobody does the work here; False where that cannot be known: on PostgreSQL."""
+    return chosen.database.startswith("sqlite:") and lock.holder(core.lock_path(chosen)) is None

@@ -157,12 +157,17 @@ def letter(one: DeadLetter) -> Iterator[str]:
 
 def in_force(rows: Sequence[tuple[str, str, str, str]], width: int | None = None) -> Iterator[str]:
     """Settings, each with value, origin and unit. No value is cut short: where lines would be longer than `width`, the unit
-    goes, and the value comes last and may run over."""
+    goes, and the value comes last and goes on in the lines below."""
     lines = list(table(("setting", "value", "from", "unit"), rows))
     if width is None or max(map(len, lines)) <= width:
         yield from lines
-    else:
-        yield from table(("setting", "from", "value"), [(name, origin, value) for name, value, origin, _ in rows])
+        return
+    begin = _length([max(len(row[place]) for row in (("setting", "", "from"), *rows)) for place in (0, 2)]) + 2
+    room, cells = max(LEAST_CELL, width - begin), list[tuple[str, str, str]]()
+    for name, value, origin, _ in rows:
+        first, *more = [value[start : start + room] for start in range(0, len(value), room)] or [""]
+        cells += [(name, origin, first), *(("", "", part) for part in more)]
+    yield from table(("setting", "from", "value"), cells)
 
 
 def table(

@@ -22,9 +22,12 @@ _Read = TypeVar("_Read")
 _BETWEEN = re.compile(r"[\s,;]+")
 
 
-def standard_input(read: Callable[[str], _Read]) -> list[_Read]:
+def standard_input(read: Callable[[str], _Read], command: str = "") -> list[_Read]:
     """What `read` makes of each word of standard input: in lines or columns, behind blanks, commas or semicolons. What
     follows a `#` at the beginning of a word is a comment.
+
+    Args:
+        command: what takes a column of ids; "" where a column of a table would not do.
 
     Raises:
         UsageError: as `read` does, with the number of the line; or standard input is closed.
@@ -37,8 +40,28 @@ def standard_input(read: Callable[[str], _Read]) -> list[_Read]:
             try:
                 found.append(read(word))
             except UsageError as error:
-                raise UsageError(f"standard input, line {number:,}: {error}") from None
+                cure = _cure_of_table(line.strip(), command, is_first=number == 1) if command else ""
+                raise UsageError(f"standard input, line {number:,}: {error}{cure}") from None
     return found
+
+
+def _cure_of_table(line: str, command: str, *, is_first: bool) -> str:
+    """How to take the ids out of a table whose line this is; "" where it looks like none."""
+    mark = next((one for one in ",;\t" if one in line), "")
+    cells = [cell.strip(' "') for cell in line.split(mark or None)]
+    ids = [place for place, cell in enumerate(cells, 1) if cell.isdigit()]
+    named = [place for place, cell in enumerate(cells, 1) if is_first and cell.lower().endswith("id")]
+    is_header, steps = bool(named and not ids), list[str]()
+    if mark and (ids or named):
+        between = {",": "-d, ", ";": "-d';' ", "\t": ""}[mark]
+        steps.append(f"cut {between}-f{(*ids, *named)[0]}")
+    steps += ["tail -n +2"] if is_header else []
+    if not steps:
+        return ""
+    steps[0] += " FILE"
+    steps += ["tr -d '\"'"] if '"' in line else []
+    what = "the column of ids alone, without the header" if is_header else "the column of ids alone"
+    return f"; of a table give {what}: {' | '.join([*steps, command])}"
 
 
 def _lines() -> Iterator[tuple[int, str]]:

@@ -13,7 +13,7 @@ import os
 import shlex
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from esid.daemon.roles import feed, scheduler, web, worker
 from esid.daemon.terminal import Terminal
 from esid.errors import DatabaseLost, EsidError, SchemaMismatch
 from esid.settings import SYSTEM_FILE, Settings, without_password
-from esid.store import migrate
+from esid.store import migrate, processes
 from esid.store.drivers import sqlite_path
 from esid.words import counted
 
@@ -45,6 +45,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings, *, with_scheduler: bool = True, with_feed: bool = True) -> None:
         self._settings = settings
+        log.share_outages()
         signals.block()
         self._notice, self._terminal = Notice.of_environment(), Terminal()
         self._with_scheduler, self._with_feed = with_scheduler, with_feed
@@ -134,6 +135,8 @@ class Supervisor:
         core.open_budget(self._settings).close()
         store = core.set_up_store(self._settings)
         try:
+            with suppress(EsidError):
+                processes.begin(store)  # for people alone
             publisher = core.open_publisher(self._settings, store)
             with closing(publisher.broker) as broker:
                 broker.check()

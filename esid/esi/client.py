@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
-from zlib import crc32
 
 import requests
 
@@ -31,6 +30,7 @@ from esid.esi import cache
 from esid.esi.answers import Answer, check_encoding, check_held, check_status, value_of
 from esid.esi.budget import Budget, Outcome, Subject
 from esid.esi.budget.breaker import Standing
+from esid.esi.budget.doubts import number_of
 from esid.esi.causes import cause
 from esid.esi.deadline import Exchange, Watch
 from esid.esi.routes import STATUS, Route
@@ -135,7 +135,7 @@ class Client:
         """
         path = route.path.format(id=id, argument=argument)
         question = _Question("GET", route, path + (f"?page={page}" if page > 1 else ""), etag)
-        return self._exchange(question, Subject(path, standing, _source(route, source)), read)
+        return self._exchange(question, Subject(path, standing, number_of(route.path, source)), read)
 
     def post(
         self,
@@ -151,12 +151,12 @@ class Client:
         It is about the first of its ids: a batch that failed and its first half count as one.
         """
         question = _Question("POST", route, route.path, body=json.dumps(list(ids)).encode())
-        subject = Subject(f"{route.path} {ids[0]}", standing, _source(route, source))
+        subject = Subject(f"{route.path} {ids[0]}", standing, number_of(route.path, source))
         return self._exchange(question, subject, read)
 
     def is_doubted(self, route: Route, source: str) -> bool:
         """Whether what this source has named is refused in rows on this route."""
-        return bool(source) and self._budget.is_doubted(_source(route, source))
+        return bool(source) and self._budget.is_doubted(number_of(route.path, source))
 
     def hold_s(self, route: Route) -> float:
         """Seconds that no work of this route need be begun; asks `/status` itself where the breaker wants it."""
@@ -253,11 +253,6 @@ class Client:
         prepared.headers = {**self._headers, **question.headers}  # type: ignore[assignment]
         prepared.body = question.body
         return prepared
-
-
-def _source(route: Route, source: str) -> int:
-    """A number for a source on a route; 0 = none."""
-    return crc32(f"{route.path} {source}".encode()) + 1 if source else 0
 
 
 def user_agent(contact: str) -> str:

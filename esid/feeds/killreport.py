@@ -75,7 +75,8 @@ class Copied:
         kept: rows that stay as they are here.
         asked: killmails that are incomplete there: ESI is asked for them.
         left_out: rows that cannot be taken over: NPCs, for whom ESI is not asked, what lacks a value that every such thing
-            has, and killmails without a hash; `named` says of the first killmails which and why.
+            has, and killmails without a hash; `named` says of the first killmails which and why. Of killmails also those
+            that were left out before the place where this run has gone on.
         after: the id after which this run has gone on; 0 = it began.
     """
 
@@ -117,6 +118,8 @@ class Takeover:
     def __init__(self, store: Store, theirs: Killreport, progress: Callable[[int], None] = lambda _: None) -> None:
         self._store, self._theirs, self._progress = store, theirs, progress
         self._known = set[Seen]()
+        #: Killmails that this run and those before it have left out.
+        self._left = Copied(KILLMAILS)
         self._batch_size = SQLITE_BATCH if store.is_sqlite else POSTGRESQL_BATCH
 
     def run(self) -> Iterator[Copied]:
@@ -129,7 +132,10 @@ class Takeover:
         for kind in KINDS:
             read = partial(self._theirs.page, kind.table, kind.columns)
             yield self._each_batch(kind.table, read, partial(self._write_rows, kind))
-        yield self._each_batch(KILLMAILS, self._theirs.killmails, self._write_killmails)
+        self._left.left_out, self._left.named = takeover.left_out(self._store, self._name(KILLMAILS))
+        killmails = self._each_batch(KILLMAILS, self._theirs.killmails, self._write_killmails)
+        killmails.left_out, killmails.named = self._left.left_out, self._left.named
+        yield killmails
         names = [self._name(table) for table in TABLES]
         self._store.run(lambda: takeover.forget_places(self._store, names))
 
@@ -182,11 +188,15 @@ class Takeover:
         copied.kept = len(there)
         batch, seen = self._sort([head for head in heads if head[0] not in there], copied)
         ids = [one.id for one in batch if is_askable(one.argument)]
-        confirm_at = clock.now() + dt.timedelta(seconds=CONFIRM_S)
+        confirm_at, name = clock.now() + dt.timedelta(seconds=CONFIRM_S), self._name(KILLMAILS)
+        if copied.left_out:
+            self._left.add(Copied(KILLMAILS, left_out=copied.left_out, named=copied.named))
 
         def also() -> None:
             takeover.confirm_at(self._store, "killmail", ids, confirm_at)
-            takeover.note_place(self._store, self._name(KILLMAILS), heads[-1][0])
+            takeover.note_place(self._store, name, heads[-1][0])
+            if copied.left_out:
+                takeover.note_left_out(self._store, name, self._left.left_out, self._left.named)
 
         new = [one for one in seen if one not in self._known]
         written = wholes.write(self._store, LAYOUT, batch, new, GATHERING, also)

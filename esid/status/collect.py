@@ -79,7 +79,8 @@ def collect(sources: Sources) -> dict[str, Any]:
             {"entity": entity, "field": name, "count": count} for entity, name, count in notes.unknown_fields(store)
         ],
     }
-    return state | {"trouble": trouble.found(state, sources.place, _without_message(store))}
+    is_moving = processes.are_moving(store)
+    return state | {"trouble": trouble.found(state, sources.place, _without_message(store), is_moving=is_moving)}
 
 
 def _without_message(store: Store) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from esid.entities import ENTITIES
+from esid.esi.budget.doubts import EVERY_S
 
 Counts = Mapping[str, Mapping[str, int]]
 #: Seconds over which the rate is told: long enough that a pause of a few seconds does not change it much.
@@ -41,12 +42,13 @@ class Outlook:
         self._names, self._began = names, {name: (known(counts, name), _done(counts, name)) for name in names}
         self._rates = deque([(now, requests, self._began.get(_APART, (0, 0))[1])])
 
-    def left(self, counts: Counts, now: float, requests: int) -> Left | None:
+    def left(self, counts: Counts, now: float, requests: int, doubted: int = 0) -> Left | None:
         """None while nobody can tell.
 
         Args:
             now: monotonic seconds.
             requests: sent so far.
+            doubted: those of the open ones that are asked at the pace of doubted sources, whatever the others have.
         """
         done_apart = _done(counts, _APART)
         self._rates.append((now, requests, done_apart))
@@ -55,12 +57,13 @@ class Outlook:
         then, sent, done = self._rates[0]
         seconds = max(0.001, now - then)
         apart_rate = max(0, done_apart - done) / seconds
-        rate = max(0.0, requests - sent) / seconds - apart_rate
+        rate = max(0.0, requests - sent) / seconds - apart_rate - (1 / EVERY_S if doubted else 0.0)
         to_do = sum(unfinished(counts, name) for name in self._names if name != _APART) + self._to_come(counts)
+        to_do = max(0.0, to_do - doubted)
         apart = unfinished(counts, _APART) if _APART in self._names else 0
         if (to_do and rate < 0.1) or (apart and not to_do and apart_rate < 0.01):
             return None
-        left_s = max(to_do / rate if to_do else 0.0, apart / apart_rate if apart_rate >= 0.01 else 0.0)
+        left_s = max(to_do / rate if to_do else 0.0, doubted * EVERY_S, apart / apart_rate if apart_rate >= 0.01 else 0.0)
         return Left(left_s, any(unfinished(counts, name) for name in _LISTS if name in self._names))
 
     def _to_come(self, counts: Counts) -> float:

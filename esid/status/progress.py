@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from esid import clock, log
-from esid.entities import ENTITIES, MIRRORED
+from esid.entities import BY_NAME, ENTITIES, MIRRORED
 from esid.esi.budget import Budget
+from esid.esi.budget.doubts import number_of
 from esid.esi.budget.view import snapshot
 from esid.status.outlook import Counts, Outlook, known, unfinished
 from esid.store import ledger
@@ -41,16 +42,31 @@ class Progress:
         if is_open:
             if self._outlook is None:
                 self._outlook = Outlook(counts, self._names, self._at, self._requests)
-            words = ", ".join(self._words(queue, counts) for queue in self._queues if counts.get(queue))
-            left = self._outlook.left(counts, now, requests)
-            ends = f", {'at least' if left.is_least else 'about'} {clock.span(left.seconds)} left" if left else ""
-            log.event(_log, "sync.progress", f"{words or 'reading lists'}; {rate:.0f} requests/s{ends}")
+            words = ", ".join(self._words(queue, counts) for queue in self._queues if counts.get(queue)) or "reading lists"
+            if log.outage("rabbitmq").lasts:
+                # Of the pace that was and of this standstill no time to come can be told.
+                self._outlook = None
+                log.event(_log, "sync.progress", f"{words}; waits for RabbitMQ")
+            else:
+                left = self._outlook.left(counts, now, requests, self._doubted())
+                ends = f", {'at least' if left.is_least else 'about'} {clock.span(left.seconds)} left" if left else ""
+                log.event(_log, "sync.progress", f"{words}; {rate:.0f} requests/s{ends}")
         else:
             self._outlook = None
             if self._was_open or not self._has_spoken:
                 self._say_done(counts)
         self._was_open, self._has_spoken = is_open, True
         self._at, self._requests = now, requests
+
+    def _doubted(self) -> int:
+        """How many ids wait in the line of doubted sources."""
+        if not (sources := self._budget.doubted()):
+            return 0
+        return sum(
+            count
+            for entity, source, count in ledger.unanswered(self._store)
+            if entity in self._names and number_of(BY_NAME[entity].route.path, source) in sources
+        )
 
     def _say_done(self, counts: dict[str, dict[str, int]]) -> None:
         fresh = sum(counts.get(queue, {}).get("completed", 0) for queue in self._queues)

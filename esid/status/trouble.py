@@ -17,19 +17,21 @@ PUBLISHED_S = 60.0
 _LONG_S = 600.0
 
 
-def found(state: Mapping[str, Any], place: str, without_message: Sequence[str]) -> list[str]:
+def found(state: Mapping[str, Any], place: str, without_message: Sequence[str], *, is_moving: bool = False) -> list[str]:
     """One sentence each; [] = all is well.
 
     Args:
         state: see `status.collect`.
         place: where messages go and come from by the settings of whoever asks.
         without_message: entities of which a job has waited for long since it was published.
+        is_moving: a daemon has just begun or ended; who is missing, and what waits for them, is no trouble yet.
     """
     workers = [one for one in state["processes"] if one["kind"] == "worker"]
     return [
         *_away(state),
-        *_processes(state, workers, place),
-        *_messages(state, workers, without_message),
+        *([] if is_moving else _missing(state, workers, place)),
+        *_long(workers),
+        *([] if is_moving else _messages(state, workers, without_message)),
         *_schedule(state["schedule"]),
         *_given_up(state["dead_letters"]),
     ]
@@ -48,7 +50,7 @@ def _away(state: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _processes(state: Mapping[str, Any], workers: Sequence[Mapping[str, Any]], place: str) -> list[str]:
+def _missing(state: Mapping[str, Any], workers: Sequence[Mapping[str, Any]], place: str) -> list[str]:
     words = []
     if not workers:
         words.append("No worker was heard of in the last 30 s: is esid run running?")
@@ -57,6 +59,11 @@ def _processes(state: Mapping[str, Any], workers: Sequence[Mapping[str, Any]], p
     run = {name for one in state["processes"] for name in one.get("jobs", ())}
     if workers and not any(job.name in run for job in JOBS if job.asks_esi):
         words.append("No process schedules syncs: nothing is refreshed by itself (esid run without --no-scheduler).")
+    return words
+
+
+def _long(workers: Sequence[Mapping[str, Any]]) -> list[str]:
+    words = []
     for one in workers:
         long_s = max((work["for_s"] for work in one["doing"]), default=0.0)
         if long_s > _LONG_S:

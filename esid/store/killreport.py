@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import select
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import psycopg2
+from psycopg2 import extensions
 
 from esid.errors import EsidError, SettingsError, SourceUnavailable, UsageError
 from esid.settings import without_password
@@ -69,6 +72,7 @@ class Killreport:
         self.name = " ".join([*whose, self._schema or address["options"]])
         self._connection = self._translated(lambda: psycopg2.connect(**address))
         self._connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        self._is_interrupted = False
 
     def close(self) -> None:
         """End the connection."""
@@ -124,7 +128,40 @@ class Killreport:
                 times = [place for place, column in enumerate(cursor.description or ()) if column.type_code == _TIMESTAMP]
                 return [_aware(row, times) for row in cursor.fetchall()] if times else cursor.fetchall()
 
-        return self._translated(read)
+        with self._interruptible():
+            return self._translated(read)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ctrl-C cancels the statement; libpq by itself would wait for its answer first. Only meanwhile: COPY, by which
+        our rows are written, cannot be waited for so."""
+        before, self._is_interrupted = extensions.get_wait_callback(), False
+        extensions.set_wait_callback(self._wait)
+        try:
+            yield
+        except EsidError:
+            if self._is_interrupted:
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            extensions.set_wait_callback(before)
+        if self._is_interrupted:
+            raise KeyboardInterrupt
+
+    def _wait(self, connection: Any) -> None:
+        """Raises KeyboardInterrupt the second time alone: the first one has PostgreSQL answer at once."""
+        while True:
+            try:
+                if (state := connection.poll()) == extensions.POLL_OK:
+                    return
+                ends = [connection.fileno()]
+                is_read = state == extensions.POLL_READ
+                select.select(ends if is_read else [], [] if is_read else ends, [])
+            except KeyboardInterrupt:
+                if self._is_interrupted:
+                    raise
+                self._is_interrupted = True
+                connection.cancel()
 
     def _translated(self, act: Callable[[], T]) -> T:
         try:

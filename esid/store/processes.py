@@ -7,11 +7,16 @@ import json
 from typing import Any
 
 from esid import clock
+from esid.store import notes
 from esid.store.connection import Store
 from esid.store.model import utc_text, utc_time
 
 #: Seconds after which a process that is silent is taken for gone, and after which it is forgotten.
 SILENT_S, FORGOTTEN_S = 30.0, 3600.0
+#: Seconds in which a daemon that begins or ends has all of its processes up, or none.
+MOVING_S = 60.0
+#: Memos: when a daemon began, and when a process signed off.
+_BEGAN, _LEFT = "processes.began_at", "processes.left_at"
 
 
 def beat(store: Store, name: str, kind: str, state: dict[str, Any]) -> int:
@@ -24,7 +29,27 @@ def beat(store: Store, name: str, kind: str, state: dict[str, Any]) -> int:
 
 def leave(store: Store, name: str) -> None:
     """A process ends in good order."""
-    store.run(lambda: store.rows("DELETE FROM processes WHERE name = %s", (name,)))
+
+    def work() -> None:
+        store.rows("DELETE FROM processes WHERE name = %s", (name,))
+        notes.set_memo(store, _LEFT, str(utc_text(clock.now())))
+
+    store.run(work)
+
+
+def begin(store: Store) -> None:
+    """A daemon begins. One that begins again and again is not noted each time: it would be excused for ever."""
+    now = clock.now()
+    tail = "ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE memos.value <= "
+    often = utc_text(now - dt.timedelta(seconds=2 * MOVING_S))
+    store.run(lambda: store.insert("memos", ("name", "value"), [(_BEGAN, utc_text(now))], f"{tail}'{often}'"))
+
+
+def are_moving(store: Store) -> bool:
+    """Whether a daemon has begun or ended within the last minute: what is missing now may be there soon, or was stopped."""
+    now = clock.now()
+    times = (utc_time(notes.memo(store, name)) for name in (_BEGAN, _LEFT))
+    return any(time and 0.0 <= (now - time).total_seconds() < MOVING_S for time in times)
 
 
 def living(store: Store) -> list[dict[str, Any]]:

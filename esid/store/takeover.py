@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Sequence
 
 from esid.store import migrate, notes
@@ -10,7 +11,7 @@ from esid.store.connection import Store
 from esid.store.ledger import lookup
 from esid.store.model import utc_text, utc_time
 
-_FIRST = "takeover."
+_FIRST, _LEFT_OUT = "takeover.", "takeover left out."
 
 
 def place(store: Store, name: str) -> int:
@@ -28,10 +29,21 @@ def note_place(store: Store, name: str, last: int) -> None:
     notes.set_memo(store, _FIRST + name, str(last))
 
 
+def left_out(store: Store, name: str) -> tuple[int, list[str]]:
+    """How many rows up to that place were left out, and which and why, as far as they are named."""
+    count, named = json.loads(notes.memo(store, _LEFT_OUT + name) or "[0, []]")
+    return count, named
+
+
+def note_left_out(store: Store, name: str, count: int, named: Sequence[str]) -> None:
+    """So many rows of the import so far are left out."""
+    notes.set_memo(store, _LEFT_OUT + name, json.dumps([count, list(named)]))
+
+
 def forget_places(store: Store, names: Sequence[str]) -> None:
     """The import has come to its end: the next one looks at everything again."""
     for name in names:
-        store.rows("DELETE FROM memos WHERE name = %s", (_FIRST + name,))
+        store.rows("DELETE FROM memos WHERE name IN (%s, %s)", (_FIRST + name, _LEFT_OUT + name))
 
 
 def looked_at(store: Store, entity: str, ids: Sequence[int]) -> dict[int, dt.datetime | None]:

@@ -13,6 +13,7 @@ from esid.status import history
 from esid.store import samples
 from esid.web import plots
 from esid.web.view import View
+from esid.words import called
 
 #: Rates and values that are plotted, with what they are called.
 PLOTS = {
@@ -50,7 +51,7 @@ def _template() -> jinja2.Template:
         loader=jinja2.PackageLoader("esid.web", "static"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals.update(plot=plots.plot, gauge=plots.gauge)
-    environment.filters.update(span=span, number=lambda value: f"{value:,}", minute=_minute)
+    environment.filters.update(called=called, span=span, number=lambda value: f"{value:,}", minute=_minute)
     return environment.get_template("page.html")
 
 

@@ -28,8 +28,8 @@ from tests.wire import Toxic, Wire
 
 at_scale = pytest.mark.parametrize("main_stack", [STACKS[1]], indirect=True)
 embedded = pytest.mark.parametrize("main_stack", [STACKS[0]], indirect=True)
-#: Processes of a daemon that talk to the database: a worker and the scheduler.
-TALKERS = 2
+#: Lines of an outage: one, and another where a process still meets it some seconds after it was over for the others.
+MOST_LINES = 2
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def lines(daemon: Daemon, thing: str) -> tuple[int, int]:
 
 
 @at_scale
-def test_a_database_that_goes_and_comes_is_said_once_by_each_process(
+def test_a_database_that_goes_and_comes_is_said_once(
     make_daemon: Make, esi: FakeEsi, world: World, store: Store, main_stack: Stack, database_wire: Wire
 ) -> None:
     url = through(database_wire, main_stack.database_url)
@@ -107,8 +107,7 @@ def test_a_database_that_goes_and_comes_is_said_once_by_each_process(
     assert esi.count() - asked <= 4 * IDS_PER_MESSAGE
     database_wire.up()
     finish(daemon, esi, store, wanted)
-    away, back = lines(daemon, "database")
-    assert 1 <= away == back <= TALKERS, daemon.log
+    assert lines(daemon, "database") == (1, 1), daemon.log
 
 
 @at_scale
@@ -190,7 +189,7 @@ def test_a_broker_that_is_down_between_failure_and_retry_loses_no_retry(
     broker_wire.up()
     finish(daemon, esi, store, wanted)
     away, back = lines(daemon, "rabbitmq")
-    assert 1 <= back <= away <= TALKERS
+    assert 1 <= back <= away <= MOST_LINES
 
 
 @at_scale
@@ -246,7 +245,7 @@ def test_a_full_disk_is_named_pauses_the_work_and_costs_nothing(
     wait_until(lambda: lines(daemon, "database")[1] >= 1, log.QUIET_S + 15, lambda: daemon.log)
     finish(daemon, esi, store, wanted)
     away, back = lines(daemon, "database")
-    assert 1 <= back <= away <= TALKERS
+    assert 1 <= back <= away <= MOST_LINES
 
 
 @at_scale

@@ -141,6 +141,7 @@ TYPED: list[tuple[str, list[str]]] = [
     ("import killmails --source esi --from 1999-12-31", ["'1999-12-31'", "no day of EVE"]),
     ("import killmails --from 2099-12-31", ["'2099-12-31'", "has not ended yet"]),
     ("import killmails --from 2007-12-31 --to 2099-01-01", ["--to '2099-01-01'", "has not ended yet"]),
+    ("import killmails 2026-11-20", ["--from DAY", "--dir PATH"]),
     ("import killmails --from=", ["--from ''", "is not a day"]),
     ("heal --since gestern", ["'gestern'", "2d"]),
     ("heal --since 2099-01-01", ["'2099-01-01'", "has not ended yet"]),
@@ -175,6 +176,31 @@ def test_of_a_list_whose_last_id_is_wrong_nothing_is_queued(esid: Daemon, home: 
     where = "standard input, line 2,001: "
     assert_refused(esid.run("enqueue", "character", "-", stdin="\n".join([*good, last])), USAGE, repr(last), where)
     assert_untouched(home)
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("character_id,name\n95000001,Bob\n", "cut -d, -f1 FILE | tail -n +2"),
+        ('"Name";"ID"\n"Bob";"95000001"\n', "cut -d';' -f2 FILE | tail -n +2 | tr -d '\"'"),
+        ("95000001\tBob\n", "cut -f1 FILE"),
+        ("characterID\n95000001\n", "tail -n +2 FILE"),
+    ],
+)
+def test_a_table_on_standard_input_is_told_how_its_ids_are_taken_out(home: Path, esid: Daemon, text: str, cure: str) -> None:
+    command = "esid enqueue character -"
+    assert_refused(esid.run(*command.split()[1:], stdin=text), USAGE, "standard input, line 1: ", f": {cure} | {command}")
+    # What it says is right
+    write(home / "FILE", text)
+    ran = subprocess.run(cure, shell=True, cwd=home, capture_output=True, check=True)
+    assert ran.stdout == b"95000001\n"
+
+
+@pytest.mark.parametrize("text", ["Bob, Alice\n", "Bob\n", "1 2 nobody\n"])
+def test_what_is_no_table_gets_no_advice_on_tables(esid: Daemon, text: str) -> None:
+    ran = esid.run("enqueue", "character", "-", stdin=text)
+    assert_refused(ran, USAGE, "standard input, line 1: ")
+    assert "table" not in ran.err
 
 
 def test_bytes_that_are_no_text_are_no_ids(esid: Daemon, home: Path) -> None:

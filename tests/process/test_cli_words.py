@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 import subprocess
 import sys
@@ -119,6 +120,14 @@ def test_enqueue_without_a_daemon_says_that_the_ids_are_kept(esid: Daemon) -> No
 
     assert (ran.code, ran.out) == (0, "character: 1 queued\n")
     assert ran.err == "esid: no daemon is running here; it is kept until `esid run` is started\n"
+
+
+def test_a_sync_that_finds_nothing_due_says_nothing_of_a_daemon(esid: Daemon) -> None:
+    ran = esid.set_up().run("sync", "characters")
+    assert (ran.code, ran.out, ran.err) == (0, "characters: everything is fresh or queued\n", "")
+    # What was queued before is kept all the same
+    esid.ok("enqueue", "character", "95000001")
+    assert "it is kept until `esid run` is started" in esid.run("sync", "characters").err
 
 
 @on_main_stacks
@@ -447,12 +456,20 @@ def test_config_shows_each_value_and_where_it_came_from(esid: Daemon) -> None:
 
 def test_config_in_a_narrow_terminal_keeps_every_value_whole(esid: Daemon) -> None:
     host = f"{'a' * 70}.example"
-    esid.settings |= {"DB_HOST": host, "ESID_DATA_DIR": "/data"}
+    folder = f"/data/{'b' * 100}"
+    esid.settings |= {"DB_HOST": host, "ESID_DATA_DIR": folder}
     with Terminal([sys.executable, "-m", "esid", "config"], esid.environment, esid.directory) as terminal:
         assert terminal.wait() == 0
     lines = terminal.seen.splitlines()
     assert lines[0].split() == ["setting", "from", "value"]
-    assert f"DB_HOST                       environment  {host}" in lines
+    assert max(map(len, lines)) <= 80
+    # What goes on in the next lines stands below its beginning
+    at, begin = next(place for place, line in enumerate(lines) if line.startswith("DB_HOST ")), lines[0].index("value")
+    more = itertools.takewhile(lambda line: line.startswith(" "), lines[at + 1 :])
+    assert "".join(line[begin:] for line in (lines[at], *more)) == host
+    assert folder in "".join(line[begin:] for line in lines)
+    # Where nobody looks at columns, lines are as long as they are
+    assert any(host in line for line in esid.ok("config").splitlines())
 
 
 CONFIGURED = {

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import re
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from esid import clock
@@ -344,8 +348,8 @@ def test_no_part_of_an_address_with_a_password_is_printed(tmp_path: Path, leak: 
     esid = Daemon({"ESID_DATA_DIR": str(tmp_path / "data")})
     path = tmp_path / "killreport.env"
     path.write_text(f"DATABASE_URL='{leak}'\n")
-    for typed, codes in ((leak, {2, 78}), (str(path), {69, 78})):
-        ran = esid.run("import", "killreport", "--from-url", typed)
+    for typed, codes in ((["--from-url", leak], {2, 78}), ([leak], {2, 78}), (["--from-url", str(path)], {69, 78})):
+        ran = esid.run("import", "killreport", *typed)
         assert SECRET not in ran.out + ran.err
         assert ran.code in codes, ran
         assert ran.err.count("\n") == 1
@@ -385,6 +389,22 @@ def test_what_is_no_killreport_is_one_line_and_nothing_is_written(
     ran = esid.run("import", "killmails", "--from-url", killreport.url)
     assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert "`esid import killreport" in ran.err
+    # A second address is refused, and so is what stands behind killmails
+    for typed in (
+        ("killreport", killreport.url, "--from-url", killreport.url),
+        ("killmails", f"postgresql://u:{SECRET}@h/x"),
+    ):
+        ran = esid.run("import", *typed)
+        assert (ran.code, ran.err.count("\n"), SECRET in ran.err) == (2, 1, False), ran
+
+
+def test_the_address_needs_no_name(esid: Daemon, killreport: Killreport, tmp_path: Path) -> None:
+    killreport.add(generate(120_000_000, 5, DAY))
+    path = tmp_path / "killreport.env"
+    path.write_text(f"DATABASE_URL={killreport.url}\n")
+    for typed, new in ((str(path), 5), (killreport.url, 0)):
+        found = json.loads(esid.ok("import", "killreport", typed, "--json"))
+        assert {one["table"]: one for one in found}["killmails"]["new"] == new
 
 
 def test_a_database_of_esid_is_no_killreport(postgres: Postgres, tmp_path: Path) -> None:
@@ -433,6 +453,89 @@ def test_rows_that_cannot_be_rows_of_ours_are_left_out_and_the_rest_is_taken(
         assert {key for (key,) in store.rows("SELECT id FROM alliances")} == set(world.alliances) - {first}
     assert ledger.states(store, "alliance", [first]) == [(first, "pending")]
     assert ledger.states(store, "killmail", [mails[0].id]) == [(mails[0].id, "pending")]
+
+
+def test_an_import_that_goes_on_names_what_was_left_out_before(
+    store: Store, killreport: Killreport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a killmail without a hash among the first ones, and one among the last ones, between which killreport goes away
+    mails = generate(120_000_000, 40, DAY)
+    killreport.add(mails)
+    lost = [mails[1].id, mails[39].id]
+    killreport.run("UPDATE killmails SET killmail_hash = '' WHERE killmail_id = ANY(%s)", (lost,))
+    theirs = theirs_tables.Killreport(killreport.url)
+    read, calls = theirs.killmails, list[int]()
+
+    def go_away(after: int, limit: int) -> list[Any]:
+        calls.append(after)
+        if len(calls) == 3:
+            raise SourceUnavailable("gone")
+        return read(after, limit)
+
+    monkeypatch.setattr(theirs, "killmails", go_away)
+
+    def run() -> Copied:
+        takeover = Takeover(store, theirs)
+        takeover._batch_size = 10
+        return list(takeover.run())[-1]
+
+    with pytest.raises(SourceUnavailable):
+        run()
+    # When it goes on, then it tells of both
+    said = run()
+    assert (said.read, said.new, said.left_out) == (20, 19, 2)
+    assert [line.split(":")[0] for line in said.named] == [f"killmail {key}" for key in lost]
+    # And the next import, which looks at everything, of each once
+    assert run().left_out == 2
+    with store.connection():
+        assert store.rows("SELECT name FROM memos WHERE name LIKE %s", ("takeover%",)) == []
+    theirs.close()
+
+
+def test_ctrl_c_does_not_wait_for_a_lock_on_the_other_database(
+    killreport: Killreport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given somebody who holds one of its tables, and a session that would wait for it for long
+    monkeypatch.setattr(theirs_tables, "_SESSION", {"lock_timeout": "'300s'"})
+    theirs = theirs_tables.Killreport(killreport.url)
+    holder = psycopg2.connect(killreport.url)
+    holder.cursor().execute("LOCK TABLE alliances IN ACCESS EXCLUSIVE MODE")
+    waits = """SELECT count(*) FROM pg_stat_activity WHERE application_name = 'esid import' AND wait_event_type = 'Lock'
+        AND datname = current_database()"""
+
+    def interrupt() -> None:
+        try:
+            wait_until(is_waiting, 60, "it waits")
+            os.kill(os.getpid(), signal.SIGINT)
+            wait_until(lambda: not is_waiting(), 60, "it waits no more")
+            ended.append(True)
+        finally:
+            holder.rollback()
+
+    def is_waiting() -> bool:
+        watcher = psycopg2.connect(killreport.url)
+        try:
+            with watcher.cursor() as cursor:
+                cursor.execute(waits)
+                return bool(cursor.fetchone()[0])
+        finally:
+            watcher.close()
+
+    ended = list[bool]()
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    # When Ctrl-C comes, then it ends although the lock is still held
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            theirs.page("alliances", ("name",), 0, 10)
+    finally:
+        thread.join()
+    assert ended == [True]
+    # And what is written meanwhile may use COPY
+    assert psycopg2.extensions.get_wait_callback() is None
+    assert theirs.page("alliances", ("name",), 0, 10) == []
+    theirs.close()
+    holder.close()
 
 
 def test_a_time_that_cannot_be_is_one_line(esid: Daemon, store: Store, killreport: Killreport, world: World) -> None:

@@ -100,6 +100,19 @@ def test_killmails_wait_for_tokens_of_their_own() -> None:
     assert round(left.seconds) == 4990
 
 
+def test_what_is_doubted_has_a_pace_of_its_own() -> None:
+    # Given 500 ids of which one in 6 s is asked, beside 1,000 that are asked as fast as ever
+    outlook = Outlook({"corporation": {"pending": 1500}}, NAMES, 0.0, 0)
+    left = outlook.left({"corporation": {"pending": 998, "completed": 502}}, 10.0, 502, doubted=498)
+    assert left
+    assert round(left.seconds) == 498 * 6
+    # And when nothing else is left, the slow pace is no reason to say nothing
+    alone = Outlook({"corporation": {"pending": 498}}, NAMES, 0.0, 0)
+    left = alone.left({"corporation": {"pending": 497, "completed": 1}}, 10.0, 1, doubted=497)
+    assert left
+    assert round(left.seconds) == 497 * 6
+
+
 def test_nobody_can_tell_before_anything_was_sent() -> None:
     counts = {"corporation": {"pending": 1000}}
     assert Outlook(counts, NAMES, 0.0, 0).left(counts, 10.0, 0) is None

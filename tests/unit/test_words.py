@@ -11,6 +11,7 @@ import pytest
 from esid import words
 from esid.cli import overview, render
 from esid.cli.watch import foot, moved
+from esid.entities import ENTITIES
 from esid.settings import ENTITY_NAMES
 from esid.store.dead_letters import DeadLetter
 from tests.daemon import ROOT
@@ -92,6 +93,12 @@ def busy() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def test_every_list_is_called_something_in_words() -> None:
+    assert {words.called(entity.name) for entity in ENTITIES if entity.is_list} & {one.name for one in ENTITIES} == set()
+    assert max(len(words.called(entity.name)) for entity in ENTITIES) <= 22
+    assert words.called("character") == "character"
+
+
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_the_overview_fits_a_terminal(width: int) -> None:
     lines = list(overview.lines(busy(), width))
@@ -100,6 +107,9 @@ def test_the_overview_fits_a_terminal(width: int) -> None:
     assert [line for line in lines if "1 ids" in line] == []
     # What is wrong comes before everything else
     assert lines[2].startswith("attention")
+    # Lists have words, which fit their column
+    assert [line for line in lines if "npccorps" in line and "pending" not in line] == []
+    assert sum(line.startswith("  NPC corporation list ") for line in lines) == 2
     # Where nobody looks at columns nothing is left out
     assert any(line.endswith("x" * 90) for line in overview.lines(busy()))
 

@@ -54,7 +54,7 @@ def _all_wanted(entity: str, ids: Sequence[str]) -> list[tuple[int, str | None]]
         if text == "-":
             if sys.stdin and sys.stdin.isatty():
                 note("ids, please, in as many lines as you like; Ctrl-D ends them")
-            taken += typed.standard_input(read)
+            taken += typed.standard_input(read, f"esid enqueue {entity} -" if entity != "killmail" else "")
         else:
             wanted += map(read, text.split(","))
     if not (wanted or taken):

@@ -27,6 +27,9 @@ def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid import`: its exit code."""
     if options.what == "killreport":
         return import_killreport.run(options, chosen)
+    if options.address:
+        cure = "days are named by --from DAY and --to DAY, a folder by --dir PATH (see `esid import --help`)"
+        raise UsageError(f"`esid import killmails` takes no more words: {cure}")
     if options.from_url:
         raise UsageError("--from-url names the database of a killreport: `esid import killreport --from-url …`")
     source = options.source or IMPORT_SOURCES[0]

@@ -28,7 +28,7 @@ _LONGEST_PATH = 200
 def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid import killreport`: its exit code."""
     _check_options(options)
-    url = _url(options.from_url)
+    url = _url(options.from_url or options.address)
     log.set_up("WARNING", chosen.esid_log_format)
     theirs = Killreport(url)
     theirs.check({kind.table: kind.columns for kind in KINDS})
@@ -64,7 +64,9 @@ def _check_options(options: argparse.Namespace) -> None:
     if typed := [name for name, value in others.items() if value]:
         words = f"`esid import killreport` takes all that is there: it has no {' and no '.join(typed)}"
         raise UsageError(f"{words} (see `esid import --help`)")
-    if not options.from_url:
+    if options.from_url and options.address:
+        raise UsageError("killreport's database is named twice: with --from-url and without; leave one out")
+    if not (options.from_url or options.address):
         raise UsageError("name killreport's database: --from-url ../killreport/backend/.env, or its URL without a password")
 
 
@@ -76,7 +78,7 @@ def _url(text: str) -> str:
             "as DATABASE_URL, like killreport's backend/.env, or put the password into ~/.pgpass"
         )
     if "://" in text:
-        return _checked(text, "--from-url", UsageError)
+        return _checked(text, "killreport's database", UsageError)
     path = Path(text)
     try:
         content = path.read_bytes()
@@ -84,7 +86,7 @@ def _url(text: str) -> str:
         if isinstance(error, PermissionError):
             raise NotPermitted(f"{path} cannot be read: {error.strerror}; check its owner and mode") from None
         where = "" if "@" in text or "=" in text or len(text) > _LONGEST_PATH else f" (looked for {path.absolute()})"
-        words = "--from-url is neither a URL like postgresql://user@host/killreport nor a file that can be read"
+        words = "killreport's database is neither a URL like postgresql://user@host/killreport nor a file that can be read"
         raise UsageError(f"{words}{where}") from None
     values, _ = env_file.parse(content, path, is_ours=False)
     if not (found := values.get("DATABASE_URL")):

@@ -172,6 +172,11 @@ class Budget(Admission, Settlement):
         with self.shared.locked():
             return self.doubts.is_doubted(source)
 
+    def doubted(self) -> frozenset[int]:
+        """See `Doubts.doubted`."""
+        with self.shared.locked():
+            return self.doubts.doubted()
+
     def was_outage(self, path: str, at: float) -> bool:
         """See `Breaker.was_outage`."""
         with self.shared.locked():

@@ -15,6 +15,7 @@ Called by the budget, under its lock; `now` is monotonic.
 from __future__ import annotations
 
 from typing import Any
+from zlib import crc32
 
 from esid.errors import Fault
 from esid.esi.budget.layout import DOUBTS
@@ -23,6 +24,11 @@ from esid.esi.budget.layout import DOUBTS
 IN_A_ROW, EVERY_S = 10, 6.0
 #: Seconds that they wait at least, as no thread is to wait for them, and at most: what waits for company waits longer.
 _SHORTEST_S, _LONGEST_S = 15.0, 3000.0
+
+
+def number_of(path: str, source: str) -> int:
+    """A number for a source on a route; 0 = none."""
+    return crc32(f"{path} {source}".encode()) + 1 if source else 0
 
 
 class Doubts:
@@ -39,6 +45,12 @@ class Doubts:
         """
         row = self._row(source)
         return row is not None and self._state.doubts.refused[row] >= IN_A_ROW
+
+    def doubted(self) -> frozenset[int]:
+        """All sources that are doubted."""
+        table = self._state.doubts
+        pairs = zip(table.sources[:], table.refused[:], strict=True)
+        return frozenset(source for source, refused in pairs if source and refused >= IN_A_ROW)
 
     def wait_s(self, source: int, now: float) -> float:
         """Seconds after which an id of this source had better come again: a place in the line; 0 = it may leave now."""

@@ -16,6 +16,7 @@ from esid.store.ledger.figures import (
     open_count,
     purged,
     states,
+    unanswered,
     was_asked,
 )
 from esid.store.ledger.outcomes import finish, take
@@ -57,6 +58,7 @@ __all__ = [
     "states",
     "take",
     "touch",
+    "unanswered",
     "unpublished",
     "waiting",
     "was_asked",

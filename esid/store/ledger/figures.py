@@ -30,6 +30,13 @@ def open_count(store: Store, entities: Sequence[str]) -> int:
         return int(store.rows(sql, entities)[0][0])
 
 
+def unanswered(store: Store) -> list[tuple[str, str, int]]:
+    """(entity, source, how many) of what is open and never had an answer; see `Job.source`."""
+    sql = f"SELECT entity_type, created_at, COUNT(*) FROM sync_jobs WHERE {IS_OPEN} AND checked_at IS NULL GROUP BY 1, 2"
+    with store.connection():
+        return [(entity, str(created), count) for entity, created, count in store.rows(sql)]
+
+
 def states(store: Store, entity: str, ids: Sequence[int]) -> list[tuple[int, str]]:
     """(id, status) of those of `ids` that are known."""
     with store.connection():
