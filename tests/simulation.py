@@ -29,8 +29,9 @@ from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
 from esid.queue.asking import Requests
 from esid.queue.dispatch import dispatch
+from esid.queue.outcome import Outcome
 from esid.queue.publish import Publisher
-from esid.queue.work import Unfinished, Work
+from esid.queue.work import Work
 from esid.store import ledger, migrate
 from esid.store.connection import Store
 from esid.store.model import utc_text
@@ -249,10 +250,8 @@ class Day:
 
     def _drain(self) -> None:
         while message := self._inbox.take():
-            try:
-                self._work.perform(BY_NAME[message.actor_name], message.args[0])
-            except Unfinished as unfinished:
-                raise AssertionError(f"{unfinished}: {unfinished.failed} {unfinished.interruption}") from unfinished
+            outcome = self._work.perform(BY_NAME[message.actor_name], message.args[0])
+            assert outcome == Outcome(), outcome
 
     def sleep(self, days: float, *, but_one_in: int) -> None:
         """Let what is known have slept so long, but for one id of so many."""

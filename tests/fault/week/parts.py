@@ -23,10 +23,10 @@ from esid.queue.asking import Requests
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.dispatch import dispatch
 from esid.queue.hands import Hands
+from esid.queue.middleware.crashes import Crashes
 from esid.queue.middleware.dead_letters import DeadLetters
 from esid.queue.middleware.hold import Hold
 from esid.queue.middleware.recoveries import Recoveries, settle
-from esid.queue.middleware.retries import Retries
 from esid.queue.publish import Publisher
 from esid.queue.work import Work, declare_actors
 from esid.schedule import plan, runner, tasks
@@ -104,7 +104,7 @@ class Worker:
             "",
             PREFIX,
             [
-                CurrentMessage(), Hold(store, client, stop), Retries(store, client), DeadLetters(store),
+                CurrentMessage(), Hold(store, client, stop), Crashes(store), DeadLetters(store),
                 Recoveries(store, held, stop),
             ],
         )  # fmt: skip
