@@ -29,7 +29,7 @@ from esid.queue.outcome import Outcome
 from esid.queue.publish import Publisher
 from esid.store import ledger, lies, notes
 from esid.store.connection import Store
-from esid.store.ledger import Ends
+from esid.store.ledger import Booked, Ends
 from esid.store.model import Done, Job, Seen
 
 if TYPE_CHECKING:
@@ -172,26 +172,23 @@ class Work:
     def _bring_in(self, entity: Entity, harvest: Harvest, judge: Callable[[], Ends] = Ends) -> Ends:
         """One transaction for what was answered since the last one and all that `judge` says, and what follows from it."""
         done = harvest.hand_over()
-        new, ends, counted = self._book(entity, done, judge)
-        say(entity, harvest.failed, ends, counted)
+        ends, booked = self._book(entity, done, judge)
+        say(entity, harvest.failed, ends, booked.counted)
         self._note_unknown(entity, done)
-        self._follow_up(entity, done, ledger.by_entity(new))
+        self._follow_up(entity, done, booked.new)
         # Of a slow database each answer would be late as soon as the one before it is written.
         harvest.at = clock.monotonic()
         return ends
 
-    def _book(self, entity: Entity, done: Sequence[Done], judge: Callable[[], Ends]) -> tuple[list[Seen], Ends, set[int]]:
-        """Returns ids that are to be published, what was booked beside `done`, and whose attempt was counted."""
+    def _book(self, entity: Entity, done: Sequence[Done], judge: Callable[[], Ends]) -> tuple[Ends, Booked]:
+        """Returns what was booked beside `done`, and what came of all."""
         ends = judge()
-        if not ends:
-            return self._finish(entity, done), ends, set()
         try:
-            booked = ledger.book(self._store, entity.name, replace(ends, done=done), GATHERING, rhythm(entity))
+            return ends, ledger.book(self._store, entity.name, replace(ends, done=done), GATHERING, rhythm(entity))
         except Exception:  # noqa: BLE001
             # No answer is lost by what the database says. More may be known of the others once they are written.
             new, ends = self._finish(entity, done), judge()
-            return new, ends, ledger.book(self._store, entity.name, ends).counted
-        return booked.new, ends, booked.counted
+            return ends, replace(ledger.book(self._store, entity.name, ends), new=new)
 
     def _finish(self, entity: Entity, done: Sequence[Done]) -> list[Seen]:
         """Write what ESI has answered; while the database is away the answers are kept, not asked for again.
@@ -223,13 +220,13 @@ class Work:
             raise spoiled[-1]
         return new
 
-    def _follow_up(self, entity: Entity, done: Sequence[Done], new: dict[str, list[int]]) -> None:
+    def _follow_up(self, entity: Entity, done: Sequence[Done], new: Sequence[Seen]) -> None:
         """Publish intents. A failure here loses nothing: the scheduler publishes what is left in the ledger."""
         unfinished = [one.id for one in done if one.unfinished]
         try:
             if unfinished:
                 self._publisher.publish(entity, unfinished, FOLLOW_UP, in_batches=False)
-            for name, ids in new.items():
+            for name, ids in ledger.by_entity(new).items() if new else ():
                 if BY_NAME[name].queue in self._entities:
                     # Lists first: only when they are in, anybody knows how much there is to do.
                     self._publisher.publish(BY_NAME[name], ids, FOLLOW_UP if BY_NAME[name].tables else SCHEDULED)

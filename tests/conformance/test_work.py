@@ -23,7 +23,7 @@ from esid.queue.work import Work
 from esid.store import dead_letters, ledger, notes
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from esid.store.ledger import Ends
+from esid.store.ledger import Booked, Ends
 from esid.store.model import Done, Failure, Job, Row, Seen, utc_time
 
 
@@ -31,20 +31,20 @@ def test_answers_that_come_slowly_are_not_written_one_by_one_beside_a_slow_datab
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given answers that come 0.3 s apart and a database that takes 3 s to write some
-    moved, written, finish = [0.0], list[int](), ledger.finish
+    moved, written, book = [0.0], list[int](), ledger.book
     monkeypatch.setattr(clock, "monotonic", lambda: moved[0])
 
-    def finish_slowly(of: Store, entity: str, done: Sequence[Done], *more: Any) -> list[Seen]:
+    def book_slowly(of: Store, entity: str, ends: Ends, *more: Any) -> Booked:
         moved[0] += 3.0
-        written.append(len(done))
-        return finish(of, entity, done, *more)
+        written.append(len(ends.done))
+        return book(of, entity, ends, *more)
 
     def sync(_: Entity, jobs: Sequence[Job], __: Edges) -> Iterator[Done]:
         for job in jobs:
             moved[0] += 0.3
             yield Done(job.id)
 
-    monkeypatch.setattr(ledger, "finish", finish_slowly)
+    monkeypatch.setattr(ledger, "book", book_slowly)
     nobody: Any = None
     work = Work(store, nobody, Publisher(store, open_broker(store, "", "work"), "work"), ["corporation"])
     ids = list(range(98_000_001, 98_000_021))
