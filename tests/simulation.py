@@ -27,7 +27,7 @@ from esid.entities import BY_NAME, ENTITIES
 from esid.entities.cadence import asked_every_s
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
-from esid.queue.asking import Requests
+from esid.queue.asking import Asking
 from esid.queue.dispatch import dispatch
 from esid.queue.outcome import Outcome
 from esid.queue.publish import Publisher
@@ -214,7 +214,7 @@ class Day:
         client = Client("http://127.0.0.1", self._budget, adapter=self.wire)
         self._queues = ("alliance", "corporation", "character")
         self._work = Work(self.store, client, publisher, self._queues)
-        self._requests = Requests(self.store, publisher, "day")
+        self._requests = Asking(self.store, publisher, "day")
         self._know(size)
 
     @property

@@ -14,7 +14,7 @@ from esid.entities.base import Failed
 from esid.errors import EsiError, EsiUnavailable, NotFound, Refused
 from esid.esi.answers import Answer
 from esid.esi.routes import Route
-from esid.queue.asking import Requests
+from esid.queue.asking import Asking
 from esid.queue.attempts import Attempts
 from esid.queue.dispatch import dispatch
 from esid.queue.middleware.crashes import Crashes
@@ -95,7 +95,7 @@ def test_characters_that_fail_together_are_given_up_though_their_affiliations_ar
     publisher = Publisher(store, inbox, "t")  # type: ignore[arg-type]
     work = Work(store, esi, publisher, ["character"])  # type: ignore[arg-type]
     keys = range(90_000_001, 90_000_031)
-    list(Requests(store, publisher, "t").enqueue(CHARACTER, [(key, None) for key in keys]))
+    list(Asking(store, publisher, "t").enqueue(CHARACTER, [(key, None) for key in keys]))
 
     # When two hours go by
     for _ in range(240):

@@ -19,7 +19,7 @@ from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
 from esid.feeds import r2z2
 from esid.feeds.follow import FIRST_WAIT_S, Follower
-from esid.queue.asking import Requests
+from esid.queue.asking import Asking
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.dispatch import dispatch
 from esid.queue.hands import Hands
@@ -170,7 +170,7 @@ class Scheduler:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._publisher = Publisher(store, open_broker(store, "", PREFIX), PREFIX)
-        self._works = tasks.works(store, self._publisher, Requests(store, self._publisher, PREFIX))
+        self._works = tasks.works(store, self._publisher, Asking(store, self._publisher, PREFIX))
         self._plan = plan.plan(PLAN, core.installation(store), QUEUES)
         self._claimed: dict[str, dt.datetime] = {}
         self._ran: dict[str, dt.datetime | None] = {}
