@@ -27,10 +27,11 @@ from esid.entities import BY_NAME, ENTITIES
 from esid.entities.cadence import asked_every_s
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
-from esid.queue.asking import Requests
+from esid.queue.asking import Asking
 from esid.queue.dispatch import dispatch
+from esid.queue.outcome import Outcome
 from esid.queue.publish import Publisher
-from esid.queue.work import Unfinished, Work
+from esid.queue.work import Work
 from esid.store import ledger, migrate
 from esid.store.connection import Store
 from esid.store.model import utc_text
@@ -213,7 +214,7 @@ class Day:
         client = Client("http://127.0.0.1", self._budget, adapter=self.wire)
         self._queues = ("alliance", "corporation", "character")
         self._work = Work(self.store, client, publisher, self._queues)
-        self._requests = Requests(self.store, publisher, "day")
+        self._requests = Asking(self.store, publisher, "day")
         self._know(size)
 
     @property
@@ -249,10 +250,8 @@ class Day:
 
     def _drain(self) -> None:
         while message := self._inbox.take():
-            try:
-                self._work.perform(BY_NAME[message.actor_name], message.args[0])
-            except Unfinished as unfinished:
-                raise AssertionError(f"{unfinished}: {unfinished.failed} {unfinished.interruption}") from unfinished
+            outcome = self._work.perform(BY_NAME[message.actor_name], message.args[0])
+            assert outcome == Outcome(), outcome
 
     def sleep(self, days: float, *, but_one_in: int) -> None:
         """Let what is known have slept so long, but for one id of so many."""

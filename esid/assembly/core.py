@@ -18,7 +18,7 @@ from esid.entities import ROUTES
 from esid.errors import DatabaseLost, EsidError, NoDatabase, NotPermitted, SettingsError
 from esid.esi.budget import Budget, Limits
 from esid.esi.budget.exchange import Sharing
-from esid.queue.asking import Requests
+from esid.queue.asking import Asking
 from esid.queue.broker import open_broker
 from esid.queue.dispatch import publish_anew
 from esid.queue.publish import Publisher
@@ -255,9 +255,9 @@ def open_publisher(settings: Settings, store: Store, middleware: Sequence[dramat
     return Publisher(store, broker, settings.esid_queue_prefix)
 
 
-def open_requests(settings: Settings, store: Store) -> Requests:
+def open_requests(settings: Settings, store: Store) -> Asking:
     """What commands ask through."""
-    return Requests(store, open_publisher(settings, store), settings.esid_queue_prefix)
+    return Asking(store, open_publisher(settings, store), settings.esid_queue_prefix)
 
 
 def installation(store: Store) -> str:

@@ -15,7 +15,7 @@ from esid.feeds.archives import EVEREF, HASHES, ZKILLBOARD, Folder, Online
 from esid.feeds.heal import Healed, Healer, Healing
 from esid.feeds.http import Source
 from esid.feeds.pace import EVEREF_S, ZKILLBOARD_S, Pace
-from esid.queue.asking import Requests
+from esid.queue.asking import Asking
 from esid.queue.broker import SCHEDULED
 from esid.schedule import tasks
 from esid.settings import Settings, check_contact
@@ -54,7 +54,7 @@ def _source(settings: Settings, url: str, pace: Pace) -> Source:
     return Source(url, settings.esi_contact, pace, settings.esid_ca_file, settings.proxy(url))
 
 
-def open_healer(settings: Settings, store: Store, requests: Requests, stop: Stop, **more: Any) -> Healer:
+def open_healer(settings: Settings, store: Store, requests: Asking, stop: Stop, **more: Any) -> Healer:
     """Healing, with the queue of ESI's killmails for what no archive has."""
 
     def ask(wanted: Iterable[tuple[int, str]]) -> int:

@@ -22,7 +22,7 @@ from esid.errors import DamagedArchive, EsiError, Held, NotFound, Stopping
 from esid.feeds import readers
 from esid.feeds.archives import EVEREF, Archive
 from esid.feeds.hashes import is_askable
-from esid.feeds.readers import Refused
+from esid.feeds.readers import BadMember
 from esid.queue.work import GATHERING
 from esid.store import days, notes, wholes
 from esid.store.connection import Store
@@ -44,7 +44,7 @@ MOST_REFUSED = 10_000
 
 
 #: Killmails, refused members, whether it is the last, and what ended the archive too early.
-_Batch = tuple[list[Body], list[Refused], bool, DamagedArchive | None]
+_Batch = tuple[list[Body], list[BadMember], bool, DamagedArchive | None]
 
 
 class Opener(Protocol):
@@ -162,14 +162,14 @@ class DayImport:
             _check_refused(how_far)
         report.error = None
 
-    def _batches(self, found: Iterator[Body | Refused]) -> Iterator[_Batch]:
+    def _batches(self, found: Iterator[Body | BadMember]) -> Iterator[_Batch]:
         """What was good before the damage is never held back."""
         batch: list[Body] = []
-        refused: list[Refused] = []
+        refused: list[BadMember] = []
         rows = 0
         try:
             for one in found:
-                if isinstance(one, Refused):
+                if isinstance(one, BadMember):
                     refused.append(one)
                 else:
                     batch.append(one)

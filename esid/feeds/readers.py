@@ -1,6 +1,6 @@
 """What stands in a day archive: EVE Ref's tar.bz2 and zKillboard's raw JSON, killmail after killmail.
 
-A member that cannot be read is `Refused` and the others go on; a damaged file ends the iteration with DamagedArchive.
+A member that cannot be read is a `BadMember` and the others go on; a damaged file ends the iteration with DamagedArchive.
 Facts: EVE Ref holds ESI's body with `killmail_hash` and `http_last_modified` (seen in seven archives); zKillboard's raw
 files hold ESI's body by id, the hashes stand in a file of their own.
 """
@@ -30,16 +30,16 @@ _LONGEST_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class BadMember:
     """A member that is no killmail, and why."""
 
     name: str
     why: str
 
 
-def _refused(name: str, error: BadBody | BadField) -> Refused:
+def _refused(name: str, error: BadBody | BadField) -> BadMember:
     """With a name that is one line of a length that a person reads, whatever stands in the file."""
-    return Refused("".join(sign if sign.isprintable() else "?" for sign in name[:_LONGEST_NAME]), str(error))
+    return BadMember("".join(sign if sign.isprintable() else "?" for sign in name[:_LONGEST_NAME]), str(error))
 
 
 class _Unpacked(io.RawIOBase):
@@ -69,7 +69,7 @@ def unpacked(file: BinaryIO) -> Iterator[BinaryIO]:
         yield stream
 
 
-def everef(file: BinaryIO, skip: int = 0) -> Iterator[Body | Refused]:
+def everef(file: BinaryIO, skip: int = 0) -> Iterator[Body | BadMember]:
     """The killmails of an EVE Ref archive.
 
     Args:
@@ -84,7 +84,7 @@ def everef(file: BinaryIO, skip: int = 0) -> Iterator[Body | Refused]:
                 yield _everef(name, content)
 
 
-def zkillboard(file: BinaryIO, hashes: Mapping[int, str], skip: int = 0) -> Iterator[Body | Refused]:
+def zkillboard(file: BinaryIO, hashes: Mapping[int, str], skip: int = 0) -> Iterator[Body | BadMember]:
     """The killmails of a raw file of zKillboard.
 
     Args:
@@ -113,7 +113,7 @@ def hashes_of(body: bytes) -> dict[int, str]:
     return found
 
 
-def _everef(name: str, content: bytes) -> Body | Refused:
+def _everef(name: str, content: bytes) -> Body | BadMember:
     try:
         if shape := of_text(content):
             key = shape.killmail_id
@@ -126,7 +126,7 @@ def _everef(name: str, content: bytes) -> Body | Refused:
         return _refused(name, error)
 
 
-def _zkillboard(name: str, value: Any, hashes: Mapping[int, str]) -> Body | Refused:
+def _zkillboard(name: str, value: Any, hashes: Mapping[int, str]) -> Body | BadMember:
     try:
         key = _id(name)
         if Fields(f"killmail {key}", value).id("killmail_id") != key:

@@ -22,7 +22,7 @@ from esid.store.model import Seen
 AT_ONCE = 5000
 
 
-class Requests:
+class Asking:
     """Asks the daemon (running now or later) for work."""
 
     def __init__(self, store: Store, publisher: Publisher, prefix: str) -> None:

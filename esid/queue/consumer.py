@@ -16,6 +16,7 @@ from esid import clock, log
 from esid.errors import DatabaseUnavailable, QueueError, QueueTaken
 from esid.queue.confirms import FAULTS, Letter
 from esid.queue.incoming import PARKED_S, STOPPING_LOOK_S, NoMessage, Parked, decode
+from esid.queue.outcome import Outcome
 from esid.store import dead_letters
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _FAULTS = (*FAULTS, BrokerConnectionError)
 
 class RabbitMessage(_RabbitmqMessage):
     """A delivered message. Set `requeue` to have it given back where it would be acknowledged, `parked_s` to have that
-    done after so many seconds.
+    done after so many seconds. `outcome` is what became of its ids.
 
     Args:
         letter: as it was delivered.
@@ -35,6 +36,7 @@ class RabbitMessage(_RabbitmqMessage):
 
     requeue = False
     parked_s = 0.0
+    outcome: Outcome | None = None
 
     def __init__(
         self, redelivered: bool, tag: int, message: dramatiq.Message[Any], letter: Letter, consumer: RabbitConsumer

@@ -17,6 +17,7 @@ import dramatiq
 from esid import clock, host, log
 from esid.errors import DatabaseUnavailable, EsidError
 from esid.queue.incoming import STOPPING_LOOK_S, Moves, NoMessage, decode
+from esid.queue.outcome import Outcome
 from esid.store import dead_letters, messages
 from esid.store.connection import Store
 
@@ -114,10 +115,11 @@ class DatabaseBroker(dramatiq.Broker):
 
 class DatabaseMessage(dramatiq.MessageProxy):
     """A claimed message. Set `requeue` to have it given back where it would be acknowledged, `parked_s` to have nobody get
-    it for so many seconds."""
+    it for so many seconds. `outcome` is what became of its ids."""
 
     #: It is claimed until it is settled.
     comes_back = True
+    outcome: Outcome | None = None
 
     def __init__(self, claimed: messages.Claimed, queue: str, consumer: DatabaseConsumer) -> None:
         super().__init__(decode(claimed.body.encode(), queue))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 #: Most ids of a message, and numbers of a cell: the entity's place, how many ids (negative in quarantine), the ids.
 MOST_IDS = 1000
 _CELL = MOST_IDS + 2
-Held = tuple[int, list[int], bool]
+InHand = tuple[int, list[int], bool]
 
 
 class Hands:
@@ -45,7 +45,7 @@ class Hands:
         if cell is not None:
             self._numbers[cell + 1] = 0
 
-    def held(self) -> list[Held]:
+    def held(self) -> list[InHand]:
         """(the entity's place, ids, whether in quarantine) of every message that somebody holds, or held who is gone."""
         found = []
         for cell in range(0, self._cells * _CELL, _CELL):

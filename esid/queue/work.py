@@ -1,14 +1,14 @@
 """The actors, one for each entity, over one unit of work. The only place where the ESI edge and the DB edge meet.
 
-Take, ask (the budget is in the client), decode, one transaction, publish what follows; Dramatiq acknowledges after
-that. A message may be delivered twice: what has been done is not taken again.
+Take, ask (the budget is in the client), decode, book what is done, failed and open in one transaction, publish what
+follows; Dramatiq acknowledges after that. A message may be delivered twice: what has been done is not taken again.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,14 @@ from esid.entities.base import Edges, Entity, Failed
 from esid.entities.cadence import rhythm
 from esid.errors import BadField, DatabaseUnavailable, EsidError, EsiError, EsiUnavailable, Held, QueueError, Stopping
 from esid.esi.decode import check_id
+from esid.queue.attempts import Attempts, say
 from esid.queue.broker import FOLLOW_UP, SCHEDULED, queue_name
 from esid.queue.incoming import QUARANTINE
+from esid.queue.outcome import Outcome
 from esid.queue.publish import Publisher
 from esid.store import ledger, lies, notes
 from esid.store.connection import Store
+from esid.store.ledger import Booked, Ends
 from esid.store.model import Done, Job, Seen
 
 if TYPE_CHECKING:
@@ -48,35 +51,28 @@ class BadMessage(EsidError):
     """A message whose arguments are not a list of ids."""
 
 
-class Unfinished(EsidError):
-    """Some ids of a message could not be done; the middleware decides what becomes of them.
-
-    Attributes:
-        failed: ids with an error of their own.
-        open_ids: ids that were not begun because of `interruption`.
-    """
-
-    def __init__(
-        self, entity: str, failed: Sequence[Failed], open_ids: Sequence[int], interruption: Held | Stopping | None
-    ) -> None:
-        super().__init__(f"{entity}: {len(failed)} failed, {len(open_ids)} open")
-        self.entity, self.failed, self.open_ids, self.interruption = entity, failed, open_ids, interruption
-
-
 @dataclass
 class Harvest:
     """What one message brought in.
 
     Attributes:
+        jobs: what was asked for.
         at: when answers had been written last, or the message was begun, on the monotonic clock.
+        interruption: why some were not asked.
         written: so many of `done` are in the database.
     """
 
+    jobs: Sequence[Job]
     at: float
     done: list[Done] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     interruption: Held | Stopping | None = None
     written: int = 0
+
+    def open_jobs(self) -> list[Job]:
+        """Those that have neither been done nor failed."""
+        ended = {one.id for one in self.done} | {one.job.id for one in self.failed}
+        return [job for job in self.jobs if job.id not in ended]
 
     def is_late(self) -> bool:
         """Whether answers come so slowly that those that there are should not wait for the rest."""
@@ -102,7 +98,7 @@ class Work:
     ) -> None:
         self._store, self._publisher, self._entities = store, publisher, entities
         self._stop = stop or Stop()
-        self._unknown = notes.UnknownFields()
+        self._unknown, self._attempts = notes.UnknownFields(), Attempts(client)
         self._edges = Edges(
             client,
             partial(notes.unbatchable, store),
@@ -112,27 +108,32 @@ class Work:
         )
         self._lies: dict[str, tuple[float, bool]] = {}
 
-    def perform(self, entity: Entity, ids: Sequence[int], *, quarantined: bool = False) -> None:
-        """The unit of work.
+    def perform(
+        self,
+        entity: Entity,
+        ids: Sequence[int],
+        *,
+        quarantined: bool = False,
+        comes_back: Callable[[], bool] = lambda: True,
+    ) -> Outcome:
+        """The unit of work: all of its ids are booked on return.
 
         Args:
             quarantined: no other message that may kill its worker is worked on in this process.
+            comes_back: whether the message is on its way back to the queue when it is given back.
 
         Raises:
-            Unfinished: some ids were not done; what was done is committed.
             DatabaseUnavailable: nothing is lost, the message is to be given back.
         """
         jobs = ledger.take(self._store, entity.name, _checked(ids), quarantined=quarantined)
-        harvest = Harvest(clock.monotonic())
-        self._ask(entity, jobs, harvest)
-        self._bring_in(entity, harvest)
+        harvest = Harvest(jobs, clock.monotonic())
+        self._ask(entity, harvest)
         if self._stop.is_set():
             # What was cut off by the stop has not failed.
             harvest.failed = [one for one in harvest.failed if not isinstance(one.error, EsiUnavailable)]
-        ended = {one.id for one in harvest.done} | {one.job.id for one in harvest.failed}
-        open_ids = [job.id for job in jobs if job.id not in ended]
-        if harvest.failed or open_ids:
-            raise Unfinished(entity.name, harvest.failed, open_ids, harvest.interruption)
+        ends = self._bring_in(entity, harvest, lambda: self._judge(entity, harvest, comes_back))
+        held = harvest.interruption if isinstance(harvest.interruption, Held) and harvest.open_jobs() else None
+        return Outcome(len(ends.failures), len(ends.put_back()), goes_back=bool(ends.given_back), held=held)
 
     def _has_lied(self, entity: str) -> bool:
         """Looked up now and then: it holds for a day."""
@@ -146,26 +147,48 @@ class Work:
         """Write what is still counted in memory."""
         self._unknown.flush(self._store, now=True)
 
-    def _ask(self, entity: Entity, jobs: Sequence[Job], harvest: Harvest) -> None:
+    def _ask(self, entity: Entity, harvest: Harvest) -> None:
         try:
-            for result in entity.sync(entity, jobs, self._edges) if jobs else ():
+            for result in entity.sync(entity, harvest.jobs, self._edges) if harvest.jobs else ():
                 (harvest.failed if isinstance(result, Failed) else harvest.done).append(result)  # type: ignore[arg-type]
                 if harvest.is_late():
                     self._bring_in(entity, harvest)
         except (Held, Stopping) as interruption:
             harvest.interruption = interruption
         except EsiError as error:
-            ended = {one.id for one in harvest.done} | {one.job.id for one in harvest.failed}
-            harvest.failed += [Failed(job, error) for job in jobs if job.id not in ended]
+            harvest.failed += [Failed(job, error) for job in harvest.open_jobs()]
 
-    def _bring_in(self, entity: Entity, harvest: Harvest) -> None:
-        """One transaction for what was answered since the last one, and what follows from it."""
+    def _judge(self, entity: Entity, harvest: Harvest, comes_back: Callable[[], bool]) -> Ends:
+        """What is to be booked of ids without an answer: they failed, wait for a limit, or go back with their message."""
+        ends, open_ids = self._attempts.judge(entity, harvest.failed), [job.id for job in harvest.open_jobs()]
+        if not open_ids:
+            return ends
+        if not isinstance(harvest.interruption, Held):
+            # Nobody works on these ids any more, so that their message may be taken up as it is.
+            return replace(ends, given_back=open_ids, comes_back=comes_back())
+        wait_s = harvest.interruption.wait_s
+        return replace(ends, later=(*ends.later, (open_ids, wait_s + random.uniform(0, 1 + 0.1 * wait_s))))  # noqa: S311
+
+    def _bring_in(self, entity: Entity, harvest: Harvest, judge: Callable[[], Ends] = Ends) -> Ends:
+        """One transaction for what was answered since the last one and all that `judge` says, and what follows from it."""
         done = harvest.hand_over()
-        new = self._finish(entity, done)
+        ends, booked = self._book(entity, done, judge)
+        say(entity, harvest.failed, ends, booked.counted)
         self._note_unknown(entity, done)
-        self._follow_up(entity, done, ledger.by_entity(new))
+        self._follow_up(entity, done, booked.new)
         # Of a slow database each answer would be late as soon as the one before it is written.
         harvest.at = clock.monotonic()
+        return ends
+
+    def _book(self, entity: Entity, done: Sequence[Done], judge: Callable[[], Ends]) -> tuple[Ends, Booked]:
+        """Returns what was booked beside `done`, and what came of all."""
+        ends = judge()
+        try:
+            return ends, ledger.book(self._store, entity.name, replace(ends, done=done), GATHERING, rhythm(entity))
+        except Exception:  # noqa: BLE001
+            # No answer is lost by what the database says. More may be known of the others once they are written.
+            new, ends = self._finish(entity, done), judge()
+            return ends, replace(ledger.book(self._store, entity.name, ends), new=new)
 
     def _finish(self, entity: Entity, done: Sequence[Done]) -> list[Seen]:
         """Write what ESI has answered; while the database is away the answers are kept, not asked for again.
@@ -197,13 +220,13 @@ class Work:
             raise spoiled[-1]
         return new
 
-    def _follow_up(self, entity: Entity, done: Sequence[Done], new: dict[str, list[int]]) -> None:
+    def _follow_up(self, entity: Entity, done: Sequence[Done], new: Sequence[Seen]) -> None:
         """Publish intents. A failure here loses nothing: the scheduler publishes what is left in the ledger."""
         unfinished = [one.id for one in done if one.unfinished]
         try:
             if unfinished:
                 self._publisher.publish(entity, unfinished, FOLLOW_UP, in_batches=False)
-            for name, ids in new.items():
+            for name, ids in ledger.by_entity(new).items() if new else ():
                 if BY_NAME[name].queue in self._entities:
                     # Lists first: only when they are in, anybody knows how much there is to do.
                     self._publisher.publish(BY_NAME[name], ids, FOLLOW_UP if BY_NAME[name].tables else SCHEDULED)
@@ -235,7 +258,10 @@ def _function(work: Work, entity: Entity) -> Any:
         if len(arguments) != 1 or named:
             raise BadMessage(f"wrong arguments: {len(arguments)} and {len(named)} named ones instead of a list of ids")
         message: Any = CurrentMessage.get_current_message()
-        work.perform(entity, arguments[0], quarantined=bool(message and message.options.get(QUARANTINE)))
+        quarantined = bool(message.options.get(QUARANTINE))
+        message.outcome = work.perform(
+            entity, arguments[0], quarantined=quarantined, comes_back=lambda: bool(message.comes_back)
+        )
 
     return sync
 

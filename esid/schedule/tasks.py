@@ -9,7 +9,7 @@ from functools import partial
 from esid import log
 from esid.entities import ENTITIES, MIRRORED
 from esid.entities.base import Entity
-from esid.queue.asking import Requests
+from esid.queue.asking import Asking
 from esid.queue.dispatch import sweep
 from esid.queue.publish import Publisher
 from esid.store import audit, dead_letters, processes, recoveries, samples, ticks
@@ -25,7 +25,7 @@ _log = log.get("schedule")
 
 
 def works(
-    store: Store, publisher: Publisher, requests: Requests, began: Callable[[], object] = lambda: None
+    store: Store, publisher: Publisher, requests: Asking, began: Callable[[], object] = lambda: None
 ) -> dict[str, Callable[[], str]]:
     """Name of a job -> its work.
 

@@ -10,7 +10,7 @@ import pytest
 from esid import clock
 from esid.entities import BY_NAME, ENTITIES
 from esid.entities.corporation import Corporation
-from esid.queue.asking import Requests
+from esid.queue.asking import Asking
 from esid.queue.broker import open_broker
 from esid.queue.publish import Publisher
 from esid.schedule import tasks
@@ -107,7 +107,7 @@ def test_after_the_clock_was_set_back_all_that_was_written_with_the_later_one_is
 ) -> None:
     # Given a mirror that was filled while the clock was a day ahead
     real = clock.now
-    requests = Requests(filled, Publisher(filled, open_broker(filled, "", "t"), "t"), "t")
+    requests = Asking(filled, Publisher(filled, open_broker(filled, "", "t"), "t"), "t")
     works = tasks.works(filled, requests._publisher, requests)
     monkeypatch.setattr(clock, "now", lambda: real() + dt.timedelta(days=1))
     works["sweep"]()

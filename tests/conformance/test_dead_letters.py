@@ -13,7 +13,7 @@ import pytest
 
 from esid import clock
 from esid.cli import render
-from esid.queue.asking import Requests
+from esid.queue.asking import Asking
 from esid.queue.broker import open_broker
 from esid.queue.publish import Publisher
 from esid.schedule import tasks
@@ -54,7 +54,7 @@ def test_a_retry_sends_each_message_of_an_unknown_actor_that_was_kept(store: Sto
     assert dead_letters.reasons(store) == [(None, "unknown_actor", 41)]
     assert sorted(one.count for one in dead_letters.find(store, Filter())) == [*[1] * 9, 2, 30]
     # When they are sent again
-    requests = Requests(store, Publisher(store, open_broker(store, None, "esid"), "esid"), "esid")
+    requests = Asking(store, Publisher(store, open_broker(store, None, "esid"), "esid"), "esid")
     assert requests.retry_dead(Filter(reason="unknown_actor")) == 11
     # Then all bodies that were kept are in the queue, and no letter is left
     with store.connection():

@@ -18,7 +18,7 @@ from esid import clock
 from esid.entities.character import CHARACTER
 from esid.entities.corporation import CORPORATION
 from esid.queue import dispatch as dispatching
-from esid.queue.asking import Requests
+from esid.queue.asking import Asking
 from esid.queue.broker import FOLLOW_UP
 from esid.queue.publish import Publisher
 from esid.store import ledger, migrate, recoveries
@@ -113,7 +113,7 @@ class World:
         self.dice = self.turns.dice
         self.broker = Broker(self.turns.turn)
         self.publisher = Publisher(store, self.broker, "x")  # type: ignore[arg-type]
-        self.requests = Requests(store, self.publisher, "x")
+        self.requests = Asking(store, self.publisher, "x")
         self.time = dt.datetime(2026, 11, 27, tzinfo=dt.UTC)
         self.faults = True
         monkeypatch.setattr(clock, "now", self.now)

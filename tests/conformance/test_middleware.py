@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,30 +11,33 @@ from typing import Any
 
 import dramatiq
 import pytest
-from dramatiq.middleware import SkipMessage
+from dramatiq.middleware import CurrentMessage, SkipMessage
 
 from esid import clock
 from esid.clock import Stop
 from esid.entities import BY_NAME
 from esid.entities.base import Failed
-from esid.errors import DatabaseUnavailable, Held, NotFound
+from esid.entities.corporation import CORPORATION
+from esid.errors import DatabaseUnavailable, Held, NotFound, Stopping
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
+from esid.queue.attempts import LONGEST_WAIT_S, wait_s
 from esid.queue.broker import FOLLOW_UP, open_broker, queue_name
 from esid.queue.dispatch import dispatch
-from esid.queue.middleware import hold, retries
+from esid.queue.middleware import crashes, hold
+from esid.queue.middleware.crashes import Crashes
 from esid.queue.middleware.dead_letters import DeadLetters
 from esid.queue.middleware.hold import Hold
-from esid.queue.middleware.retries import LONGEST_WAIT_S, Retries, wait_s
 from esid.queue.publish import Publisher
-from esid.queue.work import BadMessage, Unfinished
+from esid.queue.work import BadMessage, Work
 from esid.store import dead_letters, ledger
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from esid.store.model import Done, Job, Seen
+from esid.store.model import Done, Job, Seen, utc_time
 from tests.waiting import wait_until
 
 QUEUE = queue_name("t", "corporation")
+DAY = dt.timedelta(days=1)
 
 
 @pytest.fixture
@@ -42,8 +45,9 @@ def broker(store: Store, tmp_path: Path) -> Iterator[Any]:
     """A broker with all of our middleware and no actor yet."""
     budget = Budget(tmp_path / "budget", Limits())
     client, stop = Client("http://127.0.0.1:1", budget), Stop()
-    made = open_broker(store, "", "t", [Hold(store, client, stop), Retries(store, client), DeadLetters(store)])
-    made.budget, made.stop = budget, stop
+    middleware = [CurrentMessage(), Hold(store, client, stop), Crashes(store), DeadLetters(store)]
+    made: Any = open_broker(store, "", "t", middleware)
+    made.budget, made.stop, made.client = budget, stop, client
     yield made
     stop.set()
     budget.close()
@@ -55,12 +59,31 @@ def pause(broker: Any, seconds: float) -> None:
         broker.budget.pause(seconds, clock.monotonic())
 
 
-def work(store: Store, broker: Any, outcome: Any, *ids: int, until: Any) -> None:
-    """Ask for ids and let a worker run an actor that raises `outcome`."""
+def work(store: Store, broker: Any, error: BaseException, *ids: int, until: Any) -> None:
+    """Ask for ids and let a worker run an actor that raises `error`."""
 
     def actor(_: list[int]) -> None:
-        raise outcome
+        raise error
 
+    run(store, broker, actor, *ids, until=until)
+
+
+def answer(
+    store: Store, broker: Any, sync: Callable[[Sequence[Job]], Iterator[Done | Failed]], *ids: int, until: Any
+) -> None:
+    """Ask for ids and let a worker do its work, for which ESI answers as `sync` says."""
+    unit = Work(store, broker.client, Publisher(store, broker, "t"), ["corporation"], broker.stop)
+    entity = replace(CORPORATION, sync=lambda _, jobs, __: sync(jobs))
+
+    def actor(part: list[int]) -> None:
+        message: Any = CurrentMessage.get_current_message()
+        message.outcome = unit.perform(entity, part)
+
+    run(store, broker, actor, *ids, until=until)
+
+
+def run(store: Store, broker: Any, actor: Callable[[list[int]], None], *ids: int, until: Any) -> None:
+    """Ask for ids and let a worker run an actor."""
     broker.actors.pop("corporation", None)
     dramatiq.actor(actor, broker=broker, actor_name="corporation", queue_name=QUEUE)
     accepted = ledger.request(store, [Seen("corporation", key) for key in ids])
@@ -97,7 +120,7 @@ def test_of_a_message_that_crashes_the_guilty_id_alone_is_given_up(
     # Given 300 ids in one message, and one among them that crashes whatever message it is in
     character, guilty, sizes = BY_NAME["character"], 2_112_000_137, list[int]()
     ids = list(range(2_112_000_001, 2_112_000_301))
-    monkeypatch.setattr(retries, "wait_s", lambda _: 0.0)
+    monkeypatch.setattr(crashes, "wait_s", lambda _: 0.0)
 
     def actor(part: list[int]) -> None:
         jobs = ledger.take(store, "character", part)
@@ -140,9 +163,13 @@ def test_the_third_crash_is_a_dead_letter_with_its_traceback(store: Store, broke
 
 
 def test_what_the_budget_holds_waits_uncounted(store: Store, broker: Any) -> None:
-    held = Unfinished("corporation", [], [1, 2], Held(30.0, "bucket"))
-    work(store, broker, held, 1, 2, until=lambda: job(store, 2)["status"] == "pending" and job(store, 2)["due_at"])
+    def held(_: Sequence[Job]) -> Iterator[Done | Failed]:
+        raise Held(30.0, "bucket")
+        yield
+
+    answer(store, broker, held, 1, 2, until=lambda: job(store, 2)["status"] == "pending" and _waits_s(store, 2) > 20)
     assert job(store, 1)["retry_count"] == 0
+    assert broker.depths()[QUEUE] == 0
     assert dead_letters.find(store, Filter()) == []
 
 
@@ -192,6 +219,17 @@ def test_a_message_that_is_held_for_too_long_goes_back_uncounted(
     assert dead_letters.find(store, Filter()) == []
 
 
+def not_found(jobs: Sequence[Job]) -> Iterator[Done | Failed]:
+    """ESI knows none of them."""
+    for one in jobs:
+        yield Failed(one, NotFound("HTTP 404", status=404))
+
+
+def _waits_s(store: Store, key: int) -> float:
+    due_at = utc_time(job(store, key)["due_at"])
+    return (due_at - clock.now()).total_seconds() if due_at else 0.0
+
+
 def _deliveries(store: Store) -> int:
     with store.connection():
         rows = store.rows("SELECT deliveries FROM messages")
@@ -199,20 +237,17 @@ def _deliveries(store: Store) -> int:
 
 
 def test_one_404_of_what_was_there_is_no_death(store: Store, broker: Any) -> None:
-    seen_before = Job("corporation", 1, checked_at=clock.now(), retry_count=0)
-    gone = Unfinished("corporation", [Failed(seen_before, NotFound("HTTP 404", status=404))], [], None)
-    work(store, broker, gone, 1, until=lambda: job(store, 1)["retry_count"] == 1)
-    due = dt.datetime.fromisoformat(str(job(store, 1)["due_at"]))
-    assert 290 < (due - clock.now()).total_seconds() <= 300
+    now = clock.now()
+    ledger.request(store, [Seen("corporation", 1)])
+    ledger.take(store, "corporation", [1])
+    ledger.finish(store, "corporation", [Done(1, checked_at=now - DAY, expires_at=now - DAY)])
+    answer(store, broker, not_found, 1, until=lambda: job(store, 1)["retry_count"] == 1)
+    assert 270 < _waits_s(store, 1) <= 300
     assert dead_letters.find(store, Filter()) == []
-    second, third = (
-        Unfinished("corporation", [Failed(replace(seen_before, retry_count=count), NotFound("404", status=404))], [], None)
-        for count in (1, 2)
-    )
-    ledger.defer(store, "corporation", [1], 0.0)
-    work(store, broker, second, 1, until=lambda: job(store, 1)["retry_count"] == 2)
-    ledger.defer(store, "corporation", [1], 0.0)
-    work(store, broker, third, 1, until=lambda: job(store, 1)["status"] == "failed")
+    ledger.defer(store, "corporation", [1], -1.0)
+    answer(store, broker, not_found, 1, until=lambda: job(store, 1)["retry_count"] == 2)
+    ledger.defer(store, "corporation", [1], -1.0)
+    answer(store, broker, not_found, 1, until=lambda: job(store, 1)["status"] == "failed")
     assert [letter.reason for letter in dead_letters.find(store, Filter())] == ["not_found"]
 
 
@@ -244,10 +279,29 @@ def test_arguments_that_are_no_ids_are_a_dead_letter(store: Store, broker: Any, 
 
 
 def test_one_failed_id_leaves_the_others_of_its_message_alone(store: Store, broker: Any) -> None:
-    failed = Unfinished("corporation", [Failed(Job("corporation", 1), NotFound("HTTP 404", status=404))], [], None)
-    work(store, broker, failed, 1, 2, until=lambda: job(store, 1)["status"] == "failed")
-    assert job(store, 2)["status"] == "pending"
+    def first_fails(jobs: Sequence[Job]) -> Iterator[Done | Failed]:
+        yield from not_found(jobs[:1])
+        yield Done(jobs[1].id)
+
+    answer(store, broker, first_fails, 1, 2, until=lambda: job(store, 1)["status"] == "failed")
+    assert job(store, 2)["status"] == "completed"
     assert job(store, 2)["error"] is None
+
+
+def test_a_stop_gives_the_message_back_with_what_was_not_asked(store: Store, broker: Any) -> None:
+    # Given a stop that comes after the first of three ids was answered
+    def stopped(jobs: Sequence[Job]) -> Iterator[Done | Failed]:
+        yield from (Done(one.id) for one in jobs if one.id == 1)
+        raise Stopping("a stop")
+
+    answer(store, broker, stopped, 1, 2, 3, until=lambda: ledger.states(store, "corporation", [1]) == [(1, "completed")])
+
+    # Then the others are as they were, and their message is there for the next start
+    assert [(key, job(store, key)["status"], job(store, key)["due_at"]) for key in (2, 3)] == [
+        (2, "pending", None),
+        (3, "pending", None),
+    ]
+    assert broker.depths()[QUEUE] == 1
 
 
 def test_waits_double_from_two_seconds_to_five_minutes_with_full_jitter() -> None:

@@ -14,7 +14,7 @@ from esid import clock
 from esid.entities import ENTITIES
 from esid.esi.budget import Budget, Limits
 from esid.feeds.day import LAYOUT
-from esid.queue.asking import Requests
+from esid.queue.asking import Asking
 from esid.queue.broker import PERSON, open_broker
 from esid.queue.dispatch import dispatch
 from esid.queue.publish import Publisher
@@ -201,7 +201,7 @@ def test_a_look_at_what_is_due_costs_no_more_in_a_ledger_of_millions(database_ur
     assert clock.monotonic() - began < 0.1
     # And what a person asks for is looked for in parts of which each is short, while others write
     nobody: Any = None
-    requests = Requests(store, Publisher(store, nobody, "x"), "x")
+    requests = Asking(store, Publisher(store, nobody, "x"), "x")
     began = clock.monotonic()
     assert requests.sync("killmail", PERSON) == 0
     assert clock.monotonic() - began < 0.1
@@ -250,7 +250,7 @@ def work(store: Store, directory: Path) -> None:
     """Pass every path to the tables once."""
     broker = open_broker(store, "", "plans")
     publisher = Publisher(store, broker, "plans")
-    requests = Requests(store, publisher, "plans")
+    requests = Asking(store, publisher, "plans")
     now = clock.now()
     failure = Failure("http_403", "HTTP 403")
     for entity in ENTITIES:

@@ -16,7 +16,7 @@ from esid.entities.character import CHARACTER
 from esid.entities.corporation import CORPORATION
 from esid.entities.killmail import KILLMAIL
 from esid.queue import dispatch as dispatching
-from esid.queue.asking import Requests
+from esid.queue.asking import Asking
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.dispatch import dispatch, sweep
 from esid.queue.publish import Publisher
@@ -36,7 +36,7 @@ class Desk:
 
     store: Store
     publisher: Publisher
-    requests: Requests
+    requests: Asking
     prefix: str
 
     def waiting(self, entity: str) -> int:
@@ -57,7 +57,7 @@ def desk(stack: Stack) -> Iterator[Desk]:
     broker = open_broker(store, stack.rabbitmq_url, stack.queue_prefix)
     broker.check()
     publisher = Publisher(store, broker, stack.queue_prefix)
-    made = Desk(store, publisher, Requests(store, publisher, stack.queue_prefix), stack.queue_prefix)
+    made = Desk(store, publisher, Asking(store, publisher, stack.queue_prefix), stack.queue_prefix)
     yield made
     made.purge()
     broker.close()

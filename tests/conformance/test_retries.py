@@ -14,11 +14,12 @@ from esid.entities.base import Failed
 from esid.errors import EsiError, EsiUnavailable, NotFound, Refused
 from esid.esi.answers import Answer
 from esid.esi.routes import Route
-from esid.queue.asking import Requests
+from esid.queue.asking import Asking
+from esid.queue.attempts import Attempts
 from esid.queue.dispatch import dispatch
-from esid.queue.middleware.retries import Retries
+from esid.queue.middleware.crashes import Crashes
 from esid.queue.publish import Publisher
-from esid.queue.work import Unfinished, Work
+from esid.queue.work import Work
 from esid.store import dead_letters, ledger
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
@@ -92,19 +93,15 @@ def test_characters_that_fail_together_are_given_up_though_their_affiliations_ar
     monkeypatch.setattr(clock, "now", lambda: moved[0])
     inbox, esi = Inbox(), HalfAnEsi(error)
     publisher = Publisher(store, inbox, "t")  # type: ignore[arg-type]
-    work, retries = Work(store, esi, publisher, ["character"]), Retries(store, esi)  # type: ignore[arg-type]
+    work = Work(store, esi, publisher, ["character"])  # type: ignore[arg-type]
     keys = range(90_000_001, 90_000_031)
-    list(Requests(store, publisher, "t").enqueue(CHARACTER, [(key, None) for key in keys]))
+    list(Asking(store, publisher, "t").enqueue(CHARACTER, [(key, None) for key in keys]))
 
     # When two hours go by
     for _ in range(240):
         dispatch(store, publisher, ["character"])
         while inbox.messages:
-            message = inbox.messages.pop(0)
-            try:
-                work.perform(CHARACTER, list(message.args[0]))
-            except Unfinished as unfinished:
-                retries.after_process_message(None, SimpleNamespace(requeue=False), exception=unfinished)  # type: ignore[arg-type]
+            work.perform(CHARACTER, list(inbox.messages.pop(0).args[0]))
         moved[0] += dt.timedelta(seconds=30)
 
     # Then each was asked as often as the table says, and is a dead letter
@@ -167,9 +164,11 @@ def test_an_end_that_cannot_be_written_for_a_reason_of_our_own_is_said(
         raise ValueError("of our own")
 
     ledger.request(store, [Seen("corporation", 5)])
-    (job,) = ledger.take(store, "corporation", [5])
     monkeypatch.setattr(ledger, "retry", broken)
-    book(store, Failed(job, NotFound("HTTP 404", status=404)))
+    message = SimpleNamespace(requeue=False, actor_name="corporation", args=([5],))
+    crashed: Any = Crashes(store)
+    crashed.after_process_message(None, message, exception=RuntimeError("boom"))
+    assert not message.requeue
     assert [record.getMessage() for record in caplog.records] == ["work.unbooked"]
 
 
@@ -206,9 +205,8 @@ def letters_of_messages(store: Store) -> list[str]:
 
 
 def book(store: Store, failed: Failed, *, has_others: bool = True) -> None:
-    """Write down a failed attempt as the middleware does."""
-    exception = Unfinished(failed.job.entity, [failed], [], None)
-    message = SimpleNamespace(requeue=False)
+    """Write down a failed attempt as the unit of work does."""
     client: Any = HalfAnEsi(failed.error)
     client.has_others = has_others
-    Retries(store, client).after_process_message(None, message, exception=exception)  # type: ignore[arg-type]
+    entity = BY_NAME[failed.job.entity]
+    ledger.book(store, entity.name, Attempts(client).judge(entity, [failed]))

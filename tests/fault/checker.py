@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 from esid.entities import BY_NAME
-from esid.queue.asking import Requests
+from esid.queue.asking import Asking
 from esid.queue.broker import open_broker
 from esid.queue.publish import Publisher
 from esid.store import dead_letters, ledger
@@ -30,7 +30,7 @@ def enqueue(daemon: Daemon, store: Store, wanted: Sent) -> None:
     """Ask for ids as `esid enqueue` does, but for the process of its own."""
     prefix = daemon.settings["ESID_QUEUE_PREFIX"]
     broker = open_broker(store, daemon.settings["RABBITMQ_URL"], prefix)
-    requests = Requests(store, Publisher(store, broker, prefix), prefix)
+    requests = Asking(store, Publisher(store, broker, prefix), prefix)
     for entity, ids in wanted.items():
         for _ in requests.enqueue(BY_NAME[entity], [(key, None) for key in sorted(ids)]):
             pass

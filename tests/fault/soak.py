@@ -25,7 +25,7 @@ from tests.wire import Toxic, Wire
 #: Deaths are what a soak is about; the waits after them and after failures are short, so that it ends.
 HOOKS = {
     "ESID_TEST_PATCH": "esid.daemon.child:MOST_DEATHS=10000;esid.store.recoveries:WAITS_S=(0.0, 0.5, 1.0);"
-    "esid.queue.middleware.retries:LONGEST_WAIT_S=4.0"
+    "esid.queue.attempts:LONGEST_WAIT_S=4.0"
 }
 
 

@@ -32,8 +32,8 @@ THERE = {
     "killmail": "SELECT id FROM killmails",
 }
 #: Waits between two attempts are cut, so that ten of them end within a test; those of a quick one more.
-PATIENT = "esid.queue.middleware.retries:LONGEST_WAIT_S=20"
-HASTY = "esid.queue.middleware.retries:LONGEST_WAIT_S=0.2;esid.esi.budget.budget:RETRY_EVERY_S=0.2"
+PATIENT = "esid.queue.attempts:LONGEST_WAIT_S=20"
+HASTY = "esid.queue.attempts:LONGEST_WAIT_S=0.2;esid.esi.budget.budget:RETRY_EVERY_S=0.2"
 _KILLMAIL = {
     "killmail_time": "2007-12-05T13:37:00Z",
     "solar_system_id": 30000142,

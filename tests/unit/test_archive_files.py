@@ -20,7 +20,7 @@ from esid.feeds import json_stream, readers
 from esid.feeds.archives import EVEREF, HASHES, ZKILLBOARD, Folder
 from esid.feeds.hashes import check_hash, is_askable
 from esid.feeds.links import killmail
-from esid.feeds.readers import Refused
+from esid.feeds.readers import BadMember
 from esid.feeds.tar import members
 from tests.fake_feed import generate
 from tests.fake_feed.publisher import archive, tar_of
@@ -111,7 +111,7 @@ def test_an_archive_that_unpacks_without_end_is_damage(packed: bytes, monkeypatc
 @pytest.mark.parametrize("name", ["x" * 100_000, "a\nb\x1b[2J\u202e"], ids=["long", "with signs"])
 def test_the_name_of_what_is_refused_is_one_short_line(name: str) -> None:
     (refused,) = readers.zkillboard(io.BytesIO(json.dumps({name: 1}).encode()), {})
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, BadMember)
     assert len(refused.name) <= 100
     assert refused.name.isprintable()
 
@@ -173,7 +173,7 @@ def test_a_raw_file_that_is_none_is_damaged(text: bytes) -> None:
 def test_members_that_are_no_killmails_are_refused_alone() -> None:
     value = {"x": MAILS[0].body, "7": MAILS[0].body, str(MAILS[1].id): MAILS[1].body, str(MAILS[2].id): MAILS[2].body}
     found = list(readers.zkillboard(io.BytesIO(json.dumps(value).encode()), {MAILS[1].id: MAILS[1].hash}))
-    assert [type(one) for one in found] == [Refused, Refused, Body, Refused]
+    assert [type(one) for one in found] == [BadMember, BadMember, Body, BadMember]
 
 
 def test_of_hashes_the_good_are_taken() -> None:
@@ -276,7 +276,7 @@ def test_the_errors_of_sources_have_the_codes_of_the_table() -> None:
     assert (SourceUnavailable.exit_code, DamagedArchive.exit_code) == (69, 65)
 
 
-def by_field(name: str, content: bytes) -> Body | Refused:
+def by_field(name: str, content: bytes) -> Body | BadMember:
     """A member of an archive read field by field alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(readers, "of_text", lambda _: None)

@@ -10,7 +10,7 @@ from esid.assembly import core, killmails
 from esid.daemon.beats import Beats
 from esid.daemon.child_loop import Life
 from esid.feeds.heal import Healing
-from esid.queue.asking import Requests
+from esid.queue.asking import Asking
 from esid.queue.dispatch import dispatch
 from esid.schedule import plan, runner, tasks
 from esid.schedule.duty import Post
@@ -33,7 +33,7 @@ def run(settings: Settings, life: Life, *, with_syncs: bool = True) -> None:
     store = core.open_store(settings)
     budget = core.open_budget(settings, is_known=True)
     publisher = core.open_publisher(settings, store)
-    requests = Requests(store, publisher, settings.esid_queue_prefix)
+    requests = Asking(store, publisher, settings.esid_queue_prefix)
     healing = Healing(lambda: killmails.open_healer(settings, store, requests, life.stop))
     lead = Leadership(store, settings.entities)
     progress_s = PROGRESS_TTY_S if sys.stderr.isatty() else PROGRESS_S

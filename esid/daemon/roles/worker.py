@@ -15,11 +15,11 @@ from esid.esi.budget import Budget
 from esid.esi.client import Client
 from esid.queue.broker import SLOW, queue_name
 from esid.queue.database import DatabaseBroker
+from esid.queue.middleware.crashes import Crashes
 from esid.queue.middleware.dead_letters import DeadLetters
 from esid.queue.middleware.doing import Doing
 from esid.queue.middleware.hold import Hold
 from esid.queue.middleware.recoveries import Recoveries, settle
-from esid.queue.middleware.retries import Retries
 from esid.queue.touching import Touching
 from esid.queue.work import Work, declare_actors
 from esid.queue.worker import Worker
@@ -57,7 +57,7 @@ def run(settings: Settings, life: Life) -> None:
         CurrentMessage(),
         Hold(store, client, stop),
         doing := Doing(),
-        Retries(store, client),
+        Crashes(store),
         DeadLetters(store),
         Recoveries(store, life.hands, stop),
     ]

@@ -1,7 +1,7 @@
 """Dead-lettering of messages that carry no usable work: unknown actor (for a while it is left to others), wrong arguments.
 
 The record is written before the broker forgets the message (RabbitMQ's own dead letters end after seven days and keep
-no reason). Ids that fail are recorded by `retries`.
+no reason). The unit of work records the ids that fail.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import dramatiq
 
 from esid import clock
 from esid.errors import BrokerUnavailable, DatabaseUnavailable, Stopping
-from esid.queue.work import BadMessage, Unfinished
+from esid.queue.outcome import Outcome
 
 #: Upper bounds of the histogram of durations, seconds.
 BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -40,7 +40,7 @@ class Doing(dramatiq.Middleware):
             begun = self._now.pop(threading.get_ident(), None)
             if begun:
                 entity, _, count, since = begun
-                self._count(entity, count, exception)
+                self._count(entity, count, message.outcome, exception)
                 self._time(entity, clock.monotonic() - since)
 
     def after_skip_message(self, broker: dramatiq.Broker, message: Any) -> None:
@@ -70,13 +70,11 @@ class Doing(dramatiq.Middleware):
             for name, value in counts.items():
                 self._counts[name] += value
 
-    def _count(self, entity: str, count: int, exception: BaseException | None) -> None:
-        failed = put_back = 0
-        if isinstance(exception, Unfinished):
-            failed, put_back = len(exception.failed), len(exception.open_ids)
-        elif isinstance(exception, (DatabaseUnavailable, BrokerUnavailable, Stopping)):
+    def _count(self, entity: str, count: int, outcome: Outcome | None, exception: BaseException | None) -> None:
+        failed, put_back = (outcome.failed, outcome.put_back) if outcome else (0, 0)
+        if isinstance(exception, (DatabaseUnavailable, BrokerUnavailable, Stopping)):
             put_back = count
-        elif isinstance(exception, BadMessage) or exception is not None:
+        elif exception is not None:
             failed = count
         for result, number in (("done", count - failed - put_back), ("failed", failed), ("put_back", put_back)):
             self._counts[f"ids:{entity}:{result}"] += number

@@ -2,7 +2,7 @@
 
 Before a message is begun its thread waits out a 420, an outage or an empty bucket, and at a stop or after 10 minutes
 gives the message back. The 10 minutes are counted from its delivery: those that wait behind it in the worker's memory
-hold theirs too. What is interrupted in the middle waits in the ledger.
+hold theirs too. What is interrupted in the middle the unit of work has put back into the ledger.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from dramatiq.middleware import SkipMessage
 from esid import clock, log
 from esid.clock import Stop
 from esid.entities import BY_NAME, ENTITIES
-from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError, Held, HeldAlone, Stopping
-from esid.queue.work import Unfinished
+from esid.errors import BrokerUnavailable, DatabaseUnavailable, EsidError, HeldAlone, Stopping
 from esid.store import ledger
 from esid.store.connection import Store
 
@@ -59,15 +58,17 @@ class Hold(dramatiq.Middleware):
     def after_process_message(
         self, broker: dramatiq.Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Put back what was not begun, uncounted."""
-        if isinstance(exception, Unfinished) and exception.open_ids:
-            self._put_back(message, exception)
-        elif isinstance(exception, Stopping):
+        """Give the message back where its work was not done, and wait while the database or the broker is away."""
+        if isinstance(exception, Stopping):
             message.requeue = True
         elif isinstance(exception, (DatabaseUnavailable, BrokerUnavailable)):
             self._wait_out(message, exception)
         elif exception is None:
             self._away_s = _AWAY_S
+        if outcome := message.outcome:
+            message.requeue |= outcome.goes_back
+            if outcome.held and not isinstance(outcome.held, HeldAlone):
+                self._say(outcome.held.wait_s, outcome.held.reason)
         self._take_back()
 
     def _take_back(self) -> None:
@@ -80,27 +81,6 @@ class Hold(dramatiq.Middleware):
                 if count:
                     words = "ids that failed shortly before an outage and in it are asked again, uncounted"
                     log.event(_log, "work.revived", words, ids=count)
-
-    def _put_back(self, message: Any, unfinished: Unfinished) -> None:
-        interruption = unfinished.interruption
-        if not isinstance(interruption, Held):
-            message.requeue = True
-            self._let_go(message, unfinished)
-            return
-        if not isinstance(interruption, HeldAlone):
-            self._say(interruption.wait_s, interruption.reason)
-        wait_s = interruption.wait_s + random.uniform(0, 1 + 0.1 * interruption.wait_s)  # noqa: S311
-        try:
-            ledger.defer(self._store, unfinished.entity, unfinished.open_ids, wait_s)
-        except EsidError:
-            message.requeue = True
-
-    def _let_go(self, message: Any, unfinished: Unfinished) -> None:
-        """Stopping: nobody works on these ids any more, so that their message may be taken up as it is."""
-        try:
-            ledger.give_back(self._store, unfinished.entity, unfinished.open_ids, comes_back=message.comes_back)
-        except EsidError:
-            return
 
     def _wait_out(self, message: Any, error: Exception) -> None:
         message.requeue = True

@@ -1,6 +1,6 @@
 """Isolates messages that kill their worker: what is in hand is noted, what a dead worker held is booked and split.
 
-Deaths are counted apart from failures: `retries` counts what went wrong, this what never came back.
+Deaths are counted apart from failures: the unit of work books what went wrong, this what never came back.
 """
 
 from __future__ import annotations

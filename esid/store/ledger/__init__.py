@@ -19,7 +19,7 @@ from esid.store.ledger.figures import (
     unanswered,
     was_asked,
 )
-from esid.store.ledger.outcomes import finish, take
+from esid.store.ledger.outcomes import Booked, Ends, book, finish, take
 from esid.store.ledger.publishing import adopt, claim, gathered, orphaned, publish_again, queued, unpublished, waiting
 from esid.store.ledger.words import GATHER_S, OPEN, PENDING, PUBLISH_GRACE_S, UNPLANNED, by_entity
 
@@ -31,7 +31,10 @@ __all__ = [
     "UNKNOWN_AGAIN_S",
     "UNPLANNED",
     "Accepted",
+    "Booked",
+    "Ends",
     "adopt",
+    "book",
     "by_entity",
     "claim",
     "counts",

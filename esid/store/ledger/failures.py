@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import esid.store.ledger.lookup as lookup
 from esid import clock
@@ -20,8 +20,8 @@ UNKNOWN_AGAIN_S = 7 * DAY_S
 def retry(
     store: Store,
     entity: str,
-    waits: dict[int, float],
-    failures: dict[int, Failure],
+    waits: Mapping[int, float],
+    failures: Mapping[int, Failure],
     at: dt.datetime | None = None,
 ) -> set[int]:
     """Count a failed attempt of each id and let it wait. Returns those of which that is so: a job that somebody else has
@@ -32,27 +32,32 @@ def retry(
         at: when they failed; now.
     """
 
-    def work() -> set[int]:
-        counted = set[int]()
-        for key in sorted(failures):
-            failure, wait_s = failures[key], waits.get(key)
-            due = None if wait_s is None else utc_text(now + dt.timedelta(seconds=wait_s))
-            attempts, was_known = _count(store, entity, key, failure, now, due)
-            if attempts and due is None:
-                first_at = dead_letters.add(store, entity, key, failure, attempts, now)
-                _plan(store, entity, key, _again_at(failure, first_at, now, was_known=was_known))
-            counted |= {key} if attempts else set()
-        return counted
-
     now = at or clock.now()
-    return store.run(work)
+    return store.run(lambda: count(store, entity, waits, failures, now))
 
 
-def defer(store: Store, entity: str, ids: Sequence[int], wait_s: float) -> None:
-    """Put ids back that could not be asked now; no attempt is counted."""
+def count(
+    store: Store, entity: str, waits: Mapping[int, float], failures: Mapping[int, Failure], now: dt.datetime
+) -> set[int]:
+    """The same in the caller's transaction."""
+    counted = set[int]()
+    for key in sorted(failures):
+        failure, wait_s = failures[key], waits.get(key)
+        due = None if wait_s is None else utc_text(now + dt.timedelta(seconds=wait_s))
+        attempts, was_known = _count(store, entity, key, failure, now, due)
+        if attempts and due is None:
+            first_at = dead_letters.add(store, entity, key, failure, attempts, now)
+            _plan(store, entity, key, _again_at(failure, first_at, now, was_known=was_known))
+        counted |= {key} if attempts else set()
+    return counted
+
+
+def defer(store: Store, entity: str, ids: Sequence[int], wait_s: float, *, locking: Sequence[int] = ()) -> None:
+    """Put ids back that could not be asked now; no attempt is counted. `locking`: see `lookup.update`."""
     if ids:
         now = clock.now()
-        lookup.update(store, entity, ids, OPEN, PENDING, (utc_text(now + dt.timedelta(seconds=wait_s)), utc_text(now)))
+        values = utc_text(now + dt.timedelta(seconds=wait_s)), utc_text(now)
+        lookup.update(store, entity, ids, OPEN, PENDING, values, locking=locking)
 
 
 def touch(store: Store, entity: str, ids: Sequence[int]) -> None:
@@ -61,16 +66,20 @@ def touch(store: Store, entity: str, ids: Sequence[int]) -> None:
     lookup.update(store, entity, ids, ("processing",), "updated_at = %s", (stamp,))
 
 
-def give_back(store: Store, entity: str, ids: Sequence[int], *, comes_back: bool = True) -> None:
+def give_back(
+    store: Store, entity: str, ids: Sequence[int], *, comes_back: bool = True, locking: Sequence[int] = ()
+) -> None:
     """Nobody works on these ids any more.
 
     Args:
         comes_back: their message is on its way back to the queue. One that was lost with its connection somebody else may
             have had since, and the scheduler publishes what is not taken in time.
+        locking: see `lookup.update`.
     """
     if ids:
         now = clock.now()
-        lookup.update(store, entity, ids, ("processing",), PENDING, (None if comes_back else grace(now), utc_text(now)))
+        values = None if comes_back else grace(now), utc_text(now)
+        lookup.update(store, entity, ids, ("processing",), PENDING, values, locking=locking)
 
 
 def revive(store: Store, entities: Sequence[str], since: dt.datetime) -> int:

@@ -40,6 +40,7 @@ def update(
     also: str = "",
     limits: Sequence[Any] = (),
     returning: str = "",
+    locking: Collection[int] = (),
 ) -> list[tuple[Any, ...]]:
     """UPDATE those of these rows of the ledger that are in one of these states; they are locked before, in the order of ids.
 
@@ -50,6 +51,7 @@ def update(
         sets, also, returning: SQL of the three clauses; `also` narrows down which.
         values: parameters of `sets`.
         limits: parameters of `also`.
+        locking: ids whose rows are locked, too, for what the caller's transaction does to them later.
     """
     sql = f"UPDATE sync_jobs SET {sets} WHERE {among(store, states)}{f' AND {also}' if also else ''}"
     tail = f" RETURNING {returning}" if returning else ""
@@ -59,7 +61,7 @@ def update(
     # Counted, the locks are there before the UPDATE looks for its first row.
     locked = f"WITH locked AS MATERIALIZED ({_EACH.format(columns='1', lock='FOR UPDATE')}) "
     sql = f"{locked}{sql} AND (SELECT COUNT(*) FROM locked) >= 0{tail}"
-    return store.change(sql, (store.listed(sorted(ids)), entity, *parameters))
+    return store.change(sql, (store.listed(sorted({*ids, *locking})), entity, *parameters))
 
 
 def jobs(

@@ -1,15 +1,17 @@
-"""Jobs taken up, and what ESI has answered: rows, freshness and state in one transaction."""
+"""Jobs taken up, and how they have ended: rows, freshness, attempts and state in one transaction."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from peewee import Field
 
+import esid.store.ledger.failures as failures
 import esid.store.ledger.lookup as lookup
 from esid import bounds, clock
 from esid.errors import EsidError
@@ -17,7 +19,7 @@ from esid.store import lies as etag_lies
 from esid.store.connection import Store
 from esid.store.ledger.discovery import discover
 from esid.store.ledger.words import OPEN, PENDING, UNPLANNED, grace, planned
-from esid.store.model import Done, Job, Rhythm, Row, Seen, utc_text, utc_time
+from esid.store.model import Done, Failure, Job, Rhythm, Row, Seen, utc_text, utc_time
 from esid.store.upsert import upsert
 
 _ONCE, _NOTHING = Rhythm(), (None, None, None, None)
@@ -27,6 +29,42 @@ _HAS_LETTERS = (
     "EXISTS (SELECT 1 FROM dead_letters WHERE dead_letters.entity_type = sync_jobs.entity_type "
     "AND dead_letters.entity_id = sync_jobs.entity_id)"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """How the jobs of one message have ended. It is False where there is nothing to be booked.
+
+    Attributes:
+        done: answers.
+        failures: failed attempts, by id.
+        waits: seconds before the next attempt, by id. An id of `failures` without a wait is given up.
+        later: ids that could not be asked now, and for how many seconds they wait; no attempt is counted.
+        given_back: ids that go back with their message.
+        comes_back: that message is on its way back to the queue.
+    """
+
+    done: Sequence[Done] = ()
+    failures: Mapping[int, Failure] = field(default_factory=dict)
+    waits: Mapping[int, float] = field(default_factory=dict)
+    later: Sequence[tuple[Sequence[int], float]] = ()
+    given_back: Sequence[int] = ()
+    comes_back: bool = True
+
+    def put_back(self) -> list[int]:
+        """Ids that were not asked, or whose failure is not theirs."""
+        return [*(key for ids, _ in self.later for key in ids), *self.given_back]
+
+    def __bool__(self) -> bool:
+        return bool(self.done or self.failures or self.later or self.given_back)
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """What came of it: seen ids that were new (see `finish`), and the ids whose attempt was counted (see `retry`)."""
+
+    new: list[Seen]
+    counted: set[int]
 
 
 def take(store: Store, entity: str, ids: Sequence[int], *, quarantined: bool = False) -> list[Job]:
@@ -91,13 +129,39 @@ def finish(
     Returns:
         The other seen ids that were new and are to be fetched; they are intents until somebody publishes them.
     """
-    ordered = sorted(done, key=lambda one: one.id)
-    return store.run(lambda: _finish(store, entity, ordered, gathering, rhythm)) if done else []
+    return book(store, entity, Ends(done), gathering, rhythm).new
 
 
-def _finish(store: Store, entity: str, done: Sequence[Done], gathering: Collection[str], rhythm: Rhythm) -> list[Seen]:
+def book(store: Store, entity: str, ends: Ends, gathering: Collection[str] = (), rhythm: Rhythm = _ONCE) -> Booked:
+    """Write how the jobs of one message have ended, all of it in one transaction (the caller's, where it has one open): what
+    is done as `finish` does, what has failed as `retry`, what is open as `defer` and `give_back`."""
+    ordered = sorted(ends.done, key=lambda one: one.id)
+    others = [*ends.failures, *ends.put_back()]
     now = clock.now()
-    known = _known(store, entity, [one.id for one in done], now)
+
+    def work() -> Booked:
+        # The first statement locks all of them, in order, as everybody does it.
+        new = _finish(store, entity, ordered, gathering, rhythm, others) if ordered else []
+        locking = () if ordered else others
+        for ids, wait_s in ends.later:
+            failures.defer(store, entity, ids, wait_s, locking=locking)
+        failures.give_back(store, entity, ends.given_back, comes_back=ends.comes_back, locking=locking)
+        return Booked(new, failures.count(store, entity, ends.waits, ends.failures, now))
+
+    return store.run(work) if ends else Booked([], set())
+
+
+def _finish(
+    store: Store,
+    entity: str,
+    done: Sequence[Done],
+    gathering: Collection[str],
+    rhythm: Rhythm,
+    others: Sequence[int] = (),
+) -> list[Seen]:
+    """Args: others: ids whose jobs are locked, too."""
+    now = clock.now()
+    known = _known(store, entity, [*(one.id for one in done), *others], now)
     old = {one.id for one in done if _is_past(one, known.get(one.id))}
     fresh = [one for one in done if one.id not in old]
     rows = [row for one in fresh for row in one.rows if not _is_older(row, one, known.get(one.id))]

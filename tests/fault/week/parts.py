@@ -19,14 +19,14 @@ from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
 from esid.feeds import r2z2
 from esid.feeds.follow import FIRST_WAIT_S, Follower
-from esid.queue.asking import Requests
+from esid.queue.asking import Asking
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.dispatch import dispatch
 from esid.queue.hands import Hands
+from esid.queue.middleware.crashes import Crashes
 from esid.queue.middleware.dead_letters import DeadLetters
 from esid.queue.middleware.hold import Hold
 from esid.queue.middleware.recoveries import Recoveries, settle
-from esid.queue.middleware.retries import Retries
 from esid.queue.publish import Publisher
 from esid.queue.work import Work, declare_actors
 from esid.schedule import plan, runner, tasks
@@ -104,7 +104,7 @@ class Worker:
             "",
             PREFIX,
             [
-                CurrentMessage(), Hold(store, client, stop), Retries(store, client), DeadLetters(store),
+                CurrentMessage(), Hold(store, client, stop), Crashes(store), DeadLetters(store),
                 Recoveries(store, held, stop),
             ],
         )  # fmt: skip
@@ -170,7 +170,7 @@ class Scheduler:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._publisher = Publisher(store, open_broker(store, "", PREFIX), PREFIX)
-        self._works = tasks.works(store, self._publisher, Requests(store, self._publisher, PREFIX))
+        self._works = tasks.works(store, self._publisher, Asking(store, self._publisher, PREFIX))
         self._plan = plan.plan(PLAN, core.installation(store), QUEUES)
         self._claimed: dict[str, dt.datetime] = {}
         self._ran: dict[str, dt.datetime | None] = {}

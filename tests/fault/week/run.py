@@ -20,7 +20,7 @@ from esid.entities import BY_NAME, ENTITIES
 from esid.entities.killmail import KILLMAIL
 from esid.errors import EsidError
 from esid.esi.budget import Budget, Limits
-from esid.queue.asking import Requests
+from esid.queue.asking import Asking
 from esid.queue.broker import open_broker
 from esid.queue.hands import size
 from esid.queue.publish import Publisher
@@ -227,9 +227,9 @@ class Week:
 
     # -- what a person does
 
-    def _requests(self) -> Requests:
+    def _requests(self) -> Asking:
         publisher = Publisher(self.store, open_broker(self.store, "", PREFIX), PREFIX)
-        return Requests(self.store, publisher, PREFIX)
+        return Asking(self.store, publisher, PREFIX)
 
     def _ask_for_everybody(self) -> None:
         world = self.changing.world
