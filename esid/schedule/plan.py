@@ -157,15 +157,21 @@ def is_quiet(time: dt.datetime) -> bool:
     return QUIET_FROM_S <= (time - _midnight(time)).total_seconds() < QUIET_TO_S
 
 
-class Ticks(BaseTrigger):  # type: ignore[misc]
-    """The times of one job as APScheduler asks for them."""
+class Ticks:
+    """The newest tick of a job for somebody who asks each second: worked out anew only when the clock has left the time
+    up to the next one, whichever way."""
 
     def __init__(self, job: Planned) -> None:
         self._job = job
+        self._known: tuple[dt.datetime | None, dt.datetime, dt.datetime] = (None, _EPOCH, _EPOCH)
 
-    def get_next_fire_time(self, previous_fire_time: dt.datetime | None, now: dt.datetime) -> dt.datetime | None:
-        """The next tick."""
-        return next_due(self._job, max(previous_fire_time, now) if previous_fire_time else now)
+    def newest(self, now: dt.datetime) -> dt.datetime | None:
+        """What `last_due` says."""
+        due, begin, end = self._known
+        if not begin <= now < end:
+            due = last_due(self._job, now)
+            self._known = due, due or now, next_due(self._job, now) or now + dt.timedelta(seconds=_DAY_S)
+        return due
 
 
 class Every(BaseTrigger):  # type: ignore[misc]

@@ -14,7 +14,7 @@ from esid import settings
 from esid.clock import span
 from esid.entities import MIRRORED
 from esid.errors import SettingsError
-from esid.schedule.plan import JOBS, Every, Planned, is_quiet, last_due, next_due, plan, planned
+from esid.schedule.plan import JOBS, Every, Planned, Ticks, is_quiet, last_due, next_due, plan, planned
 
 QUEUES = ("alliance", "corporation", "character", "killmail")
 TEXTS = {job.name: "10m" for job in JOBS}
@@ -81,6 +81,28 @@ def test_ticks_are_the_same_for_whoever_asks_whenever(now: dt.datetime, text: st
     assert (last_due(job, middle), next_due(job, middle)) == (last, following)
     assert last_due(job, following) == following
     assert next_due(job, last) == following
+
+
+@examples(deadline=None)
+@given(times, st.lists(st.integers(-100_000, 100_000), max_size=20), st.sampled_from(INTERVALS + CRONTABS))
+def test_the_newest_tick_is_known_whichever_way_the_clock_is_set(now: dt.datetime, steps: list[int], text: str) -> None:
+    job = planned(SYNC, text, "x")
+    ticks = Ticks(job)
+    for step in steps:
+        now += dt.timedelta(seconds=step)
+        assert ticks.newest(now) == last_due(job, now)
+
+
+@pytest.mark.parametrize(("expression", "most"), [("* * * * *", 61), ("0 0 29 2 *", 1)])
+def test_the_newest_tick_is_worked_out_once_for_each_tick_or_day(
+    monkeypatch: pytest.MonkeyPatch, expression: str, most: int
+) -> None:
+    worked_out: list[dt.datetime] = []
+    monkeypatch.setattr("esid.schedule.plan.last_due", lambda job, now: (worked_out.append(now), last_due(job, now))[1])
+    ticks = Ticks(Planned("x", expression))
+    for second in range(3600):
+        ticks.newest(at("2026-03-01T12:00:00") + dt.timedelta(seconds=second))
+    assert len(worked_out) <= most
 
 
 def test_what_asks_nothing_of_esi_ticks_in_the_downtime_too() -> None:
