@@ -61,8 +61,8 @@ def run(settings: Settings, life: Life, *, with_syncs: bool = True) -> None:
     post = Post(lead, serve, settings.entities)
 
     def state() -> dict[str, Any]:
-        """The jobs that run here: what is so, whatever settings somebody else has."""
-        return {"jobs": {job.name: texts[job.name] for job in plan.plan(texts, "", post.on_duty)}}
+        """The tasks that run here: what is so, whatever settings somebody else has."""
+        return {"jobs": {task.name: texts[task.name] for task in plan.plan(texts, "", post.on_duty)}}
 
     beats = Beats(store, life.kind, life.stop, state)
 
