@@ -1,8 +1,8 @@
-"""What runs when: the named jobs of the schedule and the times of their ticks. Pure; knows no database and no clock.
+"""What runs when: the named tasks of the schedule and the times of their ticks. Pure; knows no database and no clock.
 
-The ticks of a job follow from its setting and from the installation alone, so that all daemons on one database mean the
+The ticks of a task follow from its setting and from the installation alone, so that all daemons on one database mean the
 same ticks. No two installations tick at the same second: an interval begins at a moment drawn for the installation, a
-crontab expression is moved by drawn seconds. Jobs that ask ESI do not tick from 11:00 to 11:15 UTC, its downtime.
+crontab expression is moved by drawn seconds. Tasks that ask ESI do not tick from 11:00 to 11:15 UTC, its downtime.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _EPOCH, _INSTANT = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.timedelta(microsec
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A job that people may schedule.
+class Task:
+    """A task that people may schedule.
 
     Attributes:
         setting: the attribute of `Settings` that says when.
@@ -46,29 +46,29 @@ class Job:
     runs_at_start: bool = True
 
 
-JOBS: tuple[Job, ...] = (
-    Job("sync_alliance", "esid_schedule_alliances", "alliances that are due", "alliance"),
-    Job("sync_corporation", "esid_schedule_corporations", "corporations that are due", "corporation"),
-    Job("sync_character", "esid_schedule_characters", "characters whose details are due", "character"),
-    Job("sync_killmail", "esid_schedule_killmails", "killmails that failed or were purged and are due again", "killmail"),
-    Job("refresh_character", "esid_schedule_affiliations", "affiliations of characters, 1000 a request", "character"),
-    Job("heal", "esid_schedule_heal", "killmails by day compared with zKillboard", "killmail", runs_at_start=False),
-    Job("sweep", "esid_schedule_sweep", "work whose message was lost", asks_esi=False, runs_at_start=False),
-    Job("audit", "esid_schedule_audit", "what must not be is looked for and mended", asks_esi=False, runs_at_start=False),
-    Job("clean_up", "esid_schedule_clean_up", "old ticks and samples are deleted", asks_esi=False, runs_at_start=False),
+TASKS: tuple[Task, ...] = (
+    Task("sync_alliance", "esid_schedule_alliances", "alliances that are due", "alliance"),
+    Task("sync_corporation", "esid_schedule_corporations", "corporations that are due", "corporation"),
+    Task("sync_character", "esid_schedule_characters", "characters whose details are due", "character"),
+    Task("sync_killmail", "esid_schedule_killmails", "killmails that failed or were purged and are due again", "killmail"),
+    Task("refresh_character", "esid_schedule_affiliations", "affiliations of characters, 1000 a request", "character"),
+    Task("heal", "esid_schedule_heal", "killmails by day compared with zKillboard", "killmail", runs_at_start=False),
+    Task("sweep", "esid_schedule_sweep", "work whose message was lost", asks_esi=False, runs_at_start=False),
+    Task("audit", "esid_schedule_audit", "what must not be is looked for and mended", asks_esi=False, runs_at_start=False),
+    Task("clean_up", "esid_schedule_clean_up", "old ticks and samples are deleted", asks_esi=False, runs_at_start=False),
 )
-BY_NAME = {job.name: job for job in JOBS}
+BY_NAME = {task.name: task for task in TASKS}
 
 
 def schedules(settings: Settings, *, with_syncs: bool = True) -> dict[str, str]:
-    """Name of a job -> its setting. Without syncs only what mends and cleans is left."""
-    texts = {job.name: getattr(settings, job.setting) for job in JOBS if with_syncs or not job.asks_esi}
+    """Name of a task -> its setting. Without syncs only what mends and cleans is left."""
+    texts = {task.name: getattr(settings, task.setting) for task in TASKS if with_syncs or not task.asks_esi}
     return texts if settings.follows_killmails else texts | {"heal": "off"}
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A job with its times.
+    """A task with its times.
 
     Attributes:
         when: an interval in seconds, or a crontab expression, UTC.
@@ -86,26 +86,26 @@ class Planned:
 
 
 def plan(texts: Mapping[str, str], installation: str, queues: Collection[str]) -> tuple[Planned, ...]:
-    """The jobs that are not off, for the queues that are served.
+    """The tasks that are not off, for the queues that are served.
 
     Args:
-        texts: name of a job -> its setting (`10m`, a crontab expression, `off`); jobs without one are left out.
+        texts: name of a task -> its setting (`10m`, a crontab expression, `off`); tasks without one are left out.
         installation: a text that is this installation's own for ever.
     """
     return tuple(
-        planned(job, texts[job.name], installation)
-        for job in JOBS
-        if texts.get(job.name, "off") != "off" and (not job.queue or job.queue in queues)
+        planned(task, texts[task.name], installation)
+        for task in TASKS
+        if texts.get(task.name, "off") != "off" and (not task.queue or task.queue in queues)
     )
 
 
-def planned(job: Job, text: str, installation: str) -> Planned:
-    """One job with its times. `text` has been checked by `settings`."""
+def planned(task: Task, text: str, installation: str) -> Planned:
+    """One task with its times. `text` has been checked by `settings`."""
     when = interval_s(text) or text
     # Not for secrets: it spreads installations over time.
-    drawn = random.Random(f"{installation}/{job.name}/{text}")  # noqa: S311
+    drawn = random.Random(f"{installation}/{task.name}/{text}")  # noqa: S311
     offset_s = draw(drawn, when) if isinstance(when, float) else float(drawn.randint(1, 59))
-    return Planned(job.name, when, offset_s, is_quiet=job.asks_esi, at_start=job.runs_at_start)
+    return Planned(task.name, when, offset_s, is_quiet=task.asks_esi, at_start=task.runs_at_start)
 
 
 def interval_s(text: str) -> float | None:
@@ -134,21 +134,21 @@ def _is_unlucky(offset_s: float, every_s: float) -> bool:
     return every_s >= 1800 and _DAY_S % every_s == 0 and (offset_s - QUIET_FROM_S) % every_s < 900.0
 
 
-def last_due(job: Planned, now: dt.datetime) -> dt.datetime | None:
+def last_due(task: Planned, now: dt.datetime) -> dt.datetime | None:
     """The newest tick that is due; None where there was none in a year (an odd crontab)."""
-    due = _before(job, now)
-    while due is not None and job.is_quiet and is_quiet(due):
-        due = _before(job, _midnight(due) + dt.timedelta(seconds=QUIET_FROM_S) - _INSTANT)
+    due = _before(task, now)
+    while due is not None and task.is_quiet and is_quiet(due):
+        due = _before(task, _midnight(due) + dt.timedelta(seconds=QUIET_FROM_S) - _INSTANT)
     return due
 
 
-def next_due(job: Planned, after: dt.datetime) -> dt.datetime | None:
+def next_due(task: Planned, after: dt.datetime) -> dt.datetime | None:
     """The first tick after a time; None where there will be none in a year."""
-    due = _after(job, after)
-    while due is not None and job.is_quiet and is_quiet(due):
+    due = _after(task, after)
+    while due is not None and task.is_quiet and is_quiet(due):
         if due - after > dt.timedelta(days=366):
             return None
-        due = _after(job, _midnight(due) + dt.timedelta(seconds=QUIET_TO_S) - _INSTANT)
+        due = _after(task, _midnight(due) + dt.timedelta(seconds=QUIET_TO_S) - _INSTANT)
     return due
 
 
@@ -157,15 +157,21 @@ def is_quiet(time: dt.datetime) -> bool:
     return QUIET_FROM_S <= (time - _midnight(time)).total_seconds() < QUIET_TO_S
 
 
-class Ticks(BaseTrigger):  # type: ignore[misc]
-    """The times of one job as APScheduler asks for them."""
+class Ticks:
+    """The newest tick of a task for somebody who asks each second: worked out anew only when the clock has left the time
+    up to the next one, whichever way."""
 
-    def __init__(self, job: Planned) -> None:
-        self._job = job
+    def __init__(self, task: Planned) -> None:
+        self._task = task
+        self._known: tuple[dt.datetime | None, dt.datetime, dt.datetime] = (None, _EPOCH, _EPOCH)
 
-    def get_next_fire_time(self, previous_fire_time: dt.datetime | None, now: dt.datetime) -> dt.datetime | None:
-        """The next tick."""
-        return next_due(self._job, max(previous_fire_time, now) if previous_fire_time else now)
+    def newest(self, now: dt.datetime) -> dt.datetime | None:
+        """What `last_due` says."""
+        due, begin, end = self._known
+        if not begin <= now < end:
+            due = last_due(self._task, now)
+            self._known = due, due or now, next_due(self._task, now) or now + dt.timedelta(seconds=_DAY_S)
+        return due
 
 
 class Every(BaseTrigger):  # type: ignore[misc]
@@ -181,25 +187,25 @@ class Every(BaseTrigger):  # type: ignore[misc]
         return following if now < following <= now + self._every else now + self._every
 
 
-def _before(job: Planned, time: dt.datetime) -> dt.datetime | None:
+def _before(task: Planned, time: dt.datetime) -> dt.datetime | None:
     """The newest tick up to a time, quiet or not."""
-    if isinstance(job.when, float):
-        return _interval_tick(job.offset_s, job.when, time)
+    if isinstance(task.when, float):
+        return _interval_tick(task.offset_s, task.when, time)
     for days in (0.01, 0.1, 2, 62, 400):
-        due, following = None, _after(job, time - dt.timedelta(days=days))
+        due, following = None, _after(task, time - dt.timedelta(days=days))
         while following is not None and following <= time:
-            due, following = following, _after(job, following)
+            due, following = following, _after(task, following)
         if due is not None:
             return due
     return None
 
 
-def _after(job: Planned, time: dt.datetime) -> dt.datetime | None:
+def _after(task: Planned, time: dt.datetime) -> dt.datetime | None:
     """The first tick after a time, quiet or not."""
-    if isinstance(job.when, float):
-        return _interval_tick(job.offset_s, job.when, time) + dt.timedelta(seconds=job.when)
-    moved = dt.timedelta(seconds=job.offset_s)
-    due: dt.datetime | None = _cron(job.when).get_next_fire_time(None, time - moved + _INSTANT)
+    if isinstance(task.when, float):
+        return _interval_tick(task.offset_s, task.when, time) + dt.timedelta(seconds=task.when)
+    moved = dt.timedelta(seconds=task.offset_s)
+    due: dt.datetime | None = _cron(task.when).get_next_fire_time(None, time - moved + _INSTANT)
     return None if due is None else due + moved
 
 

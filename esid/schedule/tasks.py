@@ -1,4 +1,4 @@
-"""What each job of the plan does, and says that it did. Called by the scheduler and by `esid schedule run`."""
+"""What each task of the plan does, and says that it did. Called by the scheduler and by `esid schedule run`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _log = log.get("schedule")
 def works(
     store: Store, publisher: Publisher, requests: Asking, began: Callable[[], object] = lambda: None
 ) -> dict[str, Callable[[], str]]:
-    """Name of a job -> its work.
+    """Name of a task -> its work.
 
     Args:
         began: called when a full sync has given out work.

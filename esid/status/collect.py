@@ -25,7 +25,7 @@ class Sources:
     """What the state is collected from.
 
     Attributes:
-        schedules: name of a job -> its setting.
+        schedules: name of a task -> its setting.
         installation: see `plan.planned`.
         place: where messages go and come from by the settings here.
     """
@@ -66,7 +66,7 @@ def collect(sources: Sources) -> dict[str, Any]:
         "freshness": _freshness(store, now, counts),
         "throughput": history.throughput(samples.last(store, 3700.0), sample),
         "processes": living,
-        "schedule": timetable.jobs(store, sources.schedules, sources.installation, living),
+        "schedule": timetable.tasks(store, sources.schedules, sources.installation, living),
         "feeds": cursors.states(store),
         "killmail_days": days.latest(store),
         "dead_letters": [

@@ -1,4 +1,4 @@
-"""The schedule as people see it: each job with its last run, result, duration and next run. Reads only."""
+"""The schedule as people see it: each task with its last run, result, duration and next run. Reads only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from esid import clock
-from esid.schedule.plan import JOBS, Planned, last_due, next_due, planned
+from esid.schedule.plan import TASKS, Planned, last_due, next_due, planned
 from esid.store import ticks
 from esid.store.connection import Store
 
@@ -15,28 +15,28 @@ from esid.store.connection import Store
 LATE_S = 120.0
 
 
-def jobs(
+def tasks(
     store: Store, texts: Mapping[str, str], installation: str, living: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Every job, as it runs: a job that no process runs has no next run, whatever the settings say.
+    """Every task, as it runs: a task that no process runs has no next run, whatever the settings say.
 
     Args:
-        texts: name of a job -> its setting here, which is shown where nobody runs it.
+        texts: name of a task -> its setting here, which is shown where nobody runs it.
         installation: see `plan.planned`.
         living: the processes that were heard of lately.
     """
     now, newest = clock.now(), ticks.newest_runs(store)
     found = []
-    for job in JOBS:
-        runner = next((one for one in living if job.name in one.get("jobs", {})), None)
-        text, ran = runner["jobs"][job.name] if runner else texts.get(job.name, "off"), newest.get(job.name)
-        times = planned(job, text, installation) if runner else None
+    for task in TASKS:
+        runner = next((one for one in living if task.name in one.get("jobs", {})), None)
+        text, ran = runner["jobs"][task.name] if runner else texts.get(task.name, "off"), newest.get(task.name)
+        times = planned(task, text, installation) if runner else None
         following = next_due(times, now) if times else None
         found.append(
             {
-                "name": job.name,
-                "what": job.words,
-                "setting": job.setting.upper(),
+                "name": task.name,
+                "what": task.words,
+                "setting": task.setting.upper(),
                 "schedule": text,
                 "runs_in": runner["name"] if runner else None,
                 "late_s": _late_s(times, runner, ran, now) if times and runner else None,

@@ -8,7 +8,7 @@ from typing import Any
 
 from esid.clock import span
 from esid.entities import BY_NAME
-from esid.schedule.plan import JOBS
+from esid.schedule.plan import TASKS
 from esid.words import counted
 
 #: Seconds after which a job that was published is in a queue, or in somebody's hands.
@@ -57,7 +57,7 @@ def _missing(state: Mapping[str, Any], workers: Sequence[Mapping[str, Any]], pla
     elif others := sorted({one["queue"] for one in workers if one.get("queue", place) != place}):
         words.append(f"The workers consume another queue than these settings name: {'; '.join(others)}, and not {place}.")
     run = {name for one in state["processes"] for name in one.get("jobs", ())}
-    if workers and not any(job.name in run for job in JOBS if job.asks_esi):
+    if workers and not any(task.name in run for task in TASKS if task.asks_esi):
         words.append("No process schedules syncs: nothing is refreshed by itself (esid run without --no-scheduler).")
     return words
 

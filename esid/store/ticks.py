@@ -12,7 +12,7 @@ from esid import clock, host
 from esid.store.connection import Store
 from esid.store.model import utc_text, utc_time
 
-#: Seconds for which ticks are remembered; the newest of each job stays.
+#: Seconds for which ticks are remembered; the newest of each task stays.
 KEPT_S = 7 * 86_400.0
 #: Seconds after which a tick without an end is taken for interrupted: since its process, of which nobody here can know
 #: whether it lives, was last heard of; since its begin where that was never heard of.
@@ -21,7 +21,7 @@ SILENT_S, LOST_S = 120.0, 6 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """The newest run of a job. `ended_at` and `result` (done, failed, interrupted) are None while it runs."""
+    """The newest run of a task. `ended_at` and `result` (done, failed, interrupted) are None while it runs."""
 
     name: str
     due_at: dt.datetime
@@ -54,7 +54,7 @@ def end(store: Store, name: str, due_at: dt.datetime, result: str, words: str) -
 
 
 def interrupted(store: Store) -> list[str]:
-    """Note which ticks have lost their process, and return the jobs whose newest tick is among them."""
+    """Note which ticks have lost their process, and return the tasks whose newest tick is among them."""
     with store.connection():
         rows = store.rows(
             "SELECT ticks.name, due_at, ran_at, owner, beat_at FROM ticks LEFT JOIN processes ON processes.name = owner "
@@ -71,7 +71,7 @@ def interrupted(store: Store) -> list[str]:
 
 
 def newest_runs(store: Store) -> dict[str, Ran]:
-    """Name of a job -> its newest run."""
+    """Name of a task -> its newest run."""
     with store.connection():
         rows = store.rows(
             "SELECT name, due_at, ran_at, ended_at, result, words FROM ticks WHERE (name, ran_at) IN "
@@ -86,7 +86,7 @@ def newest_runs(store: Store) -> dict[str, Ran]:
 
 
 def prune(store: Store) -> int:
-    """Forget old ticks but the newest of each job; returns how many."""
+    """Forget old ticks but the newest of each task; returns how many."""
     old = utc_text(clock.now() - dt.timedelta(seconds=KEPT_S))
     sql = (
         "DELETE FROM ticks WHERE due_at < %s AND due_at < (SELECT MAX(newer.due_at) FROM ticks AS newer "

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from apscheduler.events import EVENT_JOB_EXECUTED
 
 from esid import clock, log
-from esid.errors import DAY_S, DatabaseUnavailable
+from esid.errors import DAY_S, DatabaseUnavailable, StoreError
 from esid.schedule import runner
 from esid.schedule.duty import Post
 from esid.schedule.plan import Planned, last_due
@@ -123,8 +124,9 @@ def test_a_clock_that_is_set_back_does_not_silence_the_schedule(store: Store, mo
         running.check_clock()
 
         # Then everything is due when it was
-        soon = {job.id: job.next_run_time for job in running._scheduler.get_jobs() if job.id in {"x", "dispatch"}}
-        assert all(time <= real() + dt.timedelta(hours=1) for time in soon.values()), soon
+        soon = {job.id: job.next_run_time for job in running._scheduler.get_jobs() if job.id in {"look", "dispatch"}}
+        assert len(soon) == 2
+        assert all(time <= real() + dt.timedelta(seconds=1) for time in soon.values()), soon
         done.clear()
         assert done.wait(10)
     finally:
@@ -134,17 +136,19 @@ def test_a_clock_that_is_set_back_does_not_silence_the_schedule(store: Store, mo
 def test_what_waits_for_its_time_waits_no_longer_when_the_clock_is_set_back_to_before_the_start(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given an errand, a job, and something that is to be looked at once, in a while
+    # Given an errand, and a task that has never run and is to be run once, in some seconds
     running = runner.Scheduler(store, {"x": lambda: "done"}, {"dispatch": (60.0, lambda: None)})
-    running.start([Planned("x", 3600.0, offset_s=1800.0)])
+    running.start([Planned("x", 3600.0, offset_s=5.0)])
     real = clock.now
     try:
-        wait_until(lambda: any(job.id == "x/first" for job in running._scheduler.get_jobs()), 10, "the first run")
+        wait_until(lambda: running._duty.ask_s > 0, 10, "the first look")
         monkeypatch.setattr(clock, "now", lambda: real() - dt.timedelta(days=365))
         running.check_clock()
         times = {job.id: job.next_run_time for job in running._scheduler.get_jobs()}
-        assert {"x", "x/first", "dispatch"} <= times.keys()
-        assert all(time <= clock.now() + dt.timedelta(hours=1) for time in times.values()), times
+        assert {"look", "dispatch"} <= times.keys()
+        assert all(time <= clock.now() + dt.timedelta(minutes=1) for time in times.values()), times
+        wait_until(lambda: ticks.newest_runs(store), 30, "the first run")
+        assert [due <= clock.now() for due, _ in runs(store, "x")] == [True]
     finally:
         running.stop()
 
@@ -163,19 +167,20 @@ def test_a_tick_that_an_outage_kept_from_running_is_run_when_the_post_comes_back
             raise DatabaseUnavailable("it is away")
         return "done after all"
 
-    in_hand, lead, job = runner.InHand(), Lead(), Planned("heal", DAY_S)
+    lead, job = Lead(), Planned("heal", DAY_S)
     due = last_due(job, clock.now())
     assert due
     ticks.claim(store, "heal", due - dt.timedelta(days=1))
     ticks.end(store, "heal", due - dt.timedelta(days=1), "done", "")
 
-    def start(_: Sequence[str]) -> runner.Scheduler:
-        running = runner.Scheduler(store, {"heal": work}, {}, lambda: bool(lead.ours), in_hand)
-        running.start([job])
-        return running
+    def serve(queues: Sequence[str]) -> None:
+        served.append(list(queues))
+        running.serve([job] if queues else ())
 
-    post = Post(lead, start, ["killmail"])  # type: ignore[arg-type]
+    running, served = runner.Scheduler(store, {"heal": work}, {}, lambda: bool(lead.ours)), list[list[str]]()
+    post = Post(lead, serve, ["killmail"])  # type: ignore[arg-type]
     post.look()
+    running.start()
     wait_until(lambda: tries, 20, "the tick")
     lead.ours = frozenset()
     post.look()
@@ -183,14 +188,17 @@ def test_a_tick_that_an_outage_kept_from_running_is_run_when_the_post_comes_back
     # When it has the schedule again while the old run still waits, that tick is run, by one at a time
     lead.ours = frozenset(["killmail"])
     post.look()
-    wait_until(lambda: "heal/again" in {one.id for one in post._runner._scheduler.get_jobs()}, 20, "another look")  # type: ignore[union-attr]
+    assert served == [["killmail"], [], ["killmail"]]
+    looks = list[str]()
+    running._scheduler.add_listener(lambda event: looks.append(event.job_id), EVENT_JOB_EXECUTED)
+    wait_until(lambda: looks.count("look") >= 3 and running._duty.ask_s > 0, 20, "another look")
     assert len(tries) == 1
     is_back.set()
     try:
         wait_until(lambda: ticks.newest_runs(store)["heal"].result == "done" and len(tries) == 2, 20, "the second run")
         assert ticks.newest_runs(store)["heal"].due_at == due
     finally:
-        post.leave()
+        running.stop()
 
 
 class Lead:
@@ -254,6 +262,112 @@ def test_an_errand_that_hangs_is_said_once_for_each_time(
         assert said() == 2
     finally:
         gates[2].set()
+        running.stop()
+
+
+def test_a_look_at_which_nothing_is_due_asks_the_database_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given tasks that have run, whose next ticks are far away
+    running, looks, asked = runner.Scheduler(store, {"x": lambda: "", "y": lambda: ""}, {}), list[str](), list[str]()
+    running._scheduler.add_listener(lambda event: looks.append(event.job_id), EVENT_JOB_EXECUTED)
+    running.start([Planned("x", 7 * DAY_S, at_start=True), Planned("y", "0 0 1 1 *", at_start=True)])
+    try:
+        wait_until(lambda: {"x", "y"} <= set(looks), 20, "the first runs")
+        rows = Store.rows
+        monkeypatch.setattr(Store, "rows", lambda self, sql, *args: (asked.append(sql), rows(self, sql, *args))[1])
+        # When some looks go by; a tick that had no end at the first of them would be asked for once in two minutes
+        looks.clear()
+        wait_until(lambda: looks.count("look") >= 3, 20, "some looks")
+        assert asked == []
+        assert set(looks) == {"look"}
+    finally:
+        running.stop()
+
+
+def test_tasks_that_hang_keep_no_errand_from_running(store: Store) -> None:
+    gate, begun, done = threading.Event(), list[int](), threading.Event()
+
+    def hang() -> str:
+        begun.append(1)
+        return str(gate.wait(60))
+
+    names = [f"x{number}" for number in range(6)]
+    running = runner.Scheduler(store, dict.fromkeys(names, hang), {"dispatch": (0.1, done.set)})
+    running.start([Planned(name, 3600.0, at_start=True) for name in names])
+    try:
+        wait_until(lambda: len(begun) == runner.THREADS, 20, "tasks that hang")
+        done.clear()
+        assert done.wait(20)
+        # Those that had to wait run, once each, when there are threads again
+        gate.set()
+        wait_until(lambda: {ran.result for ran in ticks.newest_runs(store).values()} == {"done"} and len(begun) == 6, 20)
+        assert all(len(runs(store, name)) == 1 for name in names)
+    finally:
+        gate.set()
+        running.stop()
+
+
+def test_a_task_that_failed_is_run_again_though_its_next_tick_is_far_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "FAILED_S", 0.1)
+    tries: list[int] = []
+
+    def work() -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            raise StoreError("no luck")
+        if len(tries) == 2:
+            raise ValueError("a bug")
+        return "third time lucky"
+
+    running = runner.Scheduler(store, {"x": work}, {})
+    running.start([Planned("x", 7 * DAY_S, at_start=True)])
+    try:
+        wait_until(lambda: (ran := ticks.newest_runs(store).get("x")) and ran.result == "done", 20, "the third try")
+    finally:
+        running.stop()
+    assert (len(runs(store, "x")), len(tries)) == (3, 3)
+
+
+def test_a_task_whose_process_died_is_run_when_the_schedule_is_ours(store: Store) -> None:
+    # Given a tick that has ended, and one whose process has died with it
+    job, now = Planned("dead", 7 * DAY_S), clock.now()
+    for name in ("dead", "done"):
+        ticks.claim(store, name, now)
+    ticks.end(store, "done", now, "done", "")
+    with store.connection():
+        store.rows("UPDATE ticks SET owner = REPLACE(owner, %s, ':999999999:')", (f":{os.getpid()}:",))
+    running = runner.Scheduler(store, {"dead": lambda: "", "done": lambda: ""}, {})
+    running.start([job, Planned("done", 7 * DAY_S)])
+    try:
+        wait_until(lambda: ticks.newest_runs(store)["dead"].result == "done", 20, "the run")
+    finally:
+        running.stop()
+    assert len(runs(store, "done")) == 1
+
+
+def test_a_task_that_still_runs_misses_its_ticks_and_that_is_said_once(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate, begun = threading.Event(), list[dt.datetime]()
+
+    def work() -> str:
+        begun.append(clock.now())
+        return str(len(begun) > 1 or gate.wait(30))
+
+    running, looks = runner.Scheduler(store, {"x": work}, {}), list[str]()
+    running._scheduler.add_listener(lambda event: looks.append(event.job_id), EVENT_JOB_EXECUTED)
+    running.start([Planned("x", 1.0, at_start=True)])
+    try:
+        wait_until(lambda: begun and looks.count("look") >= 5, 20, "some looks")
+        assert [record.getMessage() for record in caplog.records].count("schedule.still_runs") == 1
+        assert len(begun) == 1
+        missed_at = clock.now() - dt.timedelta(seconds=1.5)
+        gate.set()
+        wait_until(lambda: len(begun) > 1, 20, "the next tick")
+        assert all(due == runs(store, "x")[0][0] or due > missed_at for due, _ in runs(store, "x"))
+    finally:
+        gate.set()
         running.stop()
 
 

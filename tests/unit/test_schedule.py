@@ -14,13 +14,13 @@ from esid import settings
 from esid.clock import span
 from esid.entities import MIRRORED
 from esid.errors import SettingsError
-from esid.schedule.plan import JOBS, Every, Planned, is_quiet, last_due, next_due, plan, planned
+from esid.schedule.plan import TASKS, Every, Planned, Ticks, is_quiet, last_due, next_due, plan, planned
 
 QUEUES = ("alliance", "corporation", "character", "killmail")
-TEXTS = {job.name: "10m" for job in JOBS}
+TEXTS = {job.name: "10m" for job in TASKS}
 INTERVALS = ("1s", "7s", "1m", "10m", "15m", "20m", "30m", "1h", "2h", "5h", "6h", "12h", "1d", "2d", "7d")
 CRONTABS = ("* * * * *", "17 * * * *", "*/5 * * * *", "0 3 * * *", "30 4 1 * *", "10 11,12 * * *", "0 12 * * 1-5")
-SYNC = JOBS[0]
+SYNC = TASKS[0]
 times = st.datetimes(dt.datetime(2024, 1, 1), dt.datetime(2030, 1, 1), timezones=st.just(dt.UTC))
 
 
@@ -32,20 +32,20 @@ def at(text: str) -> dt.datetime:
 def test_a_plan_has_the_jobs_that_are_not_off_for_the_queues_that_are_served() -> None:
     names = {job.name for job in plan({**TEXTS, "sync_corporation": "off"}, "x", ["alliance", "corporation"])}
     assert names == {"sync_alliance", "sweep", "audit", "clean_up"}
-    assert {job.name for job in plan(TEXTS, "x", QUEUES)} == {job.name for job in JOBS}
+    assert {job.name for job in plan(TEXTS, "x", QUEUES)} == {job.name for job in TASKS}
     assert plan({}, "x", QUEUES) == ()
 
 
-@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
+@pytest.mark.parametrize("job", TASKS, ids=lambda job: job.name)
 def test_every_job_has_a_setting_of_its_own(job: object) -> None:
-    assert len({one.setting for one in JOBS}) == len(JOBS)
+    assert len({one.setting for one in TASKS}) == len(TASKS)
     (setting,) = [one for one in settings.TABLE if one.field == job.setting]  # type: ignore[attr-defined]
     assert setting.name.startswith("ESID_SCHEDULE_")
     assert plan({job.name: setting.default}, "x", QUEUES)  # type: ignore[attr-defined]
 
 
 def test_every_entity_is_asked_again_by_a_job_of_its_own() -> None:
-    assert {f"sync_{entity.name}" for entity in MIRRORED} == {job.name for job in JOBS if job.name.startswith("sync_")}
+    assert {f"sync_{entity.name}" for entity in MIRRORED} == {job.name for job in TASKS if job.name.startswith("sync_")}
 
 
 @pytest.mark.parametrize("text", INTERVALS)
@@ -83,8 +83,30 @@ def test_ticks_are_the_same_for_whoever_asks_whenever(now: dt.datetime, text: st
     assert next_due(job, last) == following
 
 
+@examples(deadline=None)
+@given(times, st.lists(st.integers(-100_000, 100_000), max_size=20), st.sampled_from(INTERVALS + CRONTABS))
+def test_the_newest_tick_is_known_whichever_way_the_clock_is_set(now: dt.datetime, steps: list[int], text: str) -> None:
+    job = planned(SYNC, text, "x")
+    ticks = Ticks(job)
+    for step in steps:
+        now += dt.timedelta(seconds=step)
+        assert ticks.newest(now) == last_due(job, now)
+
+
+@pytest.mark.parametrize(("expression", "most"), [("* * * * *", 61), ("0 0 29 2 *", 1)])
+def test_the_newest_tick_is_worked_out_once_for_each_tick_or_day(
+    monkeypatch: pytest.MonkeyPatch, expression: str, most: int
+) -> None:
+    worked_out: list[dt.datetime] = []
+    monkeypatch.setattr("esid.schedule.plan.last_due", lambda job, now: (worked_out.append(now), last_due(job, now))[1])
+    ticks = Ticks(Planned("x", expression))
+    for second in range(3600):
+        ticks.newest(at("2026-03-01T12:00:00") + dt.timedelta(seconds=second))
+    assert len(worked_out) <= most
+
+
 def test_what_asks_nothing_of_esi_ticks_in_the_downtime_too() -> None:
-    sweep = next(job for job in JOBS if job.name == "sweep")
+    sweep = next(job for job in TASKS if job.name == "sweep")
     assert is_quiet(next_due(planned(sweep, "1m", "x"), at("2026-03-01T11:05:00")) or at("2026-03-01T00:00:00"))
     assert next_due(planned(SYNC, "1m", "x"), at("2026-03-01T11:05:00")) >= at("2026-03-01T11:15:00")  # type: ignore[operator]
 

@@ -1,4 +1,4 @@
-"""`esid schedule`: what runs when, and one job of it now."""
+"""`esid schedule`: what runs when, and one task of it now."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from esid.store import processes
 
 def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid schedule`: its exit code."""
-    names = [job.name for job in plan.JOBS]
+    names = [task.name for task in plan.TASKS]
     for name in options.jobs:
         if name not in names:
             raise UsageError(f"unknown job {name!r}: one of {', '.join(names)}{nearest(name, names)}")
@@ -38,9 +38,9 @@ def run(options: argparse.Namespace, chosen: Settings) -> int:
             print_json({"did": did})
     else:
         living = processes.living(store)
-        jobs = timetable.jobs(store, plan.schedules(chosen), core.installation(store), living)
-        print_json({"jobs": jobs}) if options.json else print_lines(render.timetable(jobs, columns()))
-        if not options.json and not any(job["runs_in"] for job in jobs if plan.BY_NAME[job["name"]].asks_esi):
+        tasks = timetable.tasks(store, plan.schedules(chosen), core.installation(store), living)
+        print_json({"jobs": tasks}) if options.json else print_lines(render.timetable(tasks, columns()))
+        if not options.json and not any(task["runs_in"] for task in tasks if plan.BY_NAME[task["name"]].asks_esi):
             print("no process schedules syncs: nothing is refreshed by itself; start `esid run`, without --no-scheduler")
     store.close()
     return 0

@@ -38,33 +38,46 @@ def run(settings: Settings, life: Life, *, with_syncs: bool = True) -> None:
     lead = Leadership(store, settings.entities)
     progress_s = PROGRESS_TTY_S if sys.stderr.isatty() else PROGRESS_S
     texts = plan.schedules(settings, with_syncs=with_syncs)
-    in_hand = runner.InHand()
+    progress = Progress(store, budget, ())
 
-    def start(queues: Sequence[str]) -> runner.Scheduler:
-        """A scheduler of some queues, running."""
+    def publish() -> None:
+        if queues := post.on_duty:
+            dispatch(store, publisher, queues)
+
+    works = tasks.works(store, publisher, requests, lambda: progress.began()) | {"heal": healing.run}
+    errands: dict[str, tuple[float, Callable[[], object]]] = {
+        "dispatch": (plan.DISPATCH_S, publish),
+        "progress": (progress_s, lambda: progress.say()),
+        "sample": (samples.EVERY_S, lambda: history.sample(store, publisher.broker, budget)),
+    }
+    scheduler = runner.Scheduler(store, works, errands, lead.holds)
+
+    def serve(queues: Sequence[str]) -> None:
+        """Schedule these queues."""
+        nonlocal progress
         progress = Progress(store, budget, queues)
-        works = tasks.works(store, publisher, requests, progress.began) | {"heal": healing.run}
-        errands: dict[str, tuple[float, Callable[[], object]]] = {
-            "dispatch": (plan.DISPATCH_S, lambda: dispatch(store, publisher, queues)),
-            "progress": (progress_s, progress.say),
-            "sample": (samples.EVERY_S, lambda: history.sample(store, publisher.broker, budget)),
-        }
-        running = runner.Scheduler(store, works, errands, lead.holds, in_hand)
-        running.start(plan.plan(texts, core.installation(store), queues))
-        return running
+        scheduler.serve(plan.plan(texts, core.installation(store), queues) if queues else ())
 
-    post = Post(lead, start, settings.entities)
+    post = Post(lead, serve, settings.entities)
 
     def state() -> dict[str, Any]:
-        """The jobs that run here: what is so, whatever settings somebody else has."""
-        return {"jobs": {job.name: texts[job.name] for job in plan.plan(texts, "", post.on_duty)}}
+        """The tasks that run here: what is so, whatever settings somebody else has."""
+        return {"jobs": {task.name: texts[task.name] for task in plan.plan(texts, "", post.on_duty)}}
 
     beats = Beats(store, life, state)
+
+    def look() -> None:
+        scheduler.check_clock()
+        post.look()
+
     post.look()
+    scheduler.start()
     beats.start()
-    life.wait_for_stop(store, every_second=post.look)
+    life.wait_for_stop(store, every_second=look)
     publisher.broker.is_stopping = True
-    post.leave()
+    # What runs ends first, then another daemon takes over.
+    scheduler.stop()
+    lead.close()
     beats.end()
     publisher.broker.close()
     budget.close()
