@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-#: Entity -> what it is called for short. In the plural, and in capitals, each is understood as well.
-_SHORT = {"alliance": ("alli",), "corporation": ("corp",), "character": ("char",), "killmail": ("kill", "km")}
-_ENTITIES = {word: name for name, short in _SHORT.items() for word in (name, *short)}
+from esid.catalogue import LANES
+
+_PLURALS = {lane.name: lane.plural for lane in LANES}
+#: What people type -> the lane that they mean. In the plural, and in capitals, each is understood as well.
+_LANES = {word: lane.name for lane in LANES for word in (lane.name, lane.plural, *lane.words)}
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -18,10 +20,10 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 def plural(entity: str) -> str:
     """`alliances` for `alliance`."""
-    return f"{entity}s"
+    return _PLURALS.get(entity) or f"{entity}s"
 
 
 def entity(word: str) -> str:
     """The entity that somebody means who writes `Alliances`, `corp` or `kms`; any other word as it is."""
     lower = word.strip().lower()
-    return _ENTITIES.get(lower) or _ENTITIES.get(lower.removesuffix("s")) or word
+    return _LANES.get(lower) or _LANES.get(lower.removesuffix("s")) or word

@@ -201,7 +201,7 @@ def test_a_304_to_a_row_that_is_not_there_is_asked_for_whole_at_once(
         "birthday": "2015-03-24T11:37:00Z", "bloodline_id": 3, "race_id": 2, "gender": "male", "corporation_id": 98_000_001,
     }  # fmt: skip
     esi, inbox = Esi({"name": "N", "ticker": "T"} | founded | born), Inbox()
-    work = Work(store, esi, Publisher(store, inbox, "t"), [entity.queue])  # type: ignore[arg-type]
+    work = Work(store, esi, Publisher(store, inbox, "t"), [entity.lane])  # type: ignore[arg-type]
     ledger.request(store, [Seen(entity.name, key)])
     work.perform(entity, [key])
     table = entity.tables[0]
