@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -64,9 +64,9 @@ class RabbitConsumer(_RabbitmqConsumer):
         self._end: Exception | None = None
 
     @property
-    def held(self) -> int:
-        """Messages that were received and not settled."""
-        return len(self.known_tags)
+    def held(self) -> Counter[str]:
+        """Queue -> messages that were received and not settled."""
+        return Counter({self.queue_name: len(self.known_tags)})
 
     def close(self) -> None:
         """Close channel and connection. Dramatiq leaves the connection open where the channel was closed before."""

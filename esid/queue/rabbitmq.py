@@ -160,8 +160,9 @@ class RabbitBroker(RabbitmqBroker):
             raise
         self._taken.up()
 
-    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
+    def consume(self, queue_name: str | tuple[str, ...], prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
         """A consumer of one queue on a connection of its own. Raises ConnectionClosed; Dramatiq tries again."""
+        queue_name = queue_name if isinstance(queue_name, str) else queue_name[0]
         self.moves.move(queue_name)
         try:
             most = 1 if queue_name in self.slow_queues else prefetch

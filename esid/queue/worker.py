@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from queue import Empty, PriorityQueue
 from typing import Any
 
 import dramatiq
+from dramatiq.worker import ConsumerThread
 
 from esid import clock
 from esid.queue.broker import PERSON
+from esid.queue.database import DatabaseBroker
 
 #: Milliseconds after which a consumer that was given no message shows that it lives.
 _LOOK_MS = 10_000
@@ -53,6 +56,22 @@ class WorkQueue(PriorityQueue[Any]):
             self.not_empty.notify_all()
 
 
+class _Consuming(ConsumerThread):
+    """The thread of a consumer of several queues, which Dramatiq closes once for each of them."""
+
+    _closed: Any = None
+
+    def __init__(self, queues: tuple[str, ...], **more: Any) -> None:
+        super().__init__(queue_name=", ".join(queues), **more)
+        #: What Dramatiq hands to `Broker.consume`.
+        self.queue_name: Any = queues
+
+    def close(self) -> None:
+        if self.consumer is not self._closed:
+            self._closed = self.consumer
+            super().close()
+
+
 class Worker(dramatiq.Worker):
     """The threads and consumers of a process.
 
@@ -66,18 +85,32 @@ class Worker(dramatiq.Worker):
         self.queue_prefetch = prefetch
         self.work_queue = self._waiting = WorkQueue()
 
+    def _add_consumer(self, queue_name: str, *, delay: bool = False) -> None:
+        """Dramatiq adds one for each queue; `start` makes one for all of them."""
+
     def start(self) -> None:
         """Start all threads. They have begun on return: Dramatiq's forget a stop that comes before."""
         super().start()
+        for queues in self._shares():
+            thread = _Consuming(
+                queues,
+                broker=self.broker,
+                prefetch=self.queue_prefetch,
+                work_queue=self.work_queue,
+                worker_timeout=self.worker_timeout,
+            )
+            self.consumers.update(dict.fromkeys(queues, thread))
+            thread.start()
         threads: list[Any] = [*self.workers, *self.consumers.values()]
         while not all(thread.running for thread in threads):
             clock.sleep(0.001)
 
     def held(self) -> dict[str, int]:
         """Queue -> messages that this process has received and not settled, where there are any."""
-        consumers: dict[str, Any] = {name: thread.consumer for name, thread in list(self.consumers.items())}
-        counts = {name: consumer.held for name, consumer in consumers.items() if consumer}
-        return {name: count for name, count in counts.items() if count}
+        held = Counter[str]()
+        for consumer in self._consumers():
+            held += consumer.held
+        return dict(held)
 
     def stop(self, timeout: int = 600_000) -> None:
         """End all threads, those with a message after it; what was not begun goes back.
@@ -91,7 +124,15 @@ class Worker(dramatiq.Worker):
         # The consumers go on until the last message in work is done. Who is not there yet to be woken sees that we stop.
         broker: Any = self.broker
         broker.is_stopping = True
-        consumers: list[Any] = [thread.consumer for thread in self.consumers.values() if thread.consumer]
-        for consumer in consumers:
+        for consumer in self._consumers():
             consumer.wake()
         super().stop(timeout)
+
+    def _shares(self) -> list[tuple[str, ...]]:
+        """The queues of each consumer: on the database one statement serves all of them."""
+        queues = sorted(self.consumer_whitelist or ())
+        return [tuple(queues)] if isinstance(self.broker, DatabaseBroker) else [(queue,) for queue in queues]
+
+    def _consumers(self) -> list[Any]:
+        """Those that have begun, each once."""
+        return [thread.consumer for thread in set(self.consumers.values()) if thread.consumer]

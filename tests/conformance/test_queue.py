@@ -439,16 +439,16 @@ def test_no_more_is_claimed_than_is_wanted_while_the_statistics_are_old(store: S
     store.run(lambda: store.rows("ANALYZE messages"))
     messages.put(store, [("q", 0, "body", 0.0)] * 24)
     for wanted in (1, 4):
-        assert len(messages.turn(store, "q", "owner", acked=[], returned=[], wanted=wanted, lease_s=30.0)) == wanted
+        assert len(messages.turn(store, {"q": wanted}, "owner", acked=[], returned=[], lease_s=30.0)) == wanted
 
 
 def test_a_lease_that_ends_gives_the_message_to_somebody_else(store: Store) -> None:
     messages.put(store, [("q", 0, "body", 0.0)])
-    (first,) = messages.turn(store, "q", "frozen", acked=[], returned=[], wanted=1, lease_s=0.0)
-    (second,) = messages.turn(store, "q", "other", acked=[], returned=[], wanted=1, lease_s=30.0)
+    (first,) = messages.turn(store, {"q": 1}, "frozen", acked=[], returned=[], lease_s=0.0)
+    (second,) = messages.turn(store, {"q": 1}, "other", acked=[], returned=[], lease_s=30.0)
     assert (first.id, second.deliveries) == (second.id, 2)
     # The frozen one wakes up: its ack changes nothing.
-    messages.turn(store, "q", "frozen", acked=[first.id], returned=[], wanted=0, lease_s=30.0)
+    messages.turn(store, {}, "frozen", acked=[first.id], returned=[], lease_s=30.0)
     assert messages.counts(store) == {"q": (0, 1)}
     assert messages.release(store, "other") == 1
     assert messages.counts(store) == {"q": (1, 0)}
@@ -471,9 +471,55 @@ def test_a_message_that_is_parked_stands_in_nobodys_way(store: Store) -> None:
 
 def test_a_lease_is_renewed_while_its_owner_lives(store: Store) -> None:
     messages.put(store, [("q", 0, "body", 0.0)])
-    (one,) = messages.turn(store, "q", "owner", acked=[], returned=[], wanted=1, lease_s=0.0)
+    (one,) = messages.turn(store, {"q": 1}, "owner", acked=[], returned=[], lease_s=0.0)
     messages.renew(store, "owner", [one.id], 30.0)
-    assert not messages.is_ready(store, "q")
+    assert not messages.ready(store, ["q"])
+
+
+def test_idle_queues_cost_one_statement_a_look_however_many_they_are(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = database.DatabaseBroker(store, [])
+    rows, statements = store.rows, list[str]()
+    monkeypatch.setattr(store, "rows", lambda sql, *more: [statements.append(sql), rows(sql, *more)][1])
+    looks = {}
+    for count in (1, 12):
+        statements.clear()
+        with closing(broker.consume(tuple(f"x.{n}" for n in range(count)), timeout=0)) as consumer:
+            assert [next(consumer) for _ in range(5)] == [None] * 5
+            looks[count] = len(statements)
+    assert looks == {1: 5, 12: 5}
+
+    # And a worker has one consumer for all of them
+    for n in range(12):
+        broker.declare_queue(f"x.{n}")
+    worker = Worker(broker, set(broker.queues), threads=1, prefetch=1)
+    worker.start()
+    assert worker.consumers.keys() == broker.queues.keys()
+    assert len(set(worker.consumers.values())) == 1
+    worker.stop()
+
+
+def test_one_claim_takes_of_each_queue_what_may_be_held_of_it(store: Store) -> None:
+    # Given a queue with many messages, one with a few, and one of which a message at a time is taken
+    long, short, slow = (queue_name("x", name) for name in ("alliance", "corporation", "killmail"))
+    broker: Any = open_broker(store, "", "x")
+    broker.enqueue_many([message(long, n) for n in range(10)])
+    broker.enqueue_many([message(slow, n) for n in range(10, 13)])
+    broker.enqueue_many([message(short, 13), message(short, 14, priority=2)])
+    consumer = broker.consume((long, short, slow), prefetch=3, timeout=50)
+
+    # Then none waits for another, and what is more urgent comes first
+    got = receive(consumer, 6)
+    assert [one.args[0][0] for one in got] == [14, 0, 1, 2, 10, 13]
+    assert next(consumer) is None
+    assert consumer.held == {long: 3, short: 2, slow: 1}
+
+    # And each makes room for its own queue
+    for one in got:
+        if one.queue_name != short:
+            consumer.ack(one)
+    assert sorted(one.args[0][0] for one in receive(consumer, 4)) == [3, 4, 5, 11]
+    consumer.close()
+    assert messages.counts(store) == {long: (7, 0), short: (2, 0), slow: (2, 0)}
 
 
 def test_what_was_claimed_while_the_answer_was_lost_comes_back(
@@ -493,7 +539,7 @@ def test_what_was_claimed_while_the_answer_was_lost_comes_back(
     # When it lives on, the lease of the one that it holds is renewed, that of the other ends
     def is_there() -> bool:
         next(consumer)
-        return messages.is_ready(store, name)
+        return messages.ready(store, [name])
 
     wait_until(is_there, 10, "the message that nobody holds")
     consumer.ack(held)
@@ -504,7 +550,7 @@ def test_what_was_claimed_while_the_answer_was_lost_comes_back(
 
 def test_a_delayed_message_waits_in_the_table(store: Store) -> None:
     messages.put(store, [("q", 0, "later", 30.0), ("q", 0, "now", 0.0)])
-    claimed = messages.turn(store, "q", "owner", acked=[], returned=[], wanted=5, lease_s=30.0)
+    claimed = messages.turn(store, {"q": 5}, "owner", acked=[], returned=[], lease_s=30.0)
     assert [one.body for one in claimed] == ["now"]
 
 
@@ -513,14 +559,14 @@ def test_a_clock_that_is_set_back_hides_no_message(store: Store, monkeypatch: py
     now_s = messages.now_s
     monkeypatch.setattr(messages, "now_s", lambda store: f"({now_s(store)} + 10800)")
     messages.put(store, [("q", 1, "held", 0.0), ("q", 0, "waits", 0.0)])
-    messages.turn(store, "q", "gone", acked=[], returned=[], wanted=1, lease_s=30.0)
+    messages.turn(store, {"q": 1}, "gone", acked=[], returned=[], lease_s=30.0)
 
     # When it is set back, they are to be had as before
     monkeypatch.setattr(messages, "now_s", now_s)
-    assert messages.is_ready(store, "q")
-    claimed = messages.turn(store, "q", "owner", acked=[], returned=[], wanted=5, lease_s=30.0)
+    assert messages.ready(store, ["q"])
+    claimed = messages.turn(store, {"q": 5}, "owner", acked=[], returned=[], lease_s=30.0)
     assert [one.body for one in claimed] == ["held", "waits"]
-    assert not messages.is_ready(store, "q")
+    assert not messages.ready(store, ["q"])
 
 
 def test_a_database_that_goes_away_stops_no_consumer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
