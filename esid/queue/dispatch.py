@@ -63,7 +63,8 @@ def sweep(store: Store, publisher: Publisher, queues: Sequence[str], quiet_s: fl
     A message too many is harmless: what was done meanwhile is not taken again.
     """
     count, busy = 0, publisher.broker.busy()
-    for entity in (entity for entity in ENTITIES if entity.lane in queues):
+    names = ledger.with_orphans(store, [entity.name for entity in ENTITIES if entity.lane in queues], quiet_s)
+    for entity in (entity for entity in ENTITIES if entity.name in names):
         is_busy = any(name.endswith(f".{entity.lane}") for name in busy)
         wait_s, most = (max(quiet_s, BUSY_QUIET_S), BUSY_AT_ONCE) if is_busy else (quiet_s, AT_ONCE)
         ids = ledger.orphaned(store, entity.name, wait_s, most)

@@ -350,7 +350,7 @@ def test_what_was_written_while_our_clock_was_a_month_ahead_is_asked_for_again(s
     assert ledger.request(store, [Seen("alliance", keys[0])]).queued == (keys[0],)
     assert next(due.by_person(store, "alliance", None, 2)) == [keys[1]]
     audit.look(store, [kind(ALLIANCE)])
-    assert freshness.due(store, "alliance") == 1
+    assert freshness.looked(store, ["alliance"])["alliance"][0] == 1
     assert due.by_schedule(store, "alliance", 10) == list(keys[2:])
     taken = ledger.take(store, "alliance", keys)
     assert [one.id for one in taken if one.expires_at is None or one.expires_at <= real] == list(keys)
