@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from queue import Empty, PriorityQueue
 from typing import Any
 
@@ -11,7 +10,6 @@ from dramatiq.worker import ConsumerThread
 
 from esid import clock
 from esid.queue.broker import PERSON
-from esid.queue.database import DatabaseBroker
 
 #: Milliseconds after which a consumer that was given no message shows that it lives.
 _LOOK_MS = 10_000
@@ -73,7 +71,7 @@ class _Consuming(ConsumerThread):
 
 
 class Worker(dramatiq.Worker):
-    """The threads and consumers of a process.
+    """The threads of a process and its one consumer.
 
     Args:
         queues: names of those that it consumes.
@@ -82,35 +80,27 @@ class Worker(dramatiq.Worker):
 
     def __init__(self, broker: dramatiq.Broker, queues: set[str], threads: int, prefetch: int) -> None:
         super().__init__(broker, queues=queues, worker_threads=threads, worker_timeout=_LOOK_MS)
-        self.queue_prefetch = prefetch
         self.work_queue = self._waiting = WorkQueue()
+        self._consuming = _Consuming(
+            tuple(sorted(queues)), broker=broker, prefetch=prefetch, work_queue=self.work_queue, worker_timeout=_LOOK_MS
+        )
+        self.consumers.update(dict.fromkeys(queues, self._consuming))
 
     def _add_consumer(self, queue_name: str, *, delay: bool = False) -> None:
-        """Dramatiq adds one for each queue; `start` makes one for all of them."""
+        """Dramatiq adds one for each queue; ours consumes all of them."""
 
     def start(self) -> None:
         """Start all threads. They have begun on return: Dramatiq's forget a stop that comes before."""
         super().start()
-        for queues in self._shares():
-            thread = _Consuming(
-                queues,
-                broker=self.broker,
-                prefetch=self.queue_prefetch,
-                work_queue=self.work_queue,
-                worker_timeout=self.worker_timeout,
-            )
-            self.consumers.update(dict.fromkeys(queues, thread))
-            thread.start()
-        threads: list[Any] = [*self.workers, *self.consumers.values()]
+        self._consuming.start()
+        threads: list[Any] = [*self.workers, self._consuming]
         while not all(thread.running for thread in threads):
             clock.sleep(0.001)
 
     def held(self) -> dict[str, int]:
         """Queue -> messages that this process has received and not settled, where there are any."""
-        held = Counter[str]()
-        for consumer in self._consumers():
-            held += consumer.held
-        return dict(held)
+        consumer: Any = self._consuming.consumer
+        return {queue: count for queue, count in consumer.held.items() if count} if consumer else {}
 
     def stop(self, timeout: int = 600_000) -> None:
         """End all threads, those with a message after it; what was not begun goes back.
@@ -121,18 +111,10 @@ class Worker(dramatiq.Worker):
         for worker in self.workers:
             worker.stop()
         self._waiting.wake()
-        # The consumers go on until the last message in work is done. Who is not there yet to be woken sees that we stop.
+        # The consumer goes on until the last message in work is done. One that is not there yet sees that we stop.
         broker: Any = self.broker
         broker.is_stopping = True
-        for consumer in self._consumers():
+        consumer: Any = self._consuming.consumer
+        if consumer:
             consumer.wake()
         super().stop(timeout)
-
-    def _shares(self) -> list[tuple[str, ...]]:
-        """The queues of each consumer: on the database one statement serves all of them."""
-        queues = sorted(self.consumer_whitelist or ())
-        return [tuple(queues)] if isinstance(self.broker, DatabaseBroker) else [(queue,) for queue in queues]
-
-    def _consumers(self) -> list[Any]:
-        """Those that have begun, each once."""
-        return [thread.consumer for thread in set(self.consumers.values()) if thread.consumer]

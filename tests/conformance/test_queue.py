@@ -771,6 +771,62 @@ def test_rabbitmq_may_be_killed_between_two_messages(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_worker_has_three_connections_to_rabbitmq_however_many_its_queues_are(tmp_path: Path) -> None:
+    # A server of its own: it is asked who is there
+    store = Store(f"sqlite:///{tmp_path / 'esid.db'}")
+    migrate.migrate(store)
+    with PrivateRabbitmq() as server:
+        broker: Any = open_broker(store, server.url, "many", [DeadLetters(store)])
+        names, got = [f"many.lane_{number}" for number in range(12)], list[int]()
+        for name in names:
+            broker.declare_queue(name)
+            dramatiq.actor(got.extend, broker=broker, actor_name=name, queue_name=name)
+        broker.check()
+        worker = Worker(broker, set(names), threads=4, prefetch=4)
+        worker.start()
+        broker.enqueue_many([message(name, number, actor=name) for number, name in enumerate(names)])
+        wait_until(lambda: sorted(got) == list(range(12)), 30, lambda: f"a message of each queue: {got}")
+
+        connections = server.ctl("-q", "list_connections", "pid", "--no-table-headers").split("\n")
+        assert 1 < len(list(filter(None, connections))) <= 3
+        consumed = server.ctl("-q", "list_consumers", "queue_name", "--no-table-headers").split()
+        assert set(names) <= set(consumed)
+        worker.stop()
+        assert broker.depths() == dict.fromkeys(sorted(broker.queues), 0)
+        broker.close()
+    store.close()
+
+
+@pytest.mark.parametrize("stack", [STACKS[1]], indirect=True)
+def test_a_queue_that_cannot_be_consumed_keeps_no_other_from_it(
+    open_queue: Open, queue: str, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a consumer of two queues, with a message of the one in its hands
+    monkeypatch.setattr(rabbitmq_consumer, "_AGAIN_S", 0.3)
+    broker, other = open_queue(), queue_name(stack.queue_prefix, "alliance")
+    broker.enqueue(message(queue, 1))
+    consumer = broker.consume((queue, other), prefetch=1, timeout=50)
+    (held,) = receive(consumer, 1)
+
+    # When its queue is deleted
+    with pika.BlockingConnection(pika.URLParameters(stack.rabbitmq_url)) as connection:
+        connection.channel().queue_delete(queue)
+    wait_until(lambda: [next(consumer)] and not held.comes_back, 10, "the end of the queue")
+
+    # Then the other one is consumed as before, an ack of what is gone hurts nobody, and it comes back by itself
+    consumer.ack(held)
+    broker.enqueue(message(other, 2, actor="alliance"))
+    (one,) = receive(consumer, 1)
+    assert one.args[0] == [2]
+    consumer.ack(one)
+    broker.enqueue(message(queue, 3))
+    (again,) = receive(consumer, 1)
+    assert (again.args[0], again.comes_back) == ([3], True)
+    consumer.ack(again)
+    settle(broker, queue, consumer)
+    consumer.close()
+
+
 @pytest.mark.parametrize("stack", [STACKS[1]], indirect=True)
 @pytest.mark.parametrize("count", [1, 30])
 def test_a_queue_that_is_deleted_under_an_idle_publisher_is_declared_anew(
