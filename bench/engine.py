@@ -209,7 +209,7 @@ def _expire(url: str) -> None:
 
 
 def _all_open() -> list[str]:
-    return [entity.name for entity in ENTITIES if entity.queue in {"alliance", "corporation"}]
+    return [entity.name for entity in ENTITIES if entity.lane in {"alliance", "corporation"}]
 
 
 def pace(servers: Servers) -> Figures:

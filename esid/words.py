@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-#: Entity -> what it is called for short. In the plural, and in capitals, each is understood as well.
-_SHORT = {"alliance": ("alli",), "corporation": ("corp",), "character": ("char",), "killmail": ("kill", "km")}
+from esid.catalogue import LANES
+
+_PLURALS = {lane.name: lane.plural for lane in LANES}
+#: What people type -> the lane that they mean. In the plural, and in capitals, each is understood as well.
+_LANES = {word: lane.name for lane in LANES for word in (lane.name, lane.plural, *lane.words)}
 #: Lists of ids -> what tables for people call them.
 _LISTS = {
     "alliances": "alliance list",
     "alliance_corporations": "alliance member lists",
     "npccorps": "NPC corporation list",
 }
-_ENTITIES = {word: name for name, short in _SHORT.items() for word in (name, *short)}
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -24,13 +26,13 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 def plural(entity: str) -> str:
     """`alliances` for `alliance`."""
-    return f"{entity}s"
+    return _PLURALS.get(entity) or f"{entity}s"
 
 
 def entity(word: str) -> str:
     """The entity that somebody means who writes `Alliances`, `corp` or `kms`; any other word as it is."""
     lower = word.strip().lower()
-    return _ENTITIES.get(lower) or _ENTITIES.get(lower.removesuffix("s")) or word
+    return _LANES.get(lower) or _LANES.get(lower.removesuffix("s")) or word
 
 
 def called(entity: str) -> str:

@@ -257,10 +257,11 @@ class PrivateRabbitmq(PrivateServer, Rabbitmq):
         wait_until(self._is_ready, _START_S, "RabbitMQ to accept connections", every_s=0.1)
         return self
 
-    def ctl(self, *arguments: str) -> None:
-        """Tell the node something by `rabbitmqctl`."""
+    def ctl(self, *arguments: str) -> str:
+        """Tell or ask the node something by `rabbitmqctl`; what it prints."""
         command = [str(self._server / "rabbitmqctl"), *arguments]
-        subprocess.run(command, env=self._environment(), cwd=self.directory, check=True, capture_output=True)
+        done = subprocess.run(command, env=self._environment(), cwd=self.directory, check=True, capture_output=True)
+        return done.stdout.decode()
 
     def log(self) -> str:
         """What the node has logged."""

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from esid import __version__, words
-from esid.cli.typed import IMPORT_SOURCES, LIST_NAMES, SYNC_NAMES
+from esid.catalogue import LANES, NAMES
+from esid.cli.typed import ALL_NAMES, IMPORT_SOURCES, LIST_NAMES, ROW_NAMES, SYNC_NAMES
 from esid.errors import UsageError
-from esid.settings import ENTITY_NAMES, nearest
+from esid.settings import nearest
 
-_ENTITIES = ", ".join(ENTITY_NAMES)
 _ABOUT = "Keeps a local database equal to EVE Online's public ESI data."
 _EPILOG = "`esid help COMMAND` shows its options and an example."
 
@@ -94,7 +94,7 @@ class Grammar:
 
     def _add_daemon(self) -> None:
         run = self._add("run", "Run the daemon in the foreground.", "esid run --actors alliance,corporation")
-        run.add_argument("--actors", metavar="A,B", help=f"work on these only: {_ENTITIES}")
+        run.add_argument("--actors", metavar="A,B", help=f"work on these only: {', '.join(NAMES)}")
         run.add_argument("--processes", metavar="N", help="worker processes")
         run.add_argument("--threads", metavar="N", help="threads of each worker process")
         run.add_argument(
@@ -178,9 +178,8 @@ class Grammar:
             help="list (default), show, retry, drop",
         )  # fmt: skip
         dead.add_argument("ids", nargs="*", metavar="NUMBER", help="numbers, as `esid dead list` prints them")
-        entities = [*LIST_NAMES, *ENTITY_NAMES]
         dead.add_argument(
-            "--entity", type=_listed, choices=entities, metavar="ENTITY", help=f"only of this entity: {', '.join(entities)}"
+            "--entity", type=_listed, choices=ALL_NAMES, metavar="ENTITY", help="only of this entity: %(choices)s"
         )
         dead.add_argument("--reason", help="only with this reason")
         dead.add_argument("--since", metavar="AGE|DATE", help="only since then: 2d, 12h or 2026-11-24")
@@ -202,20 +201,18 @@ class Grammar:
 
 
 def _add_entity(command: argparse.ArgumentParser) -> None:
-    command.add_argument("entity", type=words.entity, choices=ENTITY_NAMES, metavar="ENTITY", help=_ENTITIES)
+    command.add_argument("entity", type=words.entity, choices=ROW_NAMES, metavar="ENTITY", help="%(choices)s")
 
 
 def _plural(word: str) -> str:
     """`killmails` for whatever means killmails; any other word as it is."""
     name = words.entity(word)
-    return words.plural(name) if name in ENTITY_NAMES else word
+    return words.plural(name) if name in NAMES else word
 
 
 def _syncable(word: str) -> str:
-    if words.entity(word) == "killmail":
-        raise argparse.ArgumentTypeError(
-            "ESI has no list of killmails: `esid import killmails` and `esid heal` bring those of whole days"
-        )
+    if why := {lane.name: lane.unlisted for lane in LANES}.get(words.entity(word)):
+        raise argparse.ArgumentTypeError(why)
     return _plural(word)
 
 

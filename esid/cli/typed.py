@@ -9,17 +9,41 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from esid import clock, settings, words
+from esid import clock, settings
+from esid.catalogue import LANES, NAMES
 from esid.errors import UsageError
 
-#: Beside those that people ask for by id, in the ledger: the lists.
-LIST_NAMES = ("alliances", "alliance_corporations", "npccorps")
-SYNC_NAMES = tuple(words.plural(name) for name in settings.ENTITY_NAMES if name != "killmail")
+SYNC_NAMES = tuple(lane.plural for lane in LANES if not lane.unlisted)
 #: Where killmails come from by day; the first is the default.
 IMPORT_SOURCES = ("everef", "zkillboard", "esi")
 _Read = TypeVar("_Read")
 #: Between two ids of standard input: what tables and lists of other programs have there.
 _BETWEEN = re.compile(r"[\s,;]+")
+
+
+class EntityNames:
+    """Names of entities in the order of their lanes, read when somebody asks: the pages import the database library.
+
+    Args:
+        are_rows: True = those with tables of their own, False = the lists.
+    """
+
+    def __init__(self, *are_rows: bool) -> None:
+        self._are_rows = are_rows
+
+    def __iter__(self) -> Iterator[str]:
+        from esid.entities import ENTITIES  # nobody waits for it who asks for none
+
+        for are_rows in self._are_rows:
+            for lane in NAMES:
+                yield from (one.name for one in ENTITIES if one.lane == lane and bool(one.tables) == are_rows)
+
+    def __contains__(self, name: object) -> bool:
+        return any(name == one for one in self)
+
+
+#: What people ask for by id, what else is in the ledger, and both.
+ROW_NAMES, LIST_NAMES, ALL_NAMES = EntityNames(True), EntityNames(False), EntityNames(False, True)
 
 
 def standard_input(read: Callable[[str], _Read], command: str = "") -> list[_Read]:

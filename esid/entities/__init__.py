@@ -1,5 +1,6 @@
 """WHAT is mirrored: one page for each entity, and this list. A new entity is a page, a line here, a migration, a fixture."""
 
+from esid import catalogue
 from esid.entities.alliance import ALLIANCE, ALLIANCE_CORPORATIONS, ALLIANCES
 from esid.entities.base import Entity
 from esid.entities.character import AFFILIATION, CHARACTER, NAMES
@@ -21,8 +22,8 @@ ENTITIES: tuple[Entity, ...] = (
 ROUTES: tuple[Route, ...] = (STATUS, *(entity.route for entity in ENTITIES), AFFILIATION, NAMES)
 BY_NAME = {entity.name: entity for entity in ENTITIES}
 
-#: The entities with tables of their own: what `--actors` and `esid enqueue` name.
+#: The entities with tables of their own: what `esid enqueue` and `esid show` name.
 MIRRORED = tuple(entity for entity in ENTITIES if entity.tables)
 
-#: Lists of ids by the entity whose queue they take: what a full sync begins with.
-LISTS = {queue.name: tuple(e for e in ENTITIES if e.queue == queue.name and e.is_list) for queue in MIRRORED}
+#: Lists of ids by lane: what a full sync begins with.
+LISTS = {lane: tuple(e for e in ENTITIES if e.lane == lane and e.is_list) for lane in catalogue.NAMES}

@@ -145,7 +145,7 @@ class Entity:
 
     Attributes:
         name: the entity's name in the ledger, on the command line and in log lines.
-        queue: whose queue its messages take: its own name, or that of the entity it belongs to.
+        lane: whose queue its messages take, see `esid.catalogue`; a list goes with what it lists.
         route: where one id is asked.
         parse: what a new answer means.
         tables: the tables it fills, its own first; () for a list of ids.
@@ -158,7 +158,7 @@ class Entity:
     """
 
     name: str
-    queue: str
+    lane: str
     route: Route
     parse: Callable[[Job, Answer], Done]
     tables: tuple[type[Table], ...] = ()

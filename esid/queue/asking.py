@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from esid import clock
+from esid.catalogue import NAMES
 from esid.entities import ENTITIES, LISTS
 from esid.entities.base import LIST_ID, Entity
 from esid.queue.broker import PERSON, SCHEDULED, queue_name
@@ -57,7 +58,7 @@ class Asking:
             yield accepted
 
     def sync(self, queue: str, priority: int = SCHEDULED) -> int:
-        """A full sync of one mirrored entity: its lists, and every known id that may be asked again.
+        """A full sync of one lane: its lists, and every known id that may be asked again.
 
         Inside the cache time nothing is due and nothing is asked. The schedule asks less often for what has slept (see
         `entities.cadence`), and for the answers of bulk routes by `refresh`. Returns how many jobs were queued.
@@ -66,7 +67,7 @@ class Asking:
         for entity in LISTS[queue]:
             count += sum(len(part.queued) for part in self.enqueue(entity, [(LIST_ID, None)], priority))
         for entity in ENTITIES:
-            if entity.queue == queue and entity not in LISTS[queue]:
+            if entity.lane == queue and entity not in LISTS[queue]:
                 count += self._publish_all(
                     entity, priority, self._scheduled(entity) if by_schedule else self._expired(entity)
                 )
@@ -77,16 +78,16 @@ class Asking:
         return sum(
             self._publish_all(entity, SCHEDULED, self._to_refresh(entity))
             for entity in ENTITIES
-            if entity.queue == queue and entity.bulk_s
+            if entity.lane == queue and entity.bulk_s
         )
 
     def purge(self, queue: str) -> tuple[int, int]:
-        """Empty one entity's queue; (messages, jobs) that waited. The jobs are due again at the next scheduled sync."""
+        """Empty the queue of one lane; (messages, jobs) that waited. The jobs are due again at the next scheduled sync."""
         messages = self._publisher.broker.purge(queue_name(self._prefix, queue))
         return messages, sum(
             ledger.purge(self._store, entity.name, in_bulk=entity.bulk_s is not None)
             for entity in ENTITIES
-            if entity.queue == queue
+            if entity.lane == queue
         )
 
     def retry_dead(self, wanted: Filter) -> int:
@@ -106,7 +107,7 @@ class Asking:
         """A message that nobody understood, word for word; False for any other letter."""
         if letter.reason != dead_letters.RESENDABLE or letter.body is None:
             return False
-        for name in sorted({queue_name(self._prefix, entity.queue) for entity in ENTITIES}):
+        for name in sorted(queue_name(self._prefix, lane) for lane in NAMES):
             try:
                 message = decode(letter.body.encode(), name)
             except NoMessage:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import dramatiq
 
-from esid.entities import MIRRORED
+from esid.catalogue import NAMES
+from esid.entities import ENTITIES
 from esid.queue.database import DatabaseBroker
 from esid.store.connection import Store
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 #: Priorities of messages: what a person asked for, what the schedule asks for, what an answer led to.
 PERSON, SCHEDULED, FOLLOW_UP = 2, 1, 0
-#: Entities whose route has a token bucket: their work may wait for minutes.
-SLOW = frozenset(entity.queue for entity in MIRRORED if entity.route.group)
+#: Lanes with a route that has a token bucket: their work may wait for minutes.
+SLOW = frozenset(entity.lane for entity in ENTITIES if entity.route.group)
 
 
 class Queue(Protocol):
@@ -58,21 +59,21 @@ class Queue(Protocol):
         """Close what it has opened."""
 
 
-def queue_name(prefix: str, entity_queue: str) -> str:
-    """The name of an entity's queue at the broker."""
-    return f"{prefix}.{entity_queue}"
+def queue_name(prefix: str, lane: str) -> str:
+    """The name of a lane's queue at the broker."""
+    return f"{prefix}.{lane}"
 
 
 def open_broker(
     store: Store, rabbitmq_url: str, prefix: str, middleware: Sequence[dramatiq.Middleware] = ()
 ) -> RabbitBroker | DatabaseBroker:
-    """The broker that the settings name, with one queue for each mirrored entity. Connects to nothing yet.
+    """The broker that the settings name, with one queue for each lane. Connects to nothing yet.
 
     Args:
         rabbitmq_url: empty = the queue lives in the database.
         middleware: all of it; Dramatiq's defaults are not used.
     """
-    slow = frozenset(queue_name(prefix, entity) for entity in SLOW)
+    slow = frozenset(queue_name(prefix, lane) for lane in SLOW)
     broker: RabbitBroker | DatabaseBroker
     if rabbitmq_url:
         from esid.queue import marker  # a library that the embedded default has no use for
@@ -81,6 +82,6 @@ def open_broker(
         broker = RabbitBroker(rabbitmq_url, list(middleware), store, queue_name(prefix, marker.NAME), slow)
     else:
         broker = DatabaseBroker(store, list(middleware), slow)
-    for entity in MIRRORED:
-        broker.declare_queue(queue_name(prefix, entity.queue))
+    for lane in NAMES:
+        broker.declare_queue(queue_name(prefix, lane))
     return broker

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dramatiq
@@ -74,9 +74,11 @@ class DatabaseBroker(dramatiq.Broker):
         for start in range(0, len(many), 1000):
             messages.put(self.store, [_stored(message, 0.0) for message in many[start : start + 1000]])
 
-    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
-        """A consumer of one queue; `timeout` in milliseconds."""
-        return DatabaseConsumer(self, queue_name, 1 if queue_name in self.slow_queues else prefetch, timeout / 1000)
+    def consume(self, queue_name: str | tuple[str, ...], prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
+        """A consumer of one queue, or of several; up to `prefetch` messages of each, `timeout` in milliseconds."""
+        names = (queue_name,) if isinstance(queue_name, str) else queue_name
+        most = {name: 1 if name in self.slow_queues else prefetch for name in names}
+        return DatabaseConsumer(self, most, timeout / 1000)
 
     def ready(self) -> None:
         """It is, where the database is."""
@@ -89,7 +91,7 @@ class DatabaseBroker(dramatiq.Broker):
 
     def busy(self) -> set[str]:
         """Names of the queues with messages that a worker would get now: not those that are parked."""
-        return {name for name in self.queues if messages.is_ready(self.store, name)}
+        return set(messages.ready(self.store, sorted(self.queues)))
 
     def purge(self, queue_name: str) -> int:
         """Empty one queue."""
@@ -121,8 +123,8 @@ class DatabaseMessage(dramatiq.MessageProxy):
     comes_back = True
     outcome: Outcome | None = None
 
-    def __init__(self, claimed: messages.Claimed, queue: str, consumer: DatabaseConsumer) -> None:
-        super().__init__(decode(claimed.body.encode(), queue))
+    def __init__(self, claimed: messages.Claimed, consumer: DatabaseConsumer) -> None:
+        super().__init__(decode(claimed.body.encode(), claimed.queue))
         self.consumer = consumer
         self.claim = claimed.id
         self.redelivered = claimed.deliveries > 1
@@ -131,14 +133,18 @@ class DatabaseMessage(dramatiq.MessageProxy):
 
 
 class DatabaseConsumer(dramatiq.Consumer):
-    """Claims up to `prefetch` messages at a time. Acks come from worker threads and are written by the consumer's own."""
+    """Claims messages of all its queues in one statement. Acks come from worker threads; the consumer's own writes them.
 
-    def __init__(self, broker: DatabaseBroker, queue_name: str, prefetch: int, timeout_s: float) -> None:
-        self._broker, self._queue = broker, queue_name
-        self._prefetch, self._timeout_s = prefetch, timeout_s
+    Args:
+        most: queue -> how many of its messages it holds at most.
+    """
+
+    def __init__(self, broker: DatabaseBroker, most: Mapping[str, int], timeout_s: float) -> None:
+        self._broker, self._most, self._timeout_s = broker, most, timeout_s
         self.owner = f"{host.me()}:{uuid.uuid4().hex[:12]}"
         self._claimed: deque[messages.Claimed] = deque()
-        self._held: set[int] = set()
+        #: Claim -> its queue.
+        self._held: dict[int, str] = {}
         self._acked: list[int] = []
         self._returned: list[tuple[int, float]] = []
         self._lock = threading.Lock()
@@ -166,7 +172,7 @@ class DatabaseConsumer(dramatiq.Consumer):
         """The next message, or None after the timeout."""
         began_at = clock.monotonic()
         while True:
-            self._broker.moves.move(self._queue)
+            self._broker.moves.move(min(self._most))
             try:
                 if not self._claimed:
                     self._turn()
@@ -184,9 +190,10 @@ class DatabaseConsumer(dramatiq.Consumer):
             self._poll_s = min(_IDLE_POLL_S, self._poll_s * 2)
 
     @property
-    def held(self) -> int:
-        """Messages that were claimed and not settled."""
-        return len(self._held)
+    def held(self) -> Counter[str]:
+        """Queue -> messages that were claimed and not settled."""
+        with self._lock:
+            return Counter(self._held.values())
 
     def wake(self) -> None:
         """Look up, from any thread."""
@@ -195,7 +202,7 @@ class DatabaseConsumer(dramatiq.Consumer):
     def close(self) -> None:
         """Write the last acks and give back everything else."""
         try:
-            self._turn(wanted=0)
+            self._turn(is_end=True)
             messages.release(self._broker.store, self.owner)
         except EsidError as error:
             self._broker.outage.down(error)
@@ -207,27 +214,29 @@ class DatabaseConsumer(dramatiq.Consumer):
                 self._acked.append(claim)
             else:
                 self._returned.append((claim, back_in_s))
-            self._held.discard(claim)
+            self._held.pop(claim, None)
         self._wake.set()
 
-    def _turn(self, wanted: int | None = None) -> None:
-        """Settle what is settled and claim more."""
+    def _turn(self, *, is_end: bool = False) -> None:
+        """Settle what is settled and claim more, at the end nothing."""
         store = self._broker.store
         with self._lock:
             acked, returned = self._acked[:], self._returned[:]
             held = tuple(self._held)
-            wanted = self._prefetch - len(held) if wanted is None else wanted
+            counts = Counter(self._held.values())
         if held and clock.monotonic() >= self._renew_at:
             messages.renew(store, self.owner, held, LEASE_S)
             self._renew_at = clock.monotonic() + RENEW_S
-        if not (acked or returned or (wanted > 0 and messages.is_ready(store, self._queue))):
-            return
-        claimed = messages.turn(
-            store, self._queue, self.owner, acked=acked, returned=returned, wanted=wanted, lease_s=LEASE_S
-        )
+        most = {} if is_end else self._most
+        wanted = {queue: count - counts[queue] for queue, count in most.items() if counts[queue] < count}
+        if not (acked or returned):
+            wanted = {queue: wanted[queue] for queue in messages.ready(store, list(wanted))}
+            if not wanted:
+                return
+        claimed = messages.turn(store, wanted, self.owner, acked=acked, returned=returned, lease_s=LEASE_S)
         with self._lock:
             del self._acked[: len(acked)], self._returned[: len(returned)]
-            self._held.update(one.id for one in claimed)
+            self._held.update((one.id, one.queue) for one in claimed)
         self._poll_s = _POLL_S
         self._claimed.extend(claimed)
 
@@ -236,7 +245,7 @@ class DatabaseConsumer(dramatiq.Consumer):
         while self._claimed:
             one = self._claimed[0]
             try:
-                message = DatabaseMessage(one, self._queue, self)
+                message = DatabaseMessage(one, self)
             except NoMessage as error:
                 dead_letters.add_message(self._broker.store, "bad_message", str(error), one.body)
                 self._claimed.popleft()

@@ -20,7 +20,7 @@ GATHER_S = 30.0
 
 def dispatch(store: Store, publisher: Publisher, queues: Sequence[str]) -> int:
     """Publish what waits in the ledger and whose time has come: retries, intents, and full batches before their time."""
-    count, waiting = 0, ledger.waiting(store, [entity.name for entity in ENTITIES if entity.queue in queues])
+    count, waiting = 0, ledger.waiting(store, [entity.name for entity in ENTITIES if entity.lane in queues])
     for entity in (entity for entity in ENTITIES if entity.name in waiting):
         if entity.batch:
             count += _dispatch_batches(store, publisher, entity)
@@ -63,8 +63,9 @@ def sweep(store: Store, publisher: Publisher, queues: Sequence[str], quiet_s: fl
     A message too many is harmless: what was done meanwhile is not taken again.
     """
     count, busy = 0, publisher.broker.busy()
-    for entity in (entity for entity in ENTITIES if entity.queue in queues):
-        is_busy = any(name.endswith(f".{entity.queue}") for name in busy)
+    names = ledger.with_orphans(store, [entity.name for entity in ENTITIES if entity.lane in queues], quiet_s)
+    for entity in (entity for entity in ENTITIES if entity.name in names):
+        is_busy = any(name.endswith(f".{entity.lane}") for name in busy)
         wait_s, most = (max(quiet_s, BUSY_QUIET_S), BUSY_AT_ONCE) if is_busy else (quiet_s, AT_ONCE)
         ids = ledger.orphaned(store, entity.name, wait_s, most)
         ids = ledger.adopt(store, entity.name, ids, wait_s)

@@ -71,7 +71,7 @@ class Publisher:
 
     def _message(self, entity: Entity, ids: Sequence[int], priority: int, quarantined: bool) -> dramatiq.Message[Any]:
         return dramatiq.Message(
-            queue_name=queue_name(self._prefix, entity.queue),
+            queue_name=queue_name(self._prefix, entity.lane),
             actor_name=entity.name,
             args=(list(ids),),
             kwargs={},

@@ -104,11 +104,6 @@ class RabbitBroker(RabbitmqBroker):
             self._serve_both()
         return self.state.connection
 
-    @property
-    def consumer_class(self) -> type[RabbitConsumer]:
-        """Our consumer."""
-        return RabbitConsumer
-
     @RabbitmqBroker.channel.getter  # type: ignore[attr-defined, untyped-decorator]
     def channel(self) -> Any:
         """The shared channel. Dramatiq's remembers one that was never fit for use, and falls over it at the next fault."""
@@ -160,19 +155,24 @@ class RabbitBroker(RabbitmqBroker):
             raise
         self._taken.up()
 
-    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
-        """A consumer of one queue on a connection of its own. Raises ConnectionClosed; Dramatiq tries again."""
-        self.moves.move(queue_name)
+    def consume(self, queue_name: str | tuple[str, ...], prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
+        """A consumer of one queue, or of several, on a connection of its own; up to `prefetch` messages of each.
+
+        Raises:
+            ConnectionClosed: Dramatiq tries again.
+        """
+        names = (queue_name,) if isinstance(queue_name, str) else queue_name
+        self.moves.move(min(names))
         try:
-            most = 1 if queue_name in self.slow_queues else prefetch
-            consumer: dramatiq.Consumer = super().consume(queue_name, most, timeout)
+            return RabbitConsumer(
+                self, {name: 1 if name in self.slow_queues else prefetch for name in names}, timeout / 1000
+            )
         except _FAULTS as error:
-            self.outage.down(self._translated(error, queue_name))
+            self.outage.down(self._translated(error, names[0]))
             raise ConnectionClosed(error) from None
-        return consumer
 
     def cannot_consume(self, queue_name: str, error: Exception) -> None:
-        """A consumer has ended. Where we lack a right, all else may go on, and answers do not mean that this is over."""
+        """A queue is not consumed. Where we lack a right, all else may go on, and answers do not mean that this is over."""
         translated = self._translated(error, queue_name)
         if isinstance(translated, BrokerRefused):
             with self._refusing:
@@ -182,7 +182,7 @@ class RabbitBroker(RabbitmqBroker):
             self.outage.down(translated)
 
     def consumes(self, queue_name: str) -> None:
-        """A consumer has begun."""
+        """A queue is consumed."""
         with self._refusing:
             self._refused.discard(queue_name)
             if not self._refused:

@@ -227,7 +227,7 @@ class Work:
             if unfinished:
                 self._publisher.publish(entity, unfinished, FOLLOW_UP, in_batches=False)
             for name, ids in ledger.by_entity(new).items() if new else ():
-                if BY_NAME[name].queue in self._entities:
+                if BY_NAME[name].lane in self._entities:
                     # Lists first: only when they are in, anybody knows how much there is to do.
                     self._publisher.publish(BY_NAME[name], ids, FOLLOW_UP if BY_NAME[name].tables else SCHEDULED)
         except QueueError as error:
@@ -247,7 +247,7 @@ def declare_actors(broker: dramatiq.Broker, work: Work, prefix: str) -> None:
         declare = dramatiq.actor(
             broker=broker,
             actor_name=entity.name,
-            queue_name=queue_name(prefix, entity.queue),
+            queue_name=queue_name(prefix, entity.lane),
             priority=0 if entity in firsts else 1,
         )
         declare(_function(work, entity))

@@ -6,6 +6,7 @@ from queue import Empty, PriorityQueue
 from typing import Any
 
 import dramatiq
+from dramatiq.worker import ConsumerThread
 
 from esid import clock
 from esid.queue.broker import PERSON
@@ -53,8 +54,24 @@ class WorkQueue(PriorityQueue[Any]):
             self.not_empty.notify_all()
 
 
+class _Consuming(ConsumerThread):
+    """The thread of a consumer of several queues, which Dramatiq closes once for each of them."""
+
+    _closed: Any = None
+
+    def __init__(self, queues: tuple[str, ...], **more: Any) -> None:
+        super().__init__(queue_name=", ".join(queues), **more)
+        #: What Dramatiq hands to `Broker.consume`.
+        self.queue_name: Any = queues
+
+    def close(self) -> None:
+        if self.consumer is not self._closed:
+            self._closed = self.consumer
+            super().close()
+
+
 class Worker(dramatiq.Worker):
-    """The threads and consumers of a process.
+    """The threads of a process and its one consumer.
 
     Args:
         queues: names of those that it consumes.
@@ -63,21 +80,27 @@ class Worker(dramatiq.Worker):
 
     def __init__(self, broker: dramatiq.Broker, queues: set[str], threads: int, prefetch: int) -> None:
         super().__init__(broker, queues=queues, worker_threads=threads, worker_timeout=_LOOK_MS)
-        self.queue_prefetch = prefetch
         self.work_queue = self._waiting = WorkQueue()
+        self._consuming = _Consuming(
+            tuple(sorted(queues)), broker=broker, prefetch=prefetch, work_queue=self.work_queue, worker_timeout=_LOOK_MS
+        )
+        self.consumers.update(dict.fromkeys(queues, self._consuming))
+
+    def _add_consumer(self, queue_name: str, *, delay: bool = False) -> None:
+        """Dramatiq adds one for each queue; ours consumes all of them."""
 
     def start(self) -> None:
         """Start all threads. They have begun on return: Dramatiq's forget a stop that comes before."""
         super().start()
-        threads: list[Any] = [*self.workers, *self.consumers.values()]
+        self._consuming.start()
+        threads: list[Any] = [*self.workers, self._consuming]
         while not all(thread.running for thread in threads):
             clock.sleep(0.001)
 
     def held(self) -> dict[str, int]:
         """Queue -> messages that this process has received and not settled, where there are any."""
-        consumers: dict[str, Any] = {name: thread.consumer for name, thread in list(self.consumers.items())}
-        counts = {name: consumer.held for name, consumer in consumers.items() if consumer}
-        return {name: count for name, count in counts.items() if count}
+        consumer: Any = self._consuming.consumer
+        return {queue: count for queue, count in consumer.held.items() if count} if consumer else {}
 
     def stop(self, timeout: int = 600_000) -> None:
         """End all threads, those with a message after it; what was not begun goes back.
@@ -88,10 +111,10 @@ class Worker(dramatiq.Worker):
         for worker in self.workers:
             worker.stop()
         self._waiting.wake()
-        # The consumers go on until the last message in work is done. Who is not there yet to be woken sees that we stop.
+        # The consumer goes on until the last message in work is done. One that is not there yet sees that we stop.
         broker: Any = self.broker
         broker.is_stopping = True
-        consumers: list[Any] = [thread.consumer for thread in self.consumers.values() if thread.consumer]
-        for consumer in consumers:
+        consumer: Any = self._consuming.consumer
+        if consumer:
             consumer.wake()
         super().stop(timeout)

@@ -17,6 +17,7 @@ from typing import Any
 from apscheduler.triggers.base import BaseTrigger
 
 from esid import crontab
+from esid.catalogue import LANES
 from esid.settings import Settings, duration
 
 #: Seconds of the day in which nobody asks ESI by schedule.
@@ -33,7 +34,7 @@ class Task:
 
     Attributes:
         setting: the attribute of `Settings` that says when.
-        queue: the entity's queue that it fills; "" where it serves all of them.
+        queue: the lane that it fills; "" where it serves all of them.
         asks_esi: True where its ticks lead to requests at once: it keeps out of ESI's downtime.
         runs_at_start: it runs when a scheduler starts, whatever its times.
     """
@@ -47,10 +48,10 @@ class Task:
 
 
 TASKS: tuple[Task, ...] = (
-    Task("sync_alliance", "esid_schedule_alliances", "alliances that are due", "alliance"),
-    Task("sync_corporation", "esid_schedule_corporations", "corporations that are due", "corporation"),
-    Task("sync_character", "esid_schedule_characters", "characters whose details are due", "character"),
-    Task("sync_killmail", "esid_schedule_killmails", "killmails that failed or were purged and are due again", "killmail"),
+    *(
+        Task(f"sync_{lane.name}", lane.setting.lower(), lane.due or f"{lane.plural} that are due", lane.name)
+        for lane in LANES
+    ),
     Task("refresh_character", "esid_schedule_affiliations", "affiliations of characters, 1000 a request", "character"),
     Task("heal", "esid_schedule_heal", "killmails by day compared with zKillboard", "killmail", runs_at_start=False),
     Task("sweep", "esid_schedule_sweep", "work whose message was lost", asks_esi=False, runs_at_start=False),

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from functools import partial
 
 from esid import log
-from esid.entities import ENTITIES, MIRRORED
+from esid.catalogue import NAMES
+from esid.entities import ENTITIES
 from esid.entities.base import Entity
 from esid.queue.asking import Asking
 from esid.queue.dispatch import sweep
@@ -33,11 +34,11 @@ def works(
         began: called when a full sync has given out work.
     """
 
-    def sync(entity: str) -> str:
-        if count := requests.sync(entity):
+    def sync(lane: str) -> str:
+        if count := requests.sync(lane):
             began()
-            words = f"{counted(count, 'due job')} for ESI in the {entity} queue"
-            log.event(_log, "sync.started", words, entity=entity)
+            words = f"{counted(count, 'due job')} for ESI in the {lane} queue"
+            log.event(_log, "sync.started", words, entity=lane)
             return words
         return "nothing was due"
 
@@ -51,7 +52,7 @@ def works(
         _forget_letters(store)
         # SQLite empties its WAL by itself, but not while somebody always reads.
         store.checkpoint(LARGEST_WAL)
-        if count := sweep(store, publisher, [entity.name for entity in MIRRORED], QUIET_S):
+        if count := sweep(store, publisher, NAMES, QUIET_S):
             log.event(_log, "schedule.swept", "jobs without a message are published again", jobs=count)
         words = f"{counted(count, 'job was', 'jobs were')} without a message and published again"
         return words if count else "no message was lost"
@@ -61,7 +62,7 @@ def works(
         return f"forgot {counted(ticks.prune(store), 'tick')} and {counted(samples.prune(store), 'sample')}"
 
     return {
-        **{f"sync_{entity.name}": partial(sync, entity.name) for entity in MIRRORED},
+        **{f"sync_{lane}": partial(sync, lane) for lane in NAMES},
         "refresh_character": refresh,
         "sweep": swept,
         "audit": partial(_audited, store),

@@ -7,10 +7,9 @@ from esid.settings.reading import FILE_SETTING, check_contact, read
 from esid.settings.systemd import is_journal, service_manager
 from esid.settings.table import SYSTEM_DATA, SYSTEM_FILE, TABLE, Setting, Settings
 from esid.settings.urls import without_password
-from esid.settings.values import ENTITY_NAMES, duration, nearest
+from esid.settings.values import duration, nearest
 
 __all__ = [
-    "ENTITY_NAMES",
     "FILE_SETTING",
     "SYSTEM_DATA",
     "SYSTEM_FILE",

@@ -12,6 +12,7 @@ from typing import Any
 import esid.settings.proxy as proxy
 import esid.settings.urls as urls
 import esid.settings.values as values
+from esid.catalogue import LANES, Lane
 from esid.errors import SettingsError
 
 #: The file of an installation for the whole machine, and its data directory.
@@ -35,8 +36,14 @@ class Setting:
         return self.name.lower()
 
 
-def _every(what: str, default: str, help_: str) -> Setting:
-    return Setting(f"ESID_SCHEDULE_{what}", values.schedule, default, "interval, crontab, off", help_)
+def _every(name: str, default: str, help_: str) -> Setting:
+    return Setting(name, values.schedule, default, "interval, crontab, off", help_)
+
+
+def _of_lane(lane: Lane) -> Setting:
+    asked = lane.asked or lane.plural
+    help_ = f"How often due {asked} are asked" if lane is LANES[0] else f"The same for {asked}"
+    return _every(lane.setting, lane.every, help_)
 
 
 TABLE: tuple[Setting, ...] = (
@@ -69,15 +76,12 @@ TABLE: tuple[Setting, ...] = (
     Setting("ESID_PREFETCH", values.integer(1, 16), "2", "messages", "Messages fetched ahead for each thread"),
     Setting("ESID_QUEUE_PREFIX", values.prefix, "esid", "name", "First part of the names of our queues"),
     Setting("ESID_HTTP_LISTEN", values.listen, "127.0.0.1:8580", "address", "Where health is answered, or off"),
-    _every("ALLIANCES", "10m", "How often due alliances are asked"),
-    _every("CORPORATIONS", "10m", "The same for corporations"),
-    _every("CHARACTERS", "10m", "The same for characters' details"),
-    _every("KILLMAILS", "1h", "The same for killmails that failed"),
-    _every("AFFILIATIONS", "10m", "The same for characters in bulk"),
-    _every("SWEEP", "1m", "How often lost messages are looked for"),
-    _every("CLEAN_UP", "1d", "How often old records are deleted"),
-    _every("AUDIT", "1h", "How often is looked for what must not be"),
-    _every("HEAL", "1d", "How often killmails are compared by day"),
+    *map(_of_lane, LANES),
+    _every("ESID_SCHEDULE_AFFILIATIONS", "10m", "The same for characters in bulk"),
+    _every("ESID_SCHEDULE_SWEEP", "1m", "How often lost messages are looked for"),
+    _every("ESID_SCHEDULE_CLEAN_UP", "1d", "How often old records are deleted"),
+    _every("ESID_SCHEDULE_AUDIT", "1h", "How often is looked for what must not be"),
+    _every("ESID_SCHEDULE_HEAL", "1d", "How often killmails are compared by day"),
     Setting("ESID_LOG_FORMAT", values.one_of("text", "json"), "text", "name", "text or json"),
     Setting(
         "ESID_LOG_LEVEL", values.one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "name", "Least level that is logged"
@@ -129,10 +133,8 @@ class Settings:
     esid_prefetch: int
     esid_queue_prefix: str
     esid_http_listen: str
-    esid_schedule_alliances: str
-    esid_schedule_corporations: str
-    esid_schedule_characters: str
-    esid_schedule_killmails: str
+    # One for each lane, as if they stood here: `esid_schedule_alliances: str` and so on.
+    __annotations__.update({lane.setting.lower(): "str" for lane in LANES})
     esid_schedule_affiliations: str
     esid_schedule_sweep: str
     esid_schedule_clean_up: str
@@ -182,8 +184,10 @@ class Settings:
 
     @property
     def entities(self) -> tuple[str, ...]:
-        """The names of the entities to work on."""
-        return tuple(self.worker_types.split(",")) if self.worker_types else values.ENTITY_NAMES
+        """The names of the lanes to work on."""
+        if self.worker_types:
+            return tuple(self.worker_types.split(","))
+        return tuple(lane.name for lane in LANES if lane.by_default)
 
     @property
     def has_contact(self) -> bool:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from esid.catalogue import LANES, NAMES
 from esid.words import entity
 
-ENTITY_NAMES = ("alliance", "corporation", "character", "killmail")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -116,12 +116,14 @@ def _is_always_in_downtime(cron: Any) -> bool:
 
 
 def actors(value: str) -> str:
-    """A list of entities like `alliance,corporation`, checked and in lower case; empty means all."""
+    """A list of lanes like `alliance,corporation`, checked and in lower case; empty means those that work by default."""
     names = [entity(name.strip().lower()) for name in value.split(",") if name.strip()]
     for name in names:
-        if name not in ENTITY_NAMES and name != "all":
-            raise ValueError(f"a list of {', '.join(ENTITY_NAMES)}{nearest(name, ENTITY_NAMES)}")
-    return "" if "all" in names else ",".join(dict.fromkeys(names))
+        if name not in NAMES and name != "all":
+            raise ValueError(f"a list of {', '.join(NAMES)}{nearest(name, NAMES)}")
+    if "all" in names:
+        names = [] if all(lane.by_default for lane in LANES) else list(NAMES)
+    return ",".join(dict.fromkeys(names))
 
 
 def listen(value: str) -> str:

@@ -85,17 +85,17 @@ def collect(sources: Sources) -> dict[str, Any]:
 
 def _without_message(store: Store) -> list[str]:
     """Entities of which a job has waited longer than a minute since it was published, and nobody has taken it up."""
-    return [entity.name for entity in ENTITIES if ledger.orphaned(store, entity.name, trouble.PUBLISHED_S, 1)]
+    return ledger.with_orphans(store, [entity.name for entity in ENTITIES], trouble.PUBLISHED_S)
 
 
 def _freshness(store: Store, now: dt.datetime, counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, Any]]:
     """Entity -> how many answers there are, the share that is not due, seconds since ESI made the oldest one."""
     found = {}
-    for entity in ENTITIES:
-        known = counts.get(entity.name, {}).get("completed", 0)
-        fresh = known - freshness.due(store, entity.name) if known else 0
-        oldest = freshness.oldest(store, entity.name)
-        found[entity.name] = {
+    for name, (due, oldest) in freshness.looked(store, [entity.name for entity in ENTITIES]).items():
+        known = counts.get(name, {}).get("completed", 0)
+        # The two were counted one after the other.
+        fresh = max(0, known - due)
+        found[name] = {
             "known": known,
             "fresh": fresh,
             "share": round(fresh / known, 4) if known else None,

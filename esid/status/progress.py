@@ -15,15 +15,15 @@ from esid.store.connection import Store
 from esid.words import counted, plural
 
 _log = log.get("sync")
-PLURALS = {entity.name: plural(entity.name) for entity in MIRRORED}
 
 
 class Progress:
     """Compares the ledger with how it stood at the last call."""
 
     def __init__(self, store: Store, budget: Budget, queues: Sequence[str]) -> None:
-        self._store, self._budget, self._queues = store, budget, queues
-        self._names = [entity.name for entity in ENTITIES if entity.queue in queues]
+        self._store, self._budget = store, budget
+        self._names = [entity.name for entity in ENTITIES if entity.lane in queues]
+        self._rows = {lane: [entity.name for entity in MIRRORED if entity.lane == lane] for lane in queues}
         self._at = clock.monotonic()
         self._requests = self._sent()
         self._was_open = self._has_spoken = False
@@ -42,7 +42,7 @@ class Progress:
         if is_open:
             if self._outlook is None:
                 self._outlook = Outlook(counts, self._names, self._at, self._requests)
-            words = ", ".join(self._words(queue, counts) for queue in self._queues if counts.get(queue)) or "reading lists"
+            words = ", ".join(filter(None, (self._words(lane, counts) for lane in self._rows))) or "reading lists"
             if log.outage("rabbitmq").lasts:
                 # Of the pace that was and of this standstill no time to come can be told.
                 self._outlook = None
@@ -69,7 +69,7 @@ class Progress:
         )
 
     def _say_done(self, counts: dict[str, dict[str, int]]) -> None:
-        fresh = sum(counts.get(queue, {}).get("completed", 0) for queue in self._queues)
+        fresh = sum(counts.get(name, {}).get("completed", 0) for names in self._rows.values() for name in names)
         asked = "everything that is due has been asked" if self._was_open else "nothing is due"
         failed, purged = sum(counts.get(name, {}).get("failed", 0) for name in self._names), 0
         if failed:
@@ -78,9 +78,10 @@ class Progress:
         extra += f", {purged:,} purged (asked at the next sync)" if purged else ""
         log.event(_log, "sync.done", f"{asked}: {counted(fresh, 'id is', 'ids are')} up to date{extra}")
 
-    def _words(self, queue: str, counts: Counts) -> str:
-        there = known(counts, queue)
-        return f"{PLURALS[queue]} {there - unfinished(counts, queue):,} of {there:,}"
+    def _words(self, lane: str, counts: Counts) -> str:
+        there = sum(known(counts, name) for name in self._rows[lane])
+        left = sum(unfinished(counts, name) for name in self._rows[lane])
+        return f"{plural(lane)} {there - left:,} of {there:,}" if there else ""
 
     def _sent(self) -> int:
         return int(str(snapshot(self._budget)["requests"]))

@@ -84,7 +84,7 @@ def _messages(state: Mapping[str, Any], workers: Sequence[Mapping[str, Any]], wi
             if queue not in consumed
         ]
     if state["queues"]["reachable"] and workers:
-        lost = sorted({BY_NAME[name].queue for name in without_message} - set(waiting) - held)
+        lost = sorted({BY_NAME[name].lane for name in without_message} - set(waiting) - held)
         words += [f"Jobs of the {queue} queue wait without a message; the sweep publishes them anew." for queue in lost]
     return words
 

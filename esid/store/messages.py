@@ -5,7 +5,7 @@ Time is the database's own, so that hosts with wrong clocks agree on leases.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from esid.store.connection import Store, marks
@@ -19,6 +19,7 @@ class Claimed:
     """A message in somebody's hands. `deliveries` counts this one."""
 
     id: int
+    queue: str
     body: str
     deliveries: int
 
@@ -50,17 +51,17 @@ def put(store: Store, messages: Sequence[tuple[str, int, str, float]]) -> None:
 
 def turn(
     store: Store,
-    queue: str,
+    wanted: Mapping[str, int],
     owner: str,
     *,
     acked: Sequence[int],
     returned: Sequence[tuple[int, float]],
-    wanted: int,
     lease_s: float,
 ) -> list[Claimed]:
-    """One transaction of a consumer: forget what was acked, give back what was returned, claim up to `wanted` more.
+    """One transaction of a consumer: forget what was acked, give back what was returned, claim more.
 
     Args:
+        wanted: queue -> how many messages of it are claimed at most.
         returned: (claim, seconds for which nobody gets it) each.
     """
 
@@ -74,29 +75,36 @@ def turn(
                 f"WHERE owner = %s AND {store.one_of('id')}",
                 (wait_s, owner, store.listed(claims)),
             )
-        return _claim(store, queue, owner, wanted, lease_s) if wanted > 0 else []
+        return _claim(store, wanted, owner, lease_s) if wanted else []
 
     return store.run(work)
 
 
-def _claim(store: Store, queue: str, owner: str, wanted: int, lease_s: float) -> list[Claimed]:
+def _claim(store: Store, wanted: Mapping[str, int], owner: str, lease_s: float) -> list[Claimed]:
     lock = "" if store.is_sqlite else "FOR UPDATE SKIP LOCKED"
+    first = (
+        f"SELECT id FROM (SELECT id FROM messages WHERE queue = %s AND {_is_ready(store)} "
+        f"ORDER BY priority DESC, id LIMIT %s {lock}) AS first"
+    )
     # Not materialized, the locking part would be read as often as PostgreSQL likes, for more rows than are wanted.
     rows = store.rows(
-        f"WITH wanted AS MATERIALIZED (SELECT id FROM messages WHERE queue = %s AND {_is_ready(store)} "
-        f"ORDER BY priority DESC, id LIMIT %s {lock}) "
+        f"WITH wanted AS MATERIALIZED ({' UNION ALL '.join([first] * len(wanted))}) "
         f"UPDATE messages SET owner = %s, ready_at = {now_s(store)} + %s, deliveries = deliveries + 1 "
-        "WHERE id IN (SELECT id FROM wanted) RETURNING id, body, deliveries, priority",
-        (queue, wanted, owner, lease_s),
+        "WHERE id IN (SELECT id FROM wanted) RETURNING id, queue, body, deliveries, priority",
+        (*(one for pair in wanted.items() for one in pair), owner, lease_s),
     )
-    return [Claimed(*row[:3]) for row in sorted(rows, key=lambda row: (-row[3], row[0]))]
+    return [Claimed(*row[:4]) for row in sorted(rows, key=lambda row: (-row[4], row[0]))]
 
 
-def is_ready(store: Store, queue: str) -> bool:
-    """True when there is something to claim. Reads only."""
+def ready(store: Store, queues: Sequence[str]) -> list[str]:
+    """Those of the queues in which there is something to claim. Reads only, in one statement for all of them."""
+    if not queues:
+        return []
     with store.connection():
-        sql = f"SELECT 1 FROM messages WHERE queue = %s AND {_is_ready(store)} LIMIT 1"
-        return bool(store.rows(sql, (queue,)))
+        # Each by itself: of one list of queues PostgreSQL may read the longest to its end.
+        one = f"EXISTS (SELECT 1 FROM messages WHERE queue = %s AND {_is_ready(store)})"
+        (found,) = store.rows(f"SELECT {', '.join([one] * len(queues))}", queues)
+    return [queue for queue, is_ready in zip(queues, found, strict=True) if is_ready]
 
 
 def renew(store: Store, owner: str, claims: Sequence[int], lease_s: float) -> None:

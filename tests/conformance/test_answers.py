@@ -201,7 +201,7 @@ def test_a_304_to_a_row_that_is_not_there_is_asked_for_whole_at_once(
         "birthday": "2015-03-24T11:37:00Z", "bloodline_id": 3, "race_id": 2, "gender": "male", "corporation_id": 98_000_001,
     }  # fmt: skip
     esi, inbox = Esi({"name": "N", "ticker": "T"} | founded | born), Inbox()
-    work = Work(store, esi, Publisher(store, inbox, "t"), [entity.queue])  # type: ignore[arg-type]
+    work = Work(store, esi, Publisher(store, inbox, "t"), [entity.lane])  # type: ignore[arg-type]
     ledger.request(store, [Seen(entity.name, key)])
     work.perform(entity, [key])
     table = entity.tables[0]
@@ -350,7 +350,7 @@ def test_what_was_written_while_our_clock_was_a_month_ahead_is_asked_for_again(s
     assert ledger.request(store, [Seen("alliance", keys[0])]).queued == (keys[0],)
     assert next(due.by_person(store, "alliance", None, 2)) == [keys[1]]
     audit.look(store, [kind(ALLIANCE)])
-    assert freshness.due(store, "alliance") == 1
+    assert freshness.looked(store, ["alliance"])["alliance"][0] == 1
     assert due.by_schedule(store, "alliance", 10) == list(keys[2:])
     taken = ledger.take(store, "alliance", keys)
     assert [one.id for one in taken if one.expires_at is None or one.expires_at <= real] == list(keys)

@@ -272,7 +272,7 @@ def work(store: Store, directory: Path) -> None:
         recoveries.isolate(store, entity.name, [taken[4].id])
         notes.unbatchable(store, entity.name, ids)
         notes.add_unbatchable(store, entity.name, ids[:1])
-        requests.sync(entity.queue)
+        requests.sync(entity.lane)
     requests.refresh("character")
     dispatch(store, publisher, QUEUES)
     for run in tasks.works(store, publisher, requests).values():

@@ -439,16 +439,16 @@ def test_no_more_is_claimed_than_is_wanted_while_the_statistics_are_old(store: S
     store.run(lambda: store.rows("ANALYZE messages"))
     messages.put(store, [("q", 0, "body", 0.0)] * 24)
     for wanted in (1, 4):
-        assert len(messages.turn(store, "q", "owner", acked=[], returned=[], wanted=wanted, lease_s=30.0)) == wanted
+        assert len(messages.turn(store, {"q": wanted}, "owner", acked=[], returned=[], lease_s=30.0)) == wanted
 
 
 def test_a_lease_that_ends_gives_the_message_to_somebody_else(store: Store) -> None:
     messages.put(store, [("q", 0, "body", 0.0)])
-    (first,) = messages.turn(store, "q", "frozen", acked=[], returned=[], wanted=1, lease_s=0.0)
-    (second,) = messages.turn(store, "q", "other", acked=[], returned=[], wanted=1, lease_s=30.0)
+    (first,) = messages.turn(store, {"q": 1}, "frozen", acked=[], returned=[], lease_s=0.0)
+    (second,) = messages.turn(store, {"q": 1}, "other", acked=[], returned=[], lease_s=30.0)
     assert (first.id, second.deliveries) == (second.id, 2)
     # The frozen one wakes up: its ack changes nothing.
-    messages.turn(store, "q", "frozen", acked=[first.id], returned=[], wanted=0, lease_s=30.0)
+    messages.turn(store, {}, "frozen", acked=[first.id], returned=[], lease_s=30.0)
     assert messages.counts(store) == {"q": (0, 1)}
     assert messages.release(store, "other") == 1
     assert messages.counts(store) == {"q": (1, 0)}
@@ -471,9 +471,55 @@ def test_a_message_that_is_parked_stands_in_nobodys_way(store: Store) -> None:
 
 def test_a_lease_is_renewed_while_its_owner_lives(store: Store) -> None:
     messages.put(store, [("q", 0, "body", 0.0)])
-    (one,) = messages.turn(store, "q", "owner", acked=[], returned=[], wanted=1, lease_s=0.0)
+    (one,) = messages.turn(store, {"q": 1}, "owner", acked=[], returned=[], lease_s=0.0)
     messages.renew(store, "owner", [one.id], 30.0)
-    assert not messages.is_ready(store, "q")
+    assert not messages.ready(store, ["q"])
+
+
+def test_idle_queues_cost_one_statement_a_look_however_many_they_are(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = database.DatabaseBroker(store, [])
+    rows, statements = store.rows, list[str]()
+    monkeypatch.setattr(store, "rows", lambda sql, *more: [statements.append(sql), rows(sql, *more)][1])
+    looks = {}
+    for count in (1, 12):
+        statements.clear()
+        with closing(broker.consume(tuple(f"x.{n}" for n in range(count)), timeout=0)) as consumer:
+            assert [next(consumer) for _ in range(5)] == [None] * 5
+            looks[count] = len(statements)
+    assert looks == {1: 5, 12: 5}
+
+    # And a worker has one consumer for all of them
+    for n in range(12):
+        broker.declare_queue(f"x.{n}")
+    worker = Worker(broker, set(broker.queues), threads=1, prefetch=1)
+    worker.start()
+    assert worker.consumers.keys() == broker.queues.keys()
+    assert len(set(worker.consumers.values())) == 1
+    worker.stop()
+
+
+def test_one_claim_takes_of_each_queue_what_may_be_held_of_it(store: Store) -> None:
+    # Given a queue with many messages, one with a few, and one of which a message at a time is taken
+    long, short, slow = (queue_name("x", name) for name in ("alliance", "corporation", "killmail"))
+    broker: Any = open_broker(store, "", "x")
+    broker.enqueue_many([message(long, n) for n in range(10)])
+    broker.enqueue_many([message(slow, n) for n in range(10, 13)])
+    broker.enqueue_many([message(short, 13), message(short, 14, priority=2)])
+    consumer = broker.consume((long, short, slow), prefetch=3, timeout=50)
+
+    # Then none waits for another, and what is more urgent comes first
+    got = receive(consumer, 6)
+    assert [one.args[0][0] for one in got] == [14, 0, 1, 2, 10, 13]
+    assert next(consumer) is None
+    assert consumer.held == {long: 3, short: 2, slow: 1}
+
+    # And each makes room for its own queue
+    for one in got:
+        if one.queue_name != short:
+            consumer.ack(one)
+    assert sorted(one.args[0][0] for one in receive(consumer, 4)) == [3, 4, 5, 11]
+    consumer.close()
+    assert messages.counts(store) == {long: (7, 0), short: (2, 0), slow: (2, 0)}
 
 
 def test_what_was_claimed_while_the_answer_was_lost_comes_back(
@@ -493,7 +539,7 @@ def test_what_was_claimed_while_the_answer_was_lost_comes_back(
     # When it lives on, the lease of the one that it holds is renewed, that of the other ends
     def is_there() -> bool:
         next(consumer)
-        return messages.is_ready(store, name)
+        return messages.ready(store, [name])
 
     wait_until(is_there, 10, "the message that nobody holds")
     consumer.ack(held)
@@ -504,7 +550,7 @@ def test_what_was_claimed_while_the_answer_was_lost_comes_back(
 
 def test_a_delayed_message_waits_in_the_table(store: Store) -> None:
     messages.put(store, [("q", 0, "later", 30.0), ("q", 0, "now", 0.0)])
-    claimed = messages.turn(store, "q", "owner", acked=[], returned=[], wanted=5, lease_s=30.0)
+    claimed = messages.turn(store, {"q": 5}, "owner", acked=[], returned=[], lease_s=30.0)
     assert [one.body for one in claimed] == ["now"]
 
 
@@ -513,14 +559,14 @@ def test_a_clock_that_is_set_back_hides_no_message(store: Store, monkeypatch: py
     now_s = messages.now_s
     monkeypatch.setattr(messages, "now_s", lambda store: f"({now_s(store)} + 10800)")
     messages.put(store, [("q", 1, "held", 0.0), ("q", 0, "waits", 0.0)])
-    messages.turn(store, "q", "gone", acked=[], returned=[], wanted=1, lease_s=30.0)
+    messages.turn(store, {"q": 1}, "gone", acked=[], returned=[], lease_s=30.0)
 
     # When it is set back, they are to be had as before
     monkeypatch.setattr(messages, "now_s", now_s)
-    assert messages.is_ready(store, "q")
-    claimed = messages.turn(store, "q", "owner", acked=[], returned=[], wanted=5, lease_s=30.0)
+    assert messages.ready(store, ["q"])
+    claimed = messages.turn(store, {"q": 5}, "owner", acked=[], returned=[], lease_s=30.0)
     assert [one.body for one in claimed] == ["held", "waits"]
-    assert not messages.is_ready(store, "q")
+    assert not messages.ready(store, ["q"])
 
 
 def test_a_database_that_goes_away_stops_no_consumer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -723,6 +769,62 @@ def test_rabbitmq_may_be_killed_between_two_messages(tmp_path: Path) -> None:
         assert broker.depths()[name] == 101
         broker.close()
     store.close()
+
+
+def test_a_worker_has_three_connections_to_rabbitmq_however_many_its_queues_are(tmp_path: Path) -> None:
+    # A server of its own: it is asked who is there
+    store = Store(f"sqlite:///{tmp_path / 'esid.db'}")
+    migrate.migrate(store)
+    with PrivateRabbitmq() as server:
+        broker: Any = open_broker(store, server.url, "many", [DeadLetters(store)])
+        names, got = [f"many.lane_{number}" for number in range(12)], list[int]()
+        for name in names:
+            broker.declare_queue(name)
+            dramatiq.actor(got.extend, broker=broker, actor_name=name, queue_name=name)
+        broker.check()
+        worker = Worker(broker, set(names), threads=4, prefetch=4)
+        worker.start()
+        broker.enqueue_many([message(name, number, actor=name) for number, name in enumerate(names)])
+        wait_until(lambda: sorted(got) == list(range(12)), 30, lambda: f"a message of each queue: {got}")
+
+        connections = server.ctl("-q", "list_connections", "pid", "--no-table-headers").split("\n")
+        assert 1 < len(list(filter(None, connections))) <= 3
+        consumed = server.ctl("-q", "list_consumers", "queue_name", "--no-table-headers").split()
+        assert set(names) <= set(consumed)
+        worker.stop()
+        assert broker.depths() == dict.fromkeys(sorted(broker.queues), 0)
+        broker.close()
+    store.close()
+
+
+@pytest.mark.parametrize("stack", [STACKS[1]], indirect=True)
+def test_a_queue_that_cannot_be_consumed_keeps_no_other_from_it(
+    open_queue: Open, queue: str, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a consumer of two queues, with a message of the one in its hands
+    monkeypatch.setattr(rabbitmq_consumer, "_AGAIN_S", 0.3)
+    broker, other = open_queue(), queue_name(stack.queue_prefix, "alliance")
+    broker.enqueue(message(queue, 1))
+    consumer = broker.consume((queue, other), prefetch=1, timeout=50)
+    (held,) = receive(consumer, 1)
+
+    # When its queue is deleted
+    with pika.BlockingConnection(pika.URLParameters(stack.rabbitmq_url)) as connection:
+        connection.channel().queue_delete(queue)
+    wait_until(lambda: [next(consumer)] and not held.comes_back, 10, "the end of the queue")
+
+    # Then the other one is consumed as before, an ack of what is gone hurts nobody, and it comes back by itself
+    consumer.ack(held)
+    broker.enqueue(message(other, 2, actor="alliance"))
+    (one,) = receive(consumer, 1)
+    assert one.args[0] == [2]
+    consumer.ack(one)
+    broker.enqueue(message(queue, 3))
+    (again,) = receive(consumer, 1)
+    assert (again.args[0], again.comes_back) == ([3], True)
+    consumer.ack(again)
+    settle(broker, queue, consumer)
+    consumer.close()
 
 
 @pytest.mark.parametrize("stack", [STACKS[1]], indirect=True)

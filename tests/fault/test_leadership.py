@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from esid.catalogue import NAMES
 from esid.schedule.plan import Planned, last_due
-from esid.settings import ENTITY_NAMES
 from esid.store import leader, migrate, ticks
 from esid.store.connection import Store
 from esid.store.leader import Leadership
@@ -174,7 +174,7 @@ def test_a_leader_that_loses_its_lock_stops_ticking_and_somebody_goes_on(
 
 
 #: A lock for each queue of a daemon that works on all of them.
-QUEUES_OWNED = len(ENTITY_NAMES)
+QUEUES_OWNED = len(NAMES)
 
 
 def owned(store: Store) -> int:

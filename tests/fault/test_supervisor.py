@@ -49,7 +49,7 @@ def kill_workers(daemon: Daemon, esi: FakeEsi, times: int) -> None:
 
 
 def is_worker(pid: int) -> bool:
-    """Workers have the most threads (consumers and workers; the schedule has 7); one that has none yet is left alone."""
+    """Workers have the most threads (the schedule has 7); one that has none yet is left alone."""
     try:
         return len(list(Path(f"/proc/{pid}/task").iterdir())) > 8
     except OSError:
@@ -74,7 +74,7 @@ def test_no_connection_crosses_the_fork(make_daemon: Make, store: Store) -> None
 @both
 @pytest.mark.quick_on(RABBITMQ)
 def test_workers_killed_again_and_again_cost_no_row(make_daemon: Make, esi: FakeEsi, world: World, store: Store) -> None:
-    daemon = make_daemon(hooks=NEVER_GIVE_UP, ESID_PROCESSES="2", ESID_THREADS="4")
+    daemon = make_daemon(hooks=NEVER_GIVE_UP, ESID_PROCESSES="2", ESID_THREADS="8")
     wanted = checker.sent(world)
     checker.enqueue(daemon, store, wanted)
     esi.latency_s = 0.1
@@ -339,7 +339,7 @@ def test_killed_long(make_daemon: Make, esi: FakeEsi, store: Store) -> None:
     # 20 kills of a random worker, 5 of the supervisor, under load
     esi.world = esi._answering._world = world = World.generate(alliances=60, corporations=400, characters=900)
     wanted = checker.sent(world)
-    daemon = make_daemon(hooks=NEVER_GIVE_UP, ESID_PROCESSES="2", ESID_THREADS="4")
+    daemon = make_daemon(hooks=NEVER_GIVE_UP, ESID_PROCESSES="2", ESID_THREADS="8")
     checker.enqueue(daemon, store, wanted)
     esi.latency_s = 0.1
     daemon.start()

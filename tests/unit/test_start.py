@@ -10,11 +10,10 @@ import pytest
 
 from esid import settings
 from esid.assembly import core
+from esid.catalogue import NAMES
 from esid.cli import typed
 from esid.entities import BY_NAME, MIRRORED
 from esid.feeds.archives import HASHES, SOURCES
-from esid.settings import ENTITY_NAMES
-from esid.status.progress import PLURALS
 
 IMPORTED = """
 import sys
@@ -63,6 +62,7 @@ def test_a_command_imports_what_it_needs(
 
 def test_the_words_of_the_command_line_are_those_of_what_they_stand_for() -> None:
     assert (*SOURCES, HASHES) == typed.IMPORT_SOURCES
-    assert {*typed.LIST_NAMES, *ENTITY_NAMES} == BY_NAME.keys()
-    assert tuple(entity.name for entity in MIRRORED) == ENTITY_NAMES
-    assert tuple(PLURALS[entity.name] for entity in MIRRORED if entity.name != "killmail") == typed.SYNC_NAMES
+    assert {entity.lane for entity in BY_NAME.values()} == set(NAMES)
+    assert list(typed.ROW_NAMES) == [entity.name for entity in MIRRORED]
+    assert {*typed.LIST_NAMES, *typed.ROW_NAMES} == BY_NAME.keys()
+    assert typed.SYNC_NAMES == ("alliances", "corporations", "characters")

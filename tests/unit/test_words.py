@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from esid import words
+from esid.catalogue import NAMES
 from esid.cli import overview, render
 from esid.cli.watch import foot, moved
 from esid.entities import ENTITIES
-from esid.settings import ENTITY_NAMES
 from esid.store.dead_letters import DeadLetter
 from tests.daemon import ROOT
 
@@ -47,7 +47,7 @@ def test_no_sentence_has_a_plural_behind_a_number_that_may_be_one() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("name", ENTITY_NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_an_entity_has_its_name_in_the_singular_and_the_plural(name: str) -> None:
     assert {words.entity(one) for one in (name, f"{name}s", name.upper(), f"{name.title()}S", f" {name} ")} == {name}
 

@@ -6,9 +6,10 @@ import argparse
 from typing import TYPE_CHECKING
 
 from esid.assembly import core
+from esid.catalogue import NAMES
 from esid.cli.printing import confirmed
 from esid.errors import UsageError
-from esid.settings import ENTITY_NAMES, Settings, nearest
+from esid.settings import Settings, nearest
 from esid.words import counted
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid purge`: its exit code."""
     for name in options.entities:
-        if name not in ENTITY_NAMES:
-            raise UsageError(f"unknown entity {name!r}: one of {', '.join(ENTITY_NAMES)}{nearest(name, ENTITY_NAMES)}")
-    queues = list(dict.fromkeys(options.entities)) or ENTITY_NAMES
+        if name not in NAMES:
+            raise UsageError(f"unknown entity {name!r}: one of {', '.join(NAMES)}{nearest(name, NAMES)}")
+    queues = list(dict.fromkeys(options.entities)) or NAMES
     if not options.yes and not confirmed(f"Empty the queues of {', '.join(queues)}?"):
         return 2
     store = core.ready_store(chosen)

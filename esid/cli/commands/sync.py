@@ -6,14 +6,14 @@ import argparse
 from typing import TYPE_CHECKING
 
 from esid.assembly import core
+from esid.catalogue import LANES
 from esid.cli import typed
 from esid.cli.printing import print_json
 from esid.cli.progress_bar import Synced, follow
 from esid.entities import ENTITIES
 from esid.queue.broker import PERSON
 from esid.settings import Settings
-from esid.status.progress import PLURALS
-from esid.words import counted
+from esid.words import counted, plural
 
 if TYPE_CHECKING:
     pass
@@ -25,15 +25,15 @@ def run(options: argparse.Namespace, chosen: Settings) -> int:
     requests = core.open_requests(chosen, store)
     requests.check()
     wanted = set(typed.SYNC_NAMES if "all" in options.what else options.what)
-    queues = [name for name, plural in PLURALS.items() if plural in wanted]
-    work = Synced(store, [entity.name for entity in ENTITIES if entity.queue in queues])
+    queues = [lane.name for lane in LANES if lane.plural in wanted]
+    work = Synced(store, [entity.name for entity in ENTITIES if entity.lane in queues])
     counts = {queue: requests.sync(queue, priority=PERSON) for queue in queues}
     if options.json:
         print_json({"queued": counts})
     else:
         for queue, count in counts.items():
             words = f"{counted(count, 'job')} queued" if count else "everything is fresh or queued"
-            print(f"{PLURALS[queue]}: {words}", flush=True)
+            print(f"{plural(queue)}: {words}", flush=True)
     code = follow(work, chosen, waits=options.wait)
     store.close()
     return code

@@ -20,7 +20,17 @@ from esid.store.ledger.figures import (
     was_asked,
 )
 from esid.store.ledger.outcomes import Booked, Ends, book, finish, take
-from esid.store.ledger.publishing import adopt, claim, gathered, orphaned, publish_again, queued, unpublished, waiting
+from esid.store.ledger.publishing import (
+    adopt,
+    claim,
+    gathered,
+    orphaned,
+    publish_again,
+    queued,
+    unpublished,
+    waiting,
+    with_orphans,
+)
 from esid.store.ledger.words import GATHER_S, OPEN, PENDING, PUBLISH_GRACE_S, UNPLANNED, by_entity
 
 __all__ = [
@@ -65,4 +75,5 @@ __all__ = [
     "unpublished",
     "waiting",
     "was_asked",
+    "with_orphans",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import esid.store.ledger.lookup as lookup
 from esid.store.connection import Store, marks
-from esid.store.ledger.words import IS_OPEN
+from esid.store.ledger.words import IS_OPEN, each
 from esid.store.model import utc_text, utc_time
 
 
@@ -76,14 +76,10 @@ def is_open(store: Store, entities: Sequence[str]) -> bool:
 
 def oldest_open(store: Store, entities: Sequence[str]) -> dict[str, dt.datetime]:
     """Entity -> when its longest untouched open job was last touched."""
-    found = {}
+    oldest = f"(SELECT MIN(updated_at) FROM sync_jobs WHERE entity_type = column1 AND {IS_OPEN})"
     with store.connection():
-        for entity in entities:
-            sql = f"SELECT MIN(updated_at) FROM sync_jobs WHERE entity_type = %s AND {IS_OPEN}"
-            time = utc_time(store.rows(sql, (entity,))[0][0])
-            if time is not None:
-                found[entity] = time
-    return found
+        rows = store.rows(f"SELECT column1, {oldest} FROM {each(entities)}", entities)
+    return {entity: time for entity, text in rows if (time := utc_time(text)) is not None}
 
 
 def job(store: Store, entity: str, key: int) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import Any
 import esid.store.ledger.lookup as lookup
 from esid import clock
 from esid.store.connection import Store
-from esid.store.ledger.words import IS_OPEN, OPEN, PENDING, around, grace, waits_for_company
+from esid.store.ledger.words import IS_OPEN, OPEN, PENDING, around, each, grace, waits_for_company
 from esid.store.model import utc_text, utc_time
 
 #: Seconds: nothing else waits as long. What is due later than that was written before the clock was set back.
@@ -34,12 +34,10 @@ def queued(store: Store, entity: str, ids: Sequence[int], since: dt.datetime) ->
 
 def waiting(store: Store, entities: Sequence[str]) -> set[str]:
     """Those of these entities of which `unpublished` or `gathered` may find ids, by two looks in an index for each."""
-    # Both databases call the first column of VALUES so.
     first, last = (
         f"(SELECT {end}(due_at) FROM sync_jobs WHERE entity_type = column1 AND due_at IS NOT NULL)" for end in ("MIN", "MAX")
     )
-    values, now = ", ".join(["(%s)"] * len(entities)), clock.now()
-    sql = f"SELECT column1 FROM (VALUES {values}) AS entities WHERE {first} <= %s OR {last} > %s"
+    now, sql = clock.now(), f"SELECT column1 FROM {each(entities)} WHERE {first} <= %s OR {last} > %s"
     with store.connection():
         return {name for (name,) in store.rows(sql, (*entities, utc_text(now), waits_for_company(now)))}
 
@@ -116,6 +114,18 @@ def orphaned(store: Store, entity: str, quiet_s: float, limit: int) -> list[int]
             (entity, *around(quiet_s), limit),
         )
     return sorted(key for (key,) in rows)
+
+
+def with_orphans(store: Store, entities: Sequence[str], quiet_s: float) -> list[str]:
+    """Those of these entities of which `orphaned` finds an id, by a look at both ends of an index for each."""
+    first, last = (
+        f"(SELECT {end}(updated_at) FROM sync_jobs WHERE entity_type = column1 AND {IS_OPEN} AND due_at IS NULL)"
+        for end in ("MIN", "MAX")
+    )
+    sql = f"SELECT column1 FROM {each(entities)} WHERE {first} <= %s OR {last} > %s"
+    with store.connection():
+        found = {name for (name,) in store.rows(sql, (*entities, *around(quiet_s)))}
+    return [entity for entity in entities if entity in found]
 
 
 def publish_again(store: Store, entity: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from esid import clock
 from esid.store.model import Seen, utc_text
@@ -24,6 +24,12 @@ UNPLANNED = "next_at = NULL, refresh_at = NULL"
 def planned(*, in_bulk: bool) -> str:
     """SQL: a job that goes back to the answer that it has is asked again as soon as that may be."""
     return f"next_at = expires_at, refresh_at = {'checked_at' if in_bulk else 'NULL'}"
+
+
+def each(entities: Sequence[str]) -> str:
+    """SQL: a row for each entity with its name in `column1`, as both databases call the first column of VALUES. So one
+    statement asks of all of them what an index answers for each."""
+    return f"(VALUES {', '.join(['(%s)'] * len(entities))}) AS entities"
 
 
 def around(seconds: float) -> tuple[str | None, str | None]:

@@ -11,6 +11,7 @@ ESID_TEST_READ_ONLY=file    nobody may write to SQLite for as long as the file i
 ESID_TEST_POISON=entity:id[:how]   whoever asks ESI for this id dies (how: kill, exit, segfault, hang, spin)
 ESID_TEST_CLOCK=file        the wall clock (SQLite's, too) differs from the machine's by the seconds that stand in the file
 ESID_TEST_BOOT=child        that child cannot start: ImportError
+ESID_TEST_LANES=war,market   lanes more than the catalogue has
 ESID_TEST_NO_FORK=file      no process can be made for as long as the file is there
 """
 
@@ -219,6 +220,14 @@ def _cannot_boot(child: str) -> None:
     role.run = fail  # type: ignore[attr-defined]
 
 
+def _add_lanes(names: list[str]) -> None:
+    """Before anything of esid has computed what follows from the lanes."""
+    from esid import catalogue
+
+    catalogue.LANES += tuple(catalogue.Lane(name, f"{name}s", "2h", (name[:2],)) for name in names)
+    catalogue.NAMES = tuple(lane.name for lane in catalogue.LANES)
+
+
 def _forbid_forks(path: Path) -> None:
     fork = os.fork
 
@@ -230,6 +239,8 @@ def _forbid_forks(path: Path) -> None:
     os.fork = forbidden
 
 
+if "ESID_TEST_LANES" in _environ:
+    _add_lanes(_environ["ESID_TEST_LANES"].split(","))
 if "ESID_TEST_CRASH" in _environ:
     _point, _, _n = _environ["ESID_TEST_CRASH"].partition(":")
     _crash_at(_point, int(_n or 1))
