@@ -27,11 +27,7 @@ def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid import`: its exit code."""
     if options.what == "killreport":
         return import_killreport.run(options, chosen)
-    if options.address:
-        cure = "days are named by --from DAY and --to DAY, a folder by --dir PATH (see `esid import --help`)"
-        raise UsageError(f"`esid import killmails` takes no more words: {cure}")
-    if options.from_url:
-        raise UsageError("--from-url names the database of a killreport: `esid import killreport --from-url …`")
+    _check_options(options)
     source = options.source or IMPORT_SOURCES[0]
     first, last = (
         typed.day(f"--{name}", text) if text is not None else None
@@ -74,3 +70,11 @@ def run(options: argparse.Namespace, chosen: Settings) -> int:
     elif source != HASHES:
         print(render.import_summary(reports, bar.rate))
     return int(not all(report.is_whole for report in reports))
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    if options.address:
+        cure = "days are named by --from DAY and --to DAY, a folder by --dir PATH (see `esid import --help`)"
+        raise UsageError(f"`esid import killmails` takes no more words: {cure}")
+    if options.from_url:
+        raise UsageError("--from-url names the database of a killreport: `esid import killreport --from-url …`")

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from esid.assembly import core, killmails
 from esid.daemon.beats import Beats
 from esid.daemon.child_loop import Life
+from esid.esi.budget import Budget
 from esid.feeds.heal import Healing
 from esid.queue.asking import Asking
 from esid.queue.dispatch import dispatch
+from esid.queue.publish import Publisher
 from esid.schedule import plan, runner, tasks
 from esid.schedule.duty import Post
 from esid.settings import Settings
 from esid.status import history
 from esid.status.progress import Progress
 from esid.store import samples
+from esid.store.connection import Store
 from esid.store.leader import Leadership
 
 #: Seconds between progress lines on a terminal, and elsewhere.
@@ -33,43 +36,19 @@ def run(settings: Settings, life: Life, *, with_syncs: bool = True) -> None:
     store = core.open_store(settings)
     budget = core.open_budget(settings, is_known=True)
     publisher = core.open_publisher(settings, store)
-    requests = Asking(store, publisher, settings.esid_queue_prefix)
-    healing = Healing(lambda: killmails.open_healer(settings, store, requests, life.stop))
     lead = Leadership(store, settings.entities)
-    progress_s = PROGRESS_TTY_S if sys.stderr.isatty() else PROGRESS_S
     texts = plan.schedules(settings, with_syncs=with_syncs)
-    progress = Progress(store, budget, ())
-
-    def publish() -> None:
-        if queues := post.on_duty:
-            dispatch(store, publisher, queues)
-
-    works = tasks.works(store, publisher, requests, lambda: progress.began()) | {"heal": healing.run}
-    errands: dict[str, tuple[float, Callable[[], object]]] = {
-        "dispatch": (plan.DISPATCH_S, publish),
-        "progress": (progress_s, lambda: progress.say()),
-        "sample": (samples.EVERY_S, lambda: history.sample(store, publisher.broker, budget)),
-    }
-    scheduler = runner.Scheduler(store, works, errands, lead.holds)
-
-    def serve(queues: Sequence[str]) -> None:
-        """Schedule these queues."""
-        nonlocal progress
-        progress = Progress(store, budget, queues)
-        scheduler.serve(plan.plan(texts, core.installation(store), queues) if queues else ())
-
-    post = Post(lead, serve, settings.entities)
+    scheduler, post = _scheduler(settings, life, lead, texts, store, budget, publisher)
 
     def state() -> dict[str, Any]:
         """The tasks that run here: what is so, whatever settings somebody else has."""
         return {"jobs": {task.name: texts[task.name] for task in plan.plan(texts, "", post.on_duty)}}
 
-    beats = Beats(store, life, state)
-
     def look() -> None:
         scheduler.check_clock()
         post.look()
 
+    beats = Beats(store, life, state)
     post.look()
     scheduler.start()
     beats.start()
@@ -82,3 +61,37 @@ def run(settings: Settings, life: Life, *, with_syncs: bool = True) -> None:
     publisher.broker.close()
     budget.close()
     store.close()
+
+
+def _scheduler(
+    settings: Settings,
+    life: Life,
+    lead: Leadership,
+    texts: Mapping[str, str],
+    store: Store,
+    budget: Budget,
+    publisher: Publisher,
+) -> tuple[runner.Scheduler, Post]:
+    """What runs tasks and errands, and what tells it whose they are."""
+    requests = Asking(store, publisher, settings.esid_queue_prefix)
+    healing = Healing(lambda: killmails.open_healer(settings, store, requests, life.stop))
+    progress = Progress(store, budget, ())
+
+    def publish() -> None:
+        if queues := post.on_duty:
+            dispatch(store, publisher, queues)
+
+    def serve(queues: Sequence[str]) -> None:
+        nonlocal progress
+        progress = Progress(store, budget, queues)
+        scheduler.serve(plan.plan(texts, core.installation(store), queues) if queues else ())
+
+    works = tasks.works(store, publisher, requests, lambda: progress.began()) | {"heal": healing.run}
+    errands: dict[str, tuple[float, Callable[[], object]]] = {
+        "dispatch": (plan.DISPATCH_S, publish),
+        "progress": (PROGRESS_TTY_S if sys.stderr.isatty() else PROGRESS_S, lambda: progress.say()),
+        "sample": (samples.EVERY_S, lambda: history.sample(store, publisher.broker, budget)),
+    }
+    scheduler = runner.Scheduler(store, works, errands, lead.holds)
+    post = Post(lead, serve, settings.entities)
+    return scheduler, post

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Any
 
+import esid.esi.budget.layout as layout
 from esid import clock
 from esid.errors import EsidError, Fault
-from esid.esi.budget import layout
 from esid.esi.budget.layout import SICK
 
 #: Different ids that fail in a row and open a circuit, and failures of whatever ids that have `/status` asked.

@@ -10,9 +10,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import esid.esi.budget.layout as layout
 from esid import log
 from esid.esi import headers as read
-from esid.esi.budget import layout
 from esid.esi.budget.layout import SLICES
 from esid.esi.routes import GROUPS, HIDDEN, WORST_COST, token_cost
 
