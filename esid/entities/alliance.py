@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from esid.entities.base import Entity, parse_ids, parse_row
 from esid.entities.columns import Id, Text, Time
-from esid.entities.ids import seen_alliance, seen_corporation
+from esid.entities.flows import each, listing
 from esid.esi.routes import LARGEST_LIST, Route
 from esid.store.model import EntityTable
 
@@ -25,20 +24,14 @@ class Alliance(EntityTable):
         table_name = "alliances"
 
 
-ALLIANCE = Entity(
-    "alliance",
-    "alliance",
-    Route("/alliances/{id}"),
-    parse_row(Alliance, lists=("alliance_corporations",)),
-    (Alliance,),
-)
+ALLIANCE = each("alliance", Route("/alliances/{id}"), Alliance, lists=("alliance_corporations",))
 #: There are 3,533 active alliances, and CCP's specification caps the list at 5,000.
-ALLIANCES = Entity("alliances", "alliance", Route("/alliances", largest=LARGEST_LIST), parse_ids(seen_alliance), most=10_000)
+ALLIANCES = listing("alliances", "alliance", Route("/alliances", largest=LARGEST_LIST), of="alliance", most=10_000)
 #: CCP's specification caps this one at 1,000.
-ALLIANCE_CORPORATIONS = Entity(
+ALLIANCE_CORPORATIONS = listing(
     "alliance_corporations",
     "alliance",
     Route("/alliances/{id}/corporations", largest=LARGEST_LIST),
-    parse_ids(seen_corporation),
+    of="corporation",
     most=5_000,
 )

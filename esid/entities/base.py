@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from esid import clock
-from esid.entities.columns import Reader
 from esid.errors import (
     DAY_S,
     BadBody,
@@ -22,7 +21,6 @@ from esid.errors import (
     TooLarge,
 )
 from esid.esi.budget.breaker import Standing
-from esid.esi.decode import Fields, id_list
 from esid.esi.routes import Route
 from esid.store.model import Done, Job, Row, Seen, Table
 from esid.words import counted
@@ -187,36 +185,6 @@ def done(job: Job, answer: Answer, rows: Sequence[Row] = (), seen: Sequence[Seen
         expires_at=answer.expires_at,
         unknown=tuple(unknown),
     )
-
-
-def parse_row(table: type[Table], unused: Iterable[str] = (), lists: Sequence[str] = ()) -> Callable[[Job, Answer], Done]:
-    """A parser for routes that answer with the row of one id.
-
-    Args:
-        unused: fields of the answer that no column holds, though they are known.
-        lists: entities with one list for each id of this one: it becomes known.
-    """
-    reader = Reader(table, unused=unused)
-
-    def parse(job: Job, answer: Answer) -> Done:
-        fields = Fields(f"{job.entity} {job.id}", answer.body)
-        values = reader.values(fields, job.id)
-        seen = reader.seen(values)
-        for name in lists:
-            seen.append(Seen(name, job.id))
-        return done(job, answer, [Row(table, values)], seen, fields.unknown(reader.known))
-
-    return parse
-
-
-def parse_ids(seen: Callable[[int | None], list[Seen]]) -> Callable[[Job, Answer], Done]:
-    """A parser for routes that answer with a list of ids."""
-
-    def parse(job: Job, answer: Answer) -> Done:
-        found = [one for key in id_list(answer.body, job.entity) for one in seen(key)]
-        return replace(done(job, answer, seen=found), changed=answer.etag is None or answer.etag != job.etag)
-
-    return parse
 
 
 def is_due(job: Job) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from esid.entities.base import Entity, parse_ids, parse_row
 from esid.entities.columns import Flag, Id, Integer, Number, Text, Time
-from esid.entities.ids import seen_corporation
+from esid.entities.flows import each, listing
 from esid.esi.decode import Fields
 from esid.esi.routes import LARGEST_LIST, Route
 from esid.store.model import EntityTable
@@ -46,18 +45,12 @@ class Corporation(EntityTable):
         table_name = "corporations"
 
 
-CORPORATION = Entity(
-    "corporation",
-    "corporation",
-    Route("/corporations/{id}"),
-    parse_row(Corporation, unused=("palette",)),
-    (Corporation,),
-)
+CORPORATION = each("corporation", Route("/corporations/{id}"), Corporation, unused=("palette",))
 #: There are 283, and CCP's specification caps the list at 500.
-NPCCORPS = Entity(
+NPCCORPS = listing(
     "npccorps",
     "corporation",
     Route("/corporations/npccorps", cache_s=86_400.0, largest=LARGEST_LIST),
-    parse_ids(seen_corporation),
+    of="corporation",
     most=2_000,
 )
