@@ -24,7 +24,6 @@ from bench.standin import CHARACTER, CORPORATION, corporation
 from esid import clock
 from esid.entities import BY_NAME
 from esid.entities.base import IDS_PER_MESSAGE
-from esid.entities.corporation import parse
 from esid.esi.answers import Answer
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.publish import Publisher
@@ -189,6 +188,7 @@ def _recorded(url: str) -> list[tuple[str, list[Any]]]:
         store.database.execute_sql, store._run_once = record, run  # type: ignore[method-assign]
         jobs = ledger.take(store, _ENTITY, range(CORPORATION, CORPORATION + IDS_PER_MESSAGE))
         now = clock.now()
+        parse = BY_NAME[_ENTITY].parse
         done = [parse(job, Answer(corporation(job.id - CORPORATION), True, "etag", now, now)) for job in jobs]
         ledger.finish(store, _ENTITY, done, {"character"})
     store.close()

@@ -21,7 +21,6 @@ from esid.errors import (
     TooLarge,
 )
 from esid.esi.budget.breaker import Standing
-from esid.esi.decode import id_list
 from esid.esi.routes import Route
 from esid.store.model import Done, Job, Row, Seen, Table
 from esid.words import counted
@@ -186,16 +185,6 @@ def done(job: Job, answer: Answer, rows: Sequence[Row] = (), seen: Sequence[Seen
         expires_at=answer.expires_at,
         unknown=tuple(unknown),
     )
-
-
-def parse_ids(seen: Callable[[int | None], list[Seen]]) -> Callable[[Job, Answer], Done]:
-    """A parser for routes that answer with a list of ids."""
-
-    def parse(job: Job, answer: Answer) -> Done:
-        found = [one for key in id_list(answer.body, job.entity) for one in seen(key)]
-        return replace(done(job, answer, seen=found), changed=answer.etag is None or answer.etag != job.etag)
-
-    return parse
 
 
 def is_due(job: Job) -> bool:

@@ -9,13 +9,11 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
-
-from peewee import BigIntegerField, DoubleField, TextField
+from typing import TYPE_CHECKING
 
 from esid import clock
 from esid.entities.base import BULK_ABOVE, Edges, Entity, Failed, Result, done, is_due, sync_each
-from esid.entities.ids import seen_alliance, seen_corporation
+from esid.entities.columns import Id, Number, Reader, Text, Time
 from esid.errors import (
     DAY_S,
     BadBody,
@@ -32,7 +30,7 @@ from esid.errors import (
 from esid.esi.budget.breaker import Standing
 from esid.esi.decode import Fields
 from esid.esi.routes import Route
-from esid.store.model import Done, EntityTable, Job, Row, UtcField
+from esid.store.model import Done, EntityTable, Job, Row
 
 if TYPE_CHECKING:
     from esid.esi.answers import Answer
@@ -60,43 +58,34 @@ NAMES = Route("/universe/names", cache_s=86_400.0)
 class Character(EntityTable):
     """GET /characters/{id}; POST /characters/affiliation; POST /universe/names."""
 
-    name = TextField(null=True)
-    corporation_id = BigIntegerField(null=True)
-    alliance_id = BigIntegerField(null=True)
-    faction_id = BigIntegerField(null=True)
-    birthday = UtcField(null=True)
-    bloodline_id = BigIntegerField(null=True)
-    race_id = BigIntegerField(null=True)
-    gender = TextField(null=True)
-    security_status = DoubleField(null=True)
-    description = TextField(null=True)
-    title = TextField(null=True)
+    name = Text(null=True, needed=True)
+    corporation_id = Id(to="corporation", null=True, needed=True)
+    alliance_id = Id(to="alliance", null=True)
+    faction_id = Id(null=True)
+    birthday = Time(null=True, needed=True)
+    bloodline_id = Id(null=True, needed=True)
+    race_id = Id(null=True, needed=True)
+    gender = Text(null=True, needed=True)
+    security_status = Number(null=True)
+    description = Text(null=True)
+    title = Text(of=("corporation_title", "title"), null=True)
 
     class Meta:
         table_name = "characters"
 
 
-_KNOWN = frozenset(Character._meta.fields) | {"corporation_title", "character_title_id", "achievement_score"}
-_KNOWN_AFFILIATION = frozenset({"character_id", "corporation_id", "alliance_id", "faction_id"})
+_AFFILIATED = ("corporation_id", "alliance_id", "faction_id")
+_AFFILIATION = Reader(Character, only=_AFFILIATED, unused=("character_id",))
+_DETAILS = Reader(Character, but=_AFFILIATED, unused=("character_title_id", "achievement_score"))
+_KNOWN = _DETAILS.known | frozenset(_AFFILIATED)
 
 
 def parse(job: Job, answer: Answer) -> Done:
     """One character in full. Its corporation and alliance become known."""
     fields = Fields(f"character {job.id}", answer.body)
-    details = {
-        "id": job.id,
-        "name": fields.text("name"),
-        "birthday": fields.time("birthday"),
-        "bloodline_id": fields.id("bloodline_id"),
-        "race_id": fields.id("race_id"),
-        "gender": fields.text("gender"),
-        "security_status": fields.number("security_status", optional=True),
-        "description": fields.text("description", optional=True),
-        "title": fields.text("corporation_title" if fields.has("corporation_title") else "title", optional=True),
-    }
-    affiliation, seen = _affiliation(job.id, fields)
+    details, affiliation = _DETAILS.values(fields, job.id), _AFFILIATION.values(fields, job.id)
     rows = [Row(Character, details), Row(Character, affiliation, guard="checked_at")]
-    return done(job, answer, rows, seen, fields.unknown(_KNOWN))
+    return done(job, answer, rows, _AFFILIATION.seen(affiliation), fields.unknown(_KNOWN))
 
 
 def sync(entity: Entity, jobs: Sequence[Job], edges: Edges) -> Iterator[Result]:
@@ -295,17 +284,16 @@ def _name(fields: Fields) -> str | None:
 
 def _known_in_part(job: Job, answer: Answer, fields: Fields, name: str | None) -> Result:
     try:
-        affiliation, seen = _affiliation(job.id, fields)
+        affiliation = _AFFILIATION.values(fields, job.id)
     except EsiError as error:
         return Failed(job, error)
-    rows = [Row(Character, affiliation, guard="checked_at"), *_name_row(job, name)]
     return Done(
         id=job.id,
-        rows=tuple(rows),
-        seen=tuple(seen),
+        rows=(Row(Character, affiliation, guard="checked_at"), *_name_row(job, name)),
+        seen=tuple(_AFFILIATION.seen(affiliation)),
         checked_at=answer.checked_at,
         unfinished=is_due(job),
-        unknown=tuple(fields.unknown(_KNOWN_AFFILIATION)),
+        unknown=tuple(fields.unknown(_AFFILIATION.known)),
     )
 
 
@@ -316,16 +304,6 @@ def _later(job: Job, name: str | None = None) -> Done:
 
 def _name_row(job: Job, name: str | None) -> list[Row]:
     return [Row(Character, {"id": job.id, "name": name})] if name is not None else []
-
-
-def _affiliation(key: int, fields: Fields) -> tuple[dict[str, Any], list[Any]]:
-    values = {
-        "id": key,
-        "corporation_id": fields.id("corporation_id"),
-        "alliance_id": fields.id("alliance_id", optional=True),
-        "faction_id": fields.id("faction_id", optional=True),
-    }
-    return values, [*seen_corporation(values["corporation_id"]), *seen_alliance(values["alliance_id"])]
 
 
 def _is_stale(job: Job) -> bool:

@@ -6,21 +6,22 @@ Ids are never guessed or counted through: CCP bans for that. Ranges: CCP's "ID r
 
 from __future__ import annotations
 
+from functools import partial
+
 from esid.store.model import Seen
 
-_FIRST_CORPORATION, _FIRST_CHARACTER, _FIRST_ALLIANCE = 1_000_000, 4_000_000, 1_000_000
+#: Placeholders and NPC characters become known, and are not asked.
+_FIRST = {"alliance": 1_000_000, "corporation": 1_000_000, "character": 4_000_000}
 
 
-def seen_character(key: int | None) -> list[Seen]:
-    """A character that stood in an answer; NPCs and the placeholder become known and are not asked."""
-    return [] if key is None else [Seen("character", key, asked=key >= _FIRST_CHARACTER)]
+def asked_from(entity: str) -> int:
+    """The first id of this entity that is asked."""
+    return _FIRST.get(entity, 0)
 
 
-def seen_corporation(key: int | None) -> list[Seen]:
-    """A corporation that stood in an answer, NPC corporations too."""
-    return [] if key is None else [Seen("corporation", key, asked=key >= _FIRST_CORPORATION)]
+def seen(entity: str, key: int | None) -> list[Seen]:
+    """An id that stood in an answer, where there was one."""
+    return [] if key is None else [Seen(entity, key, asked=key >= asked_from(entity))]
 
 
-def seen_alliance(key: int | None) -> list[Seen]:
-    """An alliance that stood in an answer."""
-    return [] if key is None else [Seen("alliance", key, asked=key >= _FIRST_ALLIANCE)]
+seen_alliance, seen_corporation, seen_character = (partial(seen, entity) for entity in _FIRST)

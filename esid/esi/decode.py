@@ -8,15 +8,17 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from esid.errors import BadBody, BadField
 
 #: NUL and lone surrogates, which no database keeps.
-_NOT_KEPT = re.compile("[\0\ud800-\udfff]")
+_not_kept = re.compile("[\0\ud800-\udfff]").search
 #: The first integer that no BIGINT holds.
 TOO_BIG = 2**63
+#: What `as_id` to `as_time` raise at a value of another kind.
+WRONG = (TypeError, ValueError, OverflowError)
 
 
 def parse_json(body: bytes) -> Any:
@@ -33,15 +35,57 @@ def parse_json(body: bytes) -> Any:
         raise BadBody(f"the body is not JSON: {str(error)[:80]}", sample=body) from None
 
 
+def as_id(value: Any) -> int:
+    """A positive integer below 2^63. True and 1.0 are none."""
+    if type(value) is not int or not 0 < value < TOO_BIG:
+        raise ValueError
+    return value
+
+
+def as_integer(value: Any) -> int:
+    """An integer that fits BIGINT."""
+    if type(value) is not int or not -TOO_BIG <= value < TOO_BIG:
+        raise ValueError
+    return value
+
+
+def as_number(value: Any) -> float:
+    """A float; a whole number is one too."""
+    if type(value) not in (int, float) or not -1e300 < value < 1e300:
+        raise ValueError
+    return float(value)
+
+
+def as_text(value: Any) -> str:
+    """A text that both databases can keep: no NUL, no lone surrogate."""
+    if not isinstance(value, str) or _not_kept(value):
+        raise ValueError
+    return value
+
+
+def as_flag(value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def as_time(value: Any) -> dt.datetime:
+    """An aware UTC time."""
+    time = dt.datetime.fromisoformat(value)
+    return time.astimezone(dt.UTC) if time.tzinfo else time.replace(tzinfo=dt.UTC)
+
+
 def check_id(value: object, entity: str, field: str = "id") -> int:
     """The id, if it is one.
 
     Raises:
-        BadField: not an integer from 1 to 2^63 - 1 (True and 1.0 are none).
+        BadField: see `as_id`.
     """
-    if type(value) is not int or not 0 < value < TOO_BIG:
-        raise BadField(entity, field, value)
-    return value
+    try:
+        return as_id(value)
+    except WRONG:
+        raise BadField(entity, field, value) from None
 
 
 def id_list(value: object, entity: str) -> list[int]:
@@ -67,7 +111,7 @@ class Fields:
     def __init__(self, entity: str, value: object) -> None:
         if not isinstance(value, dict):
             raise BadField(entity, "(body)", value)
-        self._entity = entity
+        self.entity = entity
         self._values: dict[str, Any] = value
 
     @property
@@ -83,58 +127,44 @@ class Fields:
         """True where the field is there, even as null."""
         return name in self._values
 
+    def read(self, kind: Callable[[Any], Any], name: str, *, optional: bool = False) -> Any:
+        """A value of this kind: one of the functions `as_id` to `as_time`."""
+        value = self._values.get(name)
+        if value is None and optional:
+            return None
+        try:
+            return kind(value)
+        except WRONG:
+            raise BadField(self.entity, name, value) from None
+
     def id(self, name: str, *, optional: bool = False) -> Any:
         """An id."""
-        value = self._get(name, optional)
-        return None if value is None else check_id(value, self._entity, name)
+        return self.read(as_id, name, optional=optional)
 
     def integer(self, name: str, *, optional: bool = False) -> Any:
         """An integer that fits BIGINT; 0 is a value."""
-        value = self._get(name, optional)
-        if value is not None and (type(value) is not int or not -TOO_BIG <= value < TOO_BIG):
-            raise BadField(self._entity, name, value)
-        return value
+        return self.read(as_integer, name, optional=optional)
 
     def number(self, name: str, *, optional: bool = False) -> Any:
         """A float; 0.0 is a value."""
-        value = self._get(name, optional)
-        if value is None:
-            return None
-        if type(value) not in (int, float) or not -1e300 < value < 1e300:
-            raise BadField(self._entity, name, value)
-        return float(value)
+        return self.read(as_number, name, optional=optional)
 
     def text(self, name: str, *, optional: bool = False) -> Any:
-        """A text that both databases can keep: no NUL, no lone surrogate; "" is a value."""
-        value = self._get(name, optional)
-        if value is None:
-            return None
-        if not isinstance(value, str) or _NOT_KEPT.search(value):
-            raise BadField(self._entity, name, value)
-        return value
+        """A text that both databases can keep; "" is a value."""
+        return self.read(as_text, name, optional=optional)
 
     def flag(self, name: str, *, optional: bool = False) -> Any:
         """True or False."""
-        value = self._get(name, optional)
-        if value is not None and not isinstance(value, bool):
-            raise BadField(self._entity, name, value)
-        return value
+        return self.read(as_flag, name, optional=optional)
 
     def time(self, name: str, *, optional: bool = False) -> Any:
         """An aware UTC time from RFC 3339 text."""
-        value = self._get(name, optional)
-        if value is None:
-            return None
-        try:
-            time = dt.datetime.fromisoformat(value)
-            return time.astimezone(dt.UTC) if time.tzinfo else time.replace(tzinfo=dt.UTC)
-        except (TypeError, ValueError, OverflowError):
-            raise BadField(self._entity, name, value) from None
+        return self.read(as_time, name, optional=optional)
 
     def object(self, name: str, *, optional: bool = False) -> Any:
         """A nested object, as `Fields`."""
         value = self._get(name, optional)
-        return None if value is None else Fields(f"{self._entity} {name}", value)
+        return None if value is None else Fields(f"{self.entity} {name}", value)
 
     def objects(self, name: str, *, optional: bool = False) -> Iterator[Fields]:
         """The objects of a list, as `Fields`; none where an optional list is absent."""
@@ -142,14 +172,14 @@ class Fields:
         if value is None:
             return
         if not isinstance(value, list):
-            raise BadField(self._entity, name, value)
+            raise BadField(self.entity, name, value)
         for place, member in enumerate(value):
-            yield Fields(f"{self._entity} {name}[{place}]", member)
+            yield Fields(f"{self.entity} {name}[{place}]", member)
 
     def _get(self, name: str, optional: bool) -> Any:
         value = self._values.get(name)
         if value is None and not optional:
-            raise BadField(self._entity, name, value)
+            raise BadField(self.entity, name, value)
         return value
 
 

@@ -16,8 +16,8 @@ import esid.cli.parser
 from esid import __version__, errors, settings
 from esid.daemon import supervisor
 from esid.entities import ENTITIES, MIRRORED
-from esid.store.tables import TABLES
 from tests.daemon import ROOT
+from tests.tables import TABLES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The tables that belong to no entity: the ledger and what works around it. Their SQL stands in migrations/."""
+"""The tables that belong to no entity, as models: what the schema and docs/tables.md are held against."""
 
 from __future__ import annotations
 
