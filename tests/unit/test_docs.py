@@ -191,3 +191,19 @@ def test_every_link_leads_to_a_file_and_to_a_heading_in_it(page: Path) -> None:
             there = page.parent / path if path else page
             assert there.exists(), target
             assert not anchor or anchor in anchors(there), target
+
+
+# -- the version
+
+
+@pytest.mark.parametrize("page", ["contrib/docker/compose.yml", "contrib/kubernetes/esid.yml", "docs/operating.md"])
+def test_every_page_that_names_the_version_names_this_one(page: str) -> None:
+    named = re.findall(r"\besid[:-](\d+\.\d+\.\d+)", (ROOT / page).read_text(encoding="utf-8"))
+    assert set(named) == {__version__}
+
+
+def test_the_changelog_has_a_day_for_each_version_and_ends_at_this_one() -> None:
+    titles = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert titles[0] == "[Unreleased]"
+    assert titles[1].startswith(f"[{__version__}] - ")
+    assert [one for one in titles[1:] if not re.fullmatch(r"\[\d+\.\d+\.\d+\] - 20\d\d-\d\d-\d\d", one)] == []
