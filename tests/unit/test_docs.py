@@ -26,6 +26,12 @@ UNIT = (ROOT / "contrib" / "systemd" / "esid.service").read_text(encoding="utf-8
 PM2 = (ROOT / "contrib" / "pm2" / "ecosystem.config.js").read_text(encoding="utf-8")
 MODELS = [*(table for entity in ENTITIES for table in entity.tables), *TABLES]
 
+#: The word of the tables page for each type of a column.
+KINDS_OF = {
+    "BIGINT": "integer", "INT": "integer", "AUTO": "integer", "BIGAUTO": "integer", "DOUBLE": "float", "TEXT": "text",
+    "BOOL": "true/false", "TIMESTAMPTZ": "time", "DATE": "date",
+}  # fmt: skip
+
 
 def commands() -> dict[str, Any]:
     """Name -> parser of every command."""
@@ -66,10 +72,12 @@ def test_the_readme_names_no_setting_that_does_not_exist() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.table_name)
-def test_the_tables_page_has_every_column(model: Any) -> None:
+def test_the_tables_page_has_every_column_with_its_type(model: Any) -> None:
     _, _, section = TABLES_MD.partition(f"## {model._meta.table_name}\n")
-    rows = re.findall(r"^\| ([a-z_]+)(\??) \|", section.partition("|---|---|")[2].partition("\n## ")[0], re.M)
-    assert rows == [(name, "?" if field.null else "") for name, field in model._meta.fields.items()]
+    rows = re.findall(r"^\| ([a-z_]+)(\??) \| ([a-z/]+)", section.partition("|---|---|")[2].partition("\n## ")[0], re.M)
+    assert rows == [
+        (name, "?" if field.null else "", KINDS_OF[field.field_type]) for name, field in model._meta.fields.items()
+    ]
 
 
 def test_the_tables_page_has_no_table_that_does_not_exist() -> None:
