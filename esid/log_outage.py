@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 _SINCE, _FAILED_AT, _BACK_AT, _IS_PARTIAL = range(4)
 _WIDTH = 4
+#: The kernel's locks are those of processes. Two threads that held one each would look like a deadlock to it (EDEADLK).
+_one_thread = threading.Lock()
 
 
 class Known:
@@ -35,11 +38,12 @@ class Known:
         if not self.is_shared:
             yield
             return
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self._byte)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._byte)
+        with _one_thread:
+            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self._byte)
+            try:
+                yield
+            finally:
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._byte)
 
     @property
     def since(self) -> float:

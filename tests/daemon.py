@@ -7,9 +7,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from esid.errors import DatabaseUnavailable
+from esid.store import processes
+from esid.store.connection import Store
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -138,6 +142,14 @@ class Daemon:
         assert self.process
         found = subprocess.run(["ps", "--ppid", str(self.process.pid), "-o", "pid="], capture_output=True, check=False)
         return {pid: int(pid) for pid in found.stdout.decode().split()}
+
+    def workers(self) -> list[int]:
+        """Pids of the worker processes that have told the database that they work."""
+        store = Store(self.settings.get("DATABASE_URL") or f"sqlite:///{self.directory / 'data' / 'esid.db'}")
+        with suppress(DatabaseUnavailable), closing(store):
+            told = {int(one["name"].split(":")[1]) for one in processes.living(store) if one["kind"] == "worker"}
+            return [pid for pid in self.children().values() if pid in told]
+        return []
 
     def end(self) -> None:
         """Kill what is left."""

@@ -16,9 +16,8 @@ from dramatiq.errors import BrokerConnectionError, ConnectionClosed
 from esid import clock, log
 from esid.errors import DatabaseUnavailable, QueueError, QueueTaken
 from esid.queue.confirms import FAULTS, Letter
-from esid.queue.incoming import PARKED_S, STOPPING_LOOK_S, NoMessage, Parked, decode
+from esid.queue.incoming import PARKED_S, STOPPING_LOOK_S, NoMessage, Parked, decode, is_recorded
 from esid.queue.outcome import Outcome
-from esid.store import dead_letters
 
 if TYPE_CHECKING:
     from esid.queue.rabbitmq import RabbitBroker
@@ -101,8 +100,10 @@ class Intake:
                 self._channel.close()
 
     def _settle(self, verb: str, tag: int, more: dict[str, Any]) -> None:
-        if self._channel.is_open:
-            getattr(self._channel, verb)(tag, **more)
+        # One that ends meanwhile is begun with anew, and RabbitMQ has taken its messages back.
+        with suppress(pika.exceptions.AMQPChannelError, pika.exceptions.ChannelWrongStateError):
+            if self._channel.is_open:
+                getattr(self._channel, verb)(tag, **more)
 
     def _keep(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         self._received.append((self, method, Letter(self.queue, body, properties)))
@@ -209,8 +210,10 @@ class RabbitConsumer(dramatiq.Consumer):
         try:
             decoded = decode(letter.body, letter.queue)
         except NoMessage as error:
-            self._record(letter.body, error)
-            intake.settle("basic_nack", tag, requeue=False)
+            if is_recorded(self._broker.store, letter.body.decode("utf-8", "backslashreplace"), error):
+                intake.settle("basic_nack", tag, requeue=False)
+            else:
+                self._parked.add((intake, tag, letter), PARKED_S)
             return None
         return RabbitMessage(method.redelivered, tag, decoded, letter, intake)
 
@@ -228,9 +231,8 @@ class RabbitConsumer(dramatiq.Consumer):
         look_s = STOPPING_LOOK_S if self._broker.is_stopping else self._look_s
         begin_s = [max(0.0, at - clock.monotonic()) for at in self._begin_at.values()]
         self.connection.process_data_events(min([self._parked.wait_s(look_s), *begin_s]))
-        if not self._received:
-            for intake in [one for one in self._intakes.values() if not one.is_open]:
-                self._cannot(intake.queue, intake.end)
+        for intake in [one for one in self._intakes.values() if not one.is_open]:
+            self._cannot(intake.queue, intake.end)
 
     def _begin(self, queue: str) -> None:
         """Begin with a queue, or note that it cannot be. Raises as `_receive` does."""
@@ -272,14 +274,6 @@ class RabbitConsumer(dramatiq.Consumer):
         except DatabaseUnavailable as error:
             log.outage("database").down(error)
             raise ConnectionClosed(error) from None
-
-    def _record(self, body: bytes, error: NoMessage) -> None:
-        """Raises ConnectionClosed while the record cannot be written: the message is delivered again later."""
-        try:
-            dead_letters.add_message(self._broker.store, "bad_message", str(error), body.decode("utf-8", "backslashreplace"))
-        except DatabaseUnavailable as away:
-            log.outage("database").down(away)
-            raise ConnectionClosed(away) from None
 
     def _give_back(self, intake: Intake, tag: int, letter: Letter) -> None:
         """Publish a copy and acknowledge: RabbitMQ may count deliveries of a message, and drop it after some.

@@ -16,9 +16,9 @@ import dramatiq
 
 from esid import clock, host, log
 from esid.errors import DatabaseUnavailable, EsidError
-from esid.queue.incoming import STOPPING_LOOK_S, Moves, NoMessage, decode
+from esid.queue.incoming import PARKED_S, STOPPING_LOOK_S, Moves, NoMessage, decode, is_recorded
 from esid.queue.outcome import Outcome
-from esid.store import dead_letters, messages
+from esid.store import messages
 from esid.store.connection import Store
 
 #: Seconds: a lease, and how often it is renewed.
@@ -241,15 +241,14 @@ class DatabaseConsumer(dramatiq.Consumer):
         self._claimed.extend(claimed)
 
     def _first_good(self) -> DatabaseMessage | None:
-        """The next claimed message. What is none is recorded first; while that cannot be done it stays claimed."""
+        """The next claimed message. What is none is recorded first."""
         while self._claimed:
             one = self._claimed[0]
             try:
                 message = DatabaseMessage(one, self)
             except NoMessage as error:
-                dead_letters.add_message(self._broker.store, "bad_message", str(error), one.body)
                 self._claimed.popleft()
-                self._settle(one.id, back_in_s=None)
+                self._settle(one.id, back_in_s=None if is_recorded(self._broker.store, one.body, error) else PARKED_S)
             else:
                 self._claimed.popleft()
                 return message

@@ -5,6 +5,7 @@ A broker is an input, not a friend: bytes of any shape must neither stop a consu
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -12,10 +13,13 @@ from typing import Any, Generic, TypeVar
 import dramatiq
 from dramatiq.errors import DecodeError
 
-from esid import clock
-from esid.errors import EsidError
+from esid import clock, log
+from esid.errors import DatabaseUnavailable, EsidError
+from esid.store import dead_letters
+from esid.store.connection import Store
 
 T = TypeVar("T")
+_log = log.get("queue")
 #: Seconds after which a message whose actor nobody here knows is to be had again, by a newer worker.
 PARKED_S = 10.0
 #: Seconds between looks of a consumer whether it is to end, once its worker stops.
@@ -36,6 +40,19 @@ _OPTIONS: dict[str, Callable[[Any], bool]] = {
 
 class NoMessage(EsidError):
     """Bytes on a queue that are no message of ours."""
+
+
+def is_recorded(store: Store, body: str, error: NoMessage) -> bool:
+    """Record bytes that are no message; False while that cannot be: they come again later, and keep no other waiting."""
+    try:
+        dead_letters.add_message(store, "bad_message", str(error), body)
+    except DatabaseUnavailable as away:
+        log.outage("database").down(away)
+        return False
+    except EsidError as refusal:
+        log.event(_log, "queue.not_recorded", f"{refusal}; tried again", level=logging.WARNING)
+        return False
+    return True
 
 
 def decode(body: bytes, queue: str) -> dramatiq.Message[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from esid.clock import Stop
 from esid.entities import BY_NAME, ENTITIES, LISTS
 from esid.entities.base import Edges, Entity, Failed
 from esid.entities.cadence import rhythm
-from esid.errors import BadField, DatabaseUnavailable, EsidError, EsiError, EsiUnavailable, Held, QueueError, Stopping
+from esid.errors import BadField, DatabaseUnavailable, EsidError, EsiError, EsiUnavailable, Held, Stopping
 from esid.esi.decode import check_id
 from esid.queue.attempts import Attempts, say
 from esid.queue.broker import FOLLOW_UP, SCHEDULED, queue_name
@@ -185,7 +186,10 @@ class Work:
         ends = judge()
         try:
             return ends, ledger.book(self._store, entity.name, replace(ends, done=done), GATHERING, rhythm(entity))
-        except Exception:  # noqa: BLE001
+        except Exception as error:
+            if isinstance(error, DatabaseUnavailable) and (not done or self._stop.is_set()):
+                # Nothing was asked in vain, or there is no time: the message goes back.
+                raise
             # No answer is lost by what the database says. More may be known of the others once they are written.
             new, ends = self._finish(entity, done), judge()
             return ends, replace(ledger.book(self._store, entity.name, ends), new=new)
@@ -230,14 +234,16 @@ class Work:
                 if BY_NAME[name].lane in self._entities:
                     # Lists first: only when they are in, anybody knows how much there is to do.
                     self._publisher.publish(BY_NAME[name], ids, FOLLOW_UP if BY_NAME[name].tables else SCHEDULED)
-        except QueueError as error:
+        except EsidError as error:
+            # All is booked: a message that went back for this would have its ids asked before their time.
             log.event(_log, "work.follow_ups_wait", str(error), entity=entity.name)
 
     def _note_unknown(self, entity: Entity, done: Sequence[Done]) -> None:
         for one in done:
             if one.unknown:
                 self._unknown.add(entity.name, one.unknown)
-        self._unknown.flush(self._store)
+        with suppress(EsidError):  # the next message tries it again
+            self._unknown.flush(self._store)
 
 
 def declare_actors(broker: dramatiq.Broker, work: Work, prefix: str) -> None:

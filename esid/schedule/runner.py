@@ -60,6 +60,12 @@ class _Task:
         self.due_at: dt.datetime | None = None
         self.at_s, self.again_s, self.is_running = math.inf, 0.0, False
 
+    def replanned(self, planned: Planned) -> _Task:
+        """Itself, with the times that are planned now: at a takeover the database may tell what it could not before."""
+        if planned != self.planned:
+            self.planned, self._ticks = planned, Ticks(planned)
+        return self
+
     @property
     def newest(self) -> dt.datetime | None:
         """Its newest tick."""
@@ -177,7 +183,7 @@ class Scheduler:
 
     def serve(self, planned: Sequence[Planned]) -> None:
         """From now on these are the tasks. What is marked so runs once now; what runs goes on to its end."""
-        self._duty = _Duty([self._known.setdefault(one.name, _Task(one)) for one in planned])
+        self._duty = _Duty([self._known.setdefault(one.name, _Task(one)).replanned(one) for one in planned])
 
     def stop(self) -> None:
         """Start nothing more; what runs has ended on return."""

@@ -53,7 +53,8 @@ def tasks(
 def _late_s(times: Planned, runner: Mapping[str, Any], ran: ticks.Ran | None, now: dt.datetime) -> float | None:
     """Seconds since the newest tick was due, where nobody has begun it though there was the time; else None."""
     due = last_due(times, now)
-    if due is None or runner.get("up_s", 0) < LATE_S or (ran and (ran.ended_at is None or ran.ran_at >= due)):
+    # A tick that came while the one before it ran was left out.
+    if due is None or runner.get("up_s", 0) < LATE_S or (ran and (ran.ended_at is None or ran.ended_at >= due)):
         return None
     late_s = (now - due).total_seconds()
     return round(late_s, 1) if ran and late_s > LATE_S else None

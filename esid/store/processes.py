@@ -32,17 +32,22 @@ def leave(store: Store, name: str) -> None:
 
     def work() -> None:
         store.rows("DELETE FROM processes WHERE name = %s", (name,))
-        notes.set_memo(store, _LEFT, str(utc_text(clock.now())))
+        _note(store, _LEFT)
 
     store.run(work)
 
 
 def begin(store: Store) -> None:
-    """A daemon begins. One that begins again and again is not noted each time: it would be excused for ever."""
+    """A daemon begins."""
+    store.run(lambda: _note(store, _BEGAN))
+
+
+def _note(store: Store, memo: str) -> None:
+    """Note the time. A daemon that begins and ends again and again is not noted each time: it would be excused for ever."""
     now = clock.now()
-    tail = "ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE memos.value <= "
     often = utc_text(now - dt.timedelta(seconds=2 * MOVING_S))
-    store.run(lambda: store.insert("memos", ("name", "value"), [(_BEGAN, utc_text(now))], f"{tail}'{often}'"))
+    tail = f"ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE memos.value <= '{often}'"
+    store.insert("memos", ("name", "value"), [(memo, utc_text(now))], tail)
 
 
 def are_moving(store: Store) -> bool:

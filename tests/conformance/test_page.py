@@ -110,7 +110,11 @@ def test_one_look_tells_whether_all_is_well(look: View, store: Store) -> None:
     ticks.end(store, "sweep", ticks.newest_runs(store)["sweep"].due_at, "done", "")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timetable, "LATE_S", -1.0)
-        store.run(lambda: store.rows("UPDATE ticks SET ran_at = %s", (utc_text(clock.now() - dt.timedelta(minutes=9)),)))
+        store.run(
+            lambda: store.rows(
+                "UPDATE ticks SET ran_at = %s, ended_at = %s", (utc_text(clock.now() - dt.timedelta(minutes=9)),) * 2
+            )
+        )
         assert "sweep was due" in page.render(look)[1]
     now = clock.now()
     ticks.claim(store, "sweep", now)
@@ -152,6 +156,9 @@ def test_a_daemon_that_has_just_begun_or_ended_is_no_trouble(
     assert look.state()["trouble"] == []
     processes.beat(store, "here:1", "worker", killed | {"doing": [{"entity": "alliance", "id": 1, "ids": 1, "for_s": 700}]})
     assert "one piece of work" in "".join(look.state()["trouble"])
+    # Also where it ends again and again
+    monkeypatch.setattr(clock, "now", lambda: real() + dt.timedelta(seconds=120))
+    processes.leave(store, "here:1")
     monkeypatch.setattr(clock, "now", lambda: real() + dt.timedelta(seconds=122))
     assert look.state()["trouble"] == ["No worker was heard of in the last 30 s: is esid run running?"]
 

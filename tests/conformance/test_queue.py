@@ -15,7 +15,7 @@ import pika
 import pytest
 
 from esid.entities.corporation import CORPORATION
-from esid.errors import BrokerRefused, BrokerUnavailable, NotPermitted, QueueMismatch
+from esid.errors import BrokerRefused, BrokerUnavailable, DataRefused, NotPermitted, QueueMismatch
 from esid.queue import consumer as rabbitmq_consumer
 from esid.queue import database
 from esid.queue.broker import open_broker, queue_name
@@ -277,6 +277,33 @@ def test_bytes_that_are_no_message_are_a_dead_letter_and_the_rest_flows(
     consumer.close()
     (letter,) = dead_letters.find(stack_store, Filter())
     assert (letter.reason, letter.body) == ("bad_message", body[:65_536])
+
+
+def test_bytes_that_cannot_be_recorded_yet_keep_no_message_waiting_and_are_not_lost(
+    open_queue: Open, stack_store: Store, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a table of dead letters that takes nothing
+    def refused(*_: Any) -> None:
+        raise DataRefused("no such words")
+
+    broker = open_queue()
+    monkeypatch.setattr(database, "PARKED_S", 0.2)
+    monkeypatch.setattr(rabbitmq_consumer, "PARKED_S", 0.2)
+    put_bytes(broker, queue, "no message")
+    for key in range(3):
+        broker.enqueue(message(queue, key + 1))
+    consumer = broker.consume(queue, prefetch=5, timeout=200)
+    with monkeypatch.context() as patch:
+        patch.setattr(dead_letters, "add_message", refused)
+        # Then the others come all the same
+        for one in receive(consumer, 3):
+            consumer.ack(one)
+    # And when it takes something again, the bytes are recorded
+    wait_until(lambda: [next(consumer), dead_letters.find(stack_store, Filter())][1], 20, "the dead letter")
+    settle(broker, queue, consumer)
+    consumer.close()
+    (letter,) = dead_letters.find(stack_store, Filter())
+    assert letter.body == "no message"
 
 
 def work_through(broker: Any, queue: str, done: Callable[[], bool]) -> None:

@@ -167,6 +167,30 @@ def test_what_fails_while_the_database_is_away_is_judged_again_once_it_is_back(
     assert dead_letters.find(store, Filter()) == []
 
 
+@pytest.mark.parametrize("error", [DatabaseUnavailable("away"), DataRefused("no such words")])
+def test_what_fails_after_all_is_booked_gives_no_message_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    # Given ids that an answer has named, and a database that is away when they are to be published
+    def named(_: Entity, jobs: Sequence[Job], edges: Edges) -> Iterator[Done | Failed]:
+        for result in done_failed_and_open(CORPORATION, jobs, edges):
+            yield replace(result, seen=(Seen("corporation", 98_000_900),)) if isinstance(result, Done) else result
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise error
+
+    work = unit(store, Esi())
+    monkeypatch.setattr(Publisher, "publish", away)
+    monkeypatch.setattr(work._unknown, "flush", away)
+    # Then the message is done with: its ids have their times, and what it named is an intent
+    outcome = work.perform(replace(CORPORATION, sync=named), FIVE)
+    assert not outcome.goes_back
+    assert booked(store) == BOOKED
+    intent = ledger.job(store, "corporation", 98_000_900)
+    assert intent
+    assert (intent["status"], intent["due_at"] is not None) == ("pending", True)
+
+
 def test_a_failure_that_cannot_be_booked_keeps_no_answer_from_being_written(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

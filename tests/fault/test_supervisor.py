@@ -37,7 +37,7 @@ def kill_workers(daemon: Daemon, esi: FakeEsi, times: int) -> None:
     dice = random.Random(seed := os.urandom(4).hex())
     for number in range(times):
         before = daemon.children()
-        victim = dice.choice([pid for pid in before.values() if is_worker(pid)])
+        victim = dice.choice(daemon.workers())
         os.kill(victim, signal.SIGKILL)
         wait_until(
             lambda before=before: len(daemon.children().keys() - before.keys()) == 1,
@@ -48,17 +48,9 @@ def kill_workers(daemon: Daemon, esi: FakeEsi, times: int) -> None:
         wait_until(lambda until=until: time.monotonic() >= until, 2, "a random moment")
 
 
-def is_worker(pid: int) -> bool:
-    """Workers have the most threads (the schedule has 7); one that has none yet is left alone."""
-    try:
-        return len(list(Path(f"/proc/{pid}/task").iterdir())) > 8
-    except OSError:
-        return False
-
-
 def wait_for_workers(daemon: Daemon, count: int) -> None:
-    """Until so many workers have their threads."""
-    wait_until(lambda: sum(map(is_worker, daemon.children().values())) >= count, 20, lambda: f"workers: {daemon.log}")
+    """Until so many workers work."""
+    wait_until(lambda: len(daemon.workers()) >= count, 20, lambda: f"workers: {daemon.log}")
 
 
 @pytest.mark.parametrize("main_stack", [RABBITMQ], indirect=True)

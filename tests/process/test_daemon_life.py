@@ -66,16 +66,8 @@ def processes(daemon: Daemon) -> set[int]:
 
 
 def worker(daemon: Daemon) -> int:
-    """The pid of the worker: the child with the most threads."""
-    return max(daemon.children().values(), key=threads)
-
-
-def threads(pid: int) -> int:
-    """How many a process has; none when it has just ended."""
-    try:
-        return len(list(Path(f"/proc/{pid}/task").iterdir()))
-    except OSError:
-        return 0
+    """The pid of the worker, once it works."""
+    return wait_until(daemon.workers, 20, lambda: f"the worker: {daemon.log}")[0]
 
 
 def ask_for_everything(daemon: Daemon, world: World) -> None:
@@ -285,7 +277,7 @@ def test_a_child_that_dies_again_and_again_ends_the_daemon(daemon: Daemon, store
     daemon.start()
     budget = tmp_path / "data" / "budget-default"
     # (its worker and its schedule have opened it: a child that cannot start ends the daemon at once)
-    wait_until(lambda: "schedule.owned" in daemon.log and threads(worker(daemon)) > 8, 15, "worker and schedule")
+    wait_until(lambda: "schedule.owned" in daemon.log and daemon.workers(), 15, "worker and schedule")
     budget.unlink()
     budget.mkdir()
 

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -384,3 +385,37 @@ def test_a_run_that_did_not_ask_rabbitmq_does_not_call_it_back(store: Store, cap
     finally:
         running.stop()
         log.outage("rabbitmq").up()
+
+
+def test_a_task_that_waits_for_a_thread_when_a_stop_comes_is_not_begun(store: Store) -> None:
+    # Given as many tasks as there are threads, and one more
+    may_run, go, begun = threading.Event(), threading.Event(), list[str]()
+    may_run.set()
+    names = [f"task{number}" for number in range(runner.THREADS + 1)]
+
+    def work(name: str) -> str:
+        begun.append(name)
+        assert go.wait(20)
+        return "done"
+
+    running = runner.Scheduler(store, {name: partial(work, name) for name in names}, {}, may_run.is_set)
+    running.start([Planned(name, 3600.0, at_start=True) for name in names])
+    wait_until(lambda: len(begun) == runner.THREADS, 15, "all threads")
+    # When it is stopped
+    may_run.clear()
+    go.set()
+    running.stop()
+    # Then the one that has waited has no tick
+    assert set(ticks.newest_runs(store)) == set(begun)
+    assert len(begun) == runner.THREADS
+
+
+def test_a_takeover_plans_anew_with_what_the_database_tells_by_then(store: Store) -> None:
+    running = runner.Scheduler(store, {"x": lambda: "done"}, {})
+    running.serve([Planned("x", 3600.0, offset_s=60.0)])
+    running.serve([Planned("x", 3600.0, offset_s=1800.0)])
+    (task,) = running._duty.tasks
+    assert task.newest is not None
+    assert task.newest.minute == 30
+    running.start()
+    running.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 
 import pytest
 
@@ -99,3 +100,34 @@ def test_a_process_that_is_alone_says_all_of_them(caplog: pytest.LogCaptureFixtu
         log.outage("database").down("it is away")
         log.outage("database").up()
     assert said(caplog) == ["database.away", "database.back"] * 2
+
+
+def test_threads_of_two_processes_that_tell_of_two_outages_take_each_other_for_no_deadlock() -> None:
+    # The kernel gives byte locks to processes: two threads that hold one each, crosswise, look like a deadlock to it.
+    known, rounds = log_outage.shared(["database", "rabbitmq"]), 20_000
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if not hammered(known, rounds) else 1)
+    failed = hammered(known, rounds)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert failed == []
+
+
+def hammered(known: dict[str, log_outage.Known], rounds: int) -> list[OSError]:
+    """Errors of two threads, each with an outage of its own."""
+    errors = list[OSError]()
+
+    def lock(one: log_outage.Known) -> None:
+        try:
+            for _ in range(rounds):
+                with one.locked():
+                    pass
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=lock, args=(one,)) for one in known.values()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
