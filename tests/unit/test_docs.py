@@ -180,6 +180,13 @@ def test_the_index_names_every_page_of_the_docs_and_no_other() -> None:
     assert sorted(re.findall(r"^\| \[(.+)\]\(\1\) \| .+\? \|$", index, re.M)) == sorted({*pages, "adr/"})
 
 
+def test_each_decision_has_a_number_of_its_own_which_its_title_bears() -> None:
+    pages = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    titles = [page.read_text(encoding="utf-8").split(".")[0] for page in pages]
+    assert titles == [f"# {number + 1}" for number in range(len(pages))]
+    assert [page.name[:4] for page in pages] == [f"{number + 1:04}" for number in range(len(pages))]
+
+
 # -- links
 
 PAGES = [path for folder in (".", "docs", "docs/adr", "bench") for path in sorted((ROOT / folder).glob("*.md"))]
