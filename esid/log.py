@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from typing import Any
 
 from esid import clock, log_outage
@@ -91,7 +90,6 @@ class Outage:
         self._logger, self._name, self._known = logger, name, known or Known()
         self._is_down = False
         self._words = ""
-        self._lock = threading.Lock()
 
     @property
     def words(self) -> str:
@@ -106,7 +104,7 @@ class Outage:
     def down(self, error: object) -> None:
         """It is away; only the first call in a row logs."""
         known, now = self._known, clock.monotonic()
-        with self._lock, known.locked():
+        with known.locked():
             # What a process has told that died of it is told anew.
             lasts = known.since > 0 and (self._is_down or now - known.failed_at < FORGOTTEN_S)
             # Who is late met the end of an outage that is over for the others. If it is not, it is met again.
@@ -129,7 +127,7 @@ class Outage:
         if not self._is_down:
             return
         known = self._known
-        with self._lock, known.locked():
+        with known.locked():
             now, since = clock.monotonic(), known.since
             if not self._is_down or (known.is_partial and now - known.failed_at < QUIET_S):
                 return

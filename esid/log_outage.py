@@ -34,11 +34,12 @@ class Known:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """No other process reads or writes in here. The kernel takes the lock from a process that is killed."""
-        if not self.is_shared:
-            yield
-            return
+        """No other thread and no other process reads or writes in here. The kernel takes the lock from a process that is
+        killed."""
         with _one_thread:
+            if not self.is_shared:
+                yield
+                return
             fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self._byte)
             try:
                 yield

@@ -64,9 +64,7 @@ class Grammar:
     """
 
     def __init__(self) -> None:
-        self.parser = Parser(
-            prog="esid", description="Keeps a local database equal to EVE Online's public ESI data.", epilog=_EPILOG
-        )
+        self.parser = Parser(prog="esid", description=_ABOUT, epilog=_EPILOG)
         self.parser.add_argument(
             "--version", "-V", action="version", version=f"esid {__version__}", help="print the version"
         )

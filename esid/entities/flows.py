@@ -46,9 +46,7 @@ def listing(name: str, lane: str, route: Route, of: str, most: int) -> Entity:
 def _row(table: type[Table], reader: Reader, lists: Sequence[str], job: Job, answer: Answer) -> Done:
     fields = Fields(f"{job.entity} {job.id}", answer.body)
     values = reader.values(fields, job.id)
-    known = reader.seen(values)
-    for name in lists:
-        known.append(Seen(name, job.id))
+    known = [*(Seen(name, job.id) for name in lists), *reader.seen(values)]
     return done(job, answer, [Row(table, values)], known, fields.unknown(reader.known))
 
 

@@ -101,7 +101,7 @@ class Intake:
 
     def _settle(self, verb: str, tag: int, more: dict[str, Any]) -> None:
         # One that ends meanwhile is begun with anew, and RabbitMQ has taken its messages back.
-        with suppress(pika.exceptions.AMQPChannelError, pika.exceptions.ChannelWrongStateError):
+        with suppress(pika.exceptions.AMQPChannelError):
             if self._channel.is_open:
                 getattr(self._channel, verb)(tag, **more)
 

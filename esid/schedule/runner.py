@@ -163,7 +163,7 @@ class Scheduler:
     ) -> None:
         self._store, self._works, self._may_run = store, works, may_run
         self._known: dict[str, _Task] = {}
-        self._duty = _Duty()
+        self._duty, self._is_stopping = _Duty(), False
         self._clock_s = _wall_less_monotonic()
         self._skipped_since: dict[str, float] = {}
         self._pools = {"default": ThreadPoolExecutor(len(errands) + 1), "tasks": ThreadPoolExecutor(THREADS)}
@@ -186,7 +186,8 @@ class Scheduler:
         self._duty = _Duty([self._known.setdefault(one.name, _Task(one)).replanned(one) for one in planned])
 
     def stop(self) -> None:
-        """Start nothing more; what runs has ended on return."""
+        """Start nothing more, nor what waits for a thread; what runs has ended on return."""
+        self._is_stopping = True
         self._scheduler.pause()
         self._scheduler.remove_all_jobs()
         # With `wait` it would hold locks meanwhile that a look needs to come to its end.
@@ -226,7 +227,7 @@ class Scheduler:
     def _guarded(self, name: str, work: Callable[[], object]) -> None:
         """Do it if we may; say once that the database or the broker is away, and what else has failed."""
         try:
-            if name == _LOOK or self._may_run():
+            if not self._is_stopping and (name == _LOOK or self._may_run()):
                 work()
         except (DatabaseUnavailable, BrokerUnavailable) as error:
             log.outage("rabbitmq" if isinstance(error, BrokerUnavailable) else "database").down(error)

@@ -125,7 +125,7 @@ def _far_time(store: Store, kind: Kind, first: int, last: int) -> int:
     """What was written by a clock that was ahead, or waits for longer than anything does, is due now."""
     now = clock.now()
     stamp, ahead, expiry = (utc_text(time) for time in (now, bounds.ahead(now), bounds.expiry(now)))
-    waits_s = LONGEST_S, ledger.GATHER_S + bounds.SKEW_S
+    waits_s = LONGEST_S, ledger.LONGEST_GATHER_S + bounds.SKEW_S
     far, company = (utc_text(now + dt.timedelta(seconds=seconds)) for seconds in waits_s)
     which = (
         "(next_at > %s OR refresh_at > %s OR expires_at > %s OR due_at > %s "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from esid.store.connection import Store
 from tests.conftest import Stack
 from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
+from tests.servers import Postgres
 
 #: Makes a daemon with settings (capital letters) and hooks; all of them are ended after the test.
 Make = Callable[..., Daemon]
@@ -36,6 +38,23 @@ def make_daemon(main_stack: Stack, esi: FakeEsi, tmp_path: Path) -> Iterator[Mak
     yield make
     for daemon in made:
         daemon.end()
+
+
+@pytest.fixture
+def pg_url(postgres: Postgres) -> Iterator[str]:
+    """A PostgreSQL database with the schema."""
+    name = postgres.create_database()
+    with closing(Store(postgres.url(name), pool_size=2)) as store:
+        migrate.migrate(store)
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def pg_store(pg_url: str) -> Iterator[Store]:
+    """The same, open."""
+    with closing(Store(pg_url, pool_size=8)) as opened:
+        yield opened
 
 
 @pytest.fixture

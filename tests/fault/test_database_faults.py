@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,25 +22,6 @@ from tests.servers import Postgres
 from tests.waiting import wait_until
 
 spawn = multiprocessing.get_context("spawn")
-
-
-@pytest.fixture
-def pg_url(postgres: Postgres) -> Iterator[str]:
-    """A PostgreSQL database with the schema."""
-    name = postgres.create_database()
-    store = Store(postgres.url(name), pool_size=2)
-    migrate.migrate(store)
-    store.close()
-    yield postgres.url(name)
-    postgres.drop_database(name)
-
-
-@pytest.fixture
-def pg_store(pg_url: str) -> Iterator[Store]:
-    """The same, open."""
-    store = Store(pg_url, pool_size=8)
-    yield store
-    store.close()
 
 
 def test_a_thread_in_a_hurry_waits_for_no_answer_any_longer(pg_store: Store) -> None:

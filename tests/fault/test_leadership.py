@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from esid.catalogue import NAMES
 from esid.schedule.plan import Planned, last_due
-from esid.store import leader, migrate, ticks
+from esid.store import leader, ticks
 from esid.store.connection import Store
 from esid.store.leader import Leadership
 from tests.conftest import STACKS
@@ -21,22 +21,10 @@ from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
 from tests.fault.conftest import Make
-from tests.servers import Postgres
 from tests.waiting import wait_until
 
 at_scale = pytest.mark.parametrize("main_stack", [STACKS[1]], indirect=True)
 QUEUES = ("alliance", "corporation")
-
-
-@pytest.fixture
-def pg_store(postgres: Postgres) -> Iterator[Store]:
-    """A PostgreSQL with the schema."""
-    name = postgres.create_database()
-    store = Store(postgres.url(name), pool_size=4)
-    migrate.migrate(store)
-    yield store
-    store.close()
-    postgres.drop_database(name)
 
 
 #: Locks of the schedules of this database; those under which budgets are divided come and go.

@@ -29,7 +29,7 @@ from esid.store.leader import Leadership
 from esid.store.model import Seen
 from tests.daemon import ROOT
 from tests.ports import free_ports
-from tests.servers import Postgres, PrivatePostgres
+from tests.servers import PrivatePostgres
 from tests.waiting import wait_until
 
 spawn = multiprocessing.get_context("spawn")
@@ -37,22 +37,9 @@ QUEUES = ("alliance", "corporation")
 
 
 @pytest.fixture
-def url(postgres: Postgres) -> Iterator[str]:
-    """A database with the schema."""
-    name = postgres.create_database()
-    store = Store(postgres.url(name), pool_size=2)
-    migrate.migrate(store)
-    store.close()
-    yield postgres.url(name)
-    postgres.drop_database(name)
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    """The same, open."""
-    opened = Store(url, pool_size=4)
-    yield opened
-    opened.close()
+def store(pg_store: Store) -> Store:
+    """A PostgreSQL: what is tested here SQLite does not have."""
+    return pg_store
 
 
 def stand_still() -> None:
@@ -91,12 +78,12 @@ def _run(url: str, what: Callable[[Store], None], short_s: int) -> None:
 
 
 @pytest.fixture
-def frozen(url: str) -> Iterator[Callable[[Callable[[Store], None]], None]]:
+def frozen(pg_url: str) -> Iterator[Callable[[Callable[[Store], None]], None]]:
     """Lets a process do something until it stands still."""
     made = []
 
     def freeze(what: Callable[[Store], None]) -> None:
-        process = spawn.Process(target=_run, args=(url, what, 2))
+        process = spawn.Process(target=_run, args=(pg_url, what, 2))
         process.start()
         made.append(process)
         state = Path(f"/proc/{process.pid}/stat")
@@ -152,11 +139,15 @@ def test_jobs_in_the_hands_of_a_process_that_stands_still_are_free_again(store: 
     assert [job.id for job in ledger.take(store, "corporation", [1, 2])] == [1, 2]
 
 
-def test_who_holds_a_lock_is_named(url: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_holds_a_lock_is_named(pg_url: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a session that nothing ends and that is in the middle of an exchange
     monkeypatch.setattr(egress, "_WAIT_MS", 500)
     monkeypatch.setattr(egress, "_STILL_MS", 0)
-    holder, in_hand, release = Store(f"{url}?application_name=somebody", pool_size=1), threading.Event(), threading.Event()
+    holder, in_hand, release = (
+        Store(f"{pg_url}?application_name=somebody", pool_size=1),
+        threading.Event(),
+        threading.Event(),
+    )
     pids = list[int]()
 
     def meet(_: float, __: Mapping[str, Any]) -> tuple[str, Any]:
@@ -199,8 +190,8 @@ def test_a_standby_that_does_not_confirm_is_named(monkeypatch: pytest.MonkeyPatc
         store.close()
 
 
-def test_a_statement_that_takes_too_long_is_told_from_a_server_that_is_gone(url: str) -> None:
-    store = Store(url, pool_size=1, statement_s=1)
+def test_a_statement_that_takes_too_long_is_told_from_a_server_that_is_gone(pg_url: str) -> None:
+    store = Store(pg_url, pool_size=1, statement_s=1)
     with pytest.raises(
         DatabaseHindered, match=r"not done in time \(canceling statement due to statement timeout\)"
     ) as caught:
@@ -241,9 +232,9 @@ def test_a_server_that_accepts_and_says_nothing_costs_five_seconds() -> None:
         assert 4 < time.monotonic() - began < 9
 
 
-def test_behind_a_silent_address_of_a_name_the_next_one_is_tried(silent: int, store: Store, url: str) -> None:
+def test_behind_a_silent_address_of_a_name_the_next_one_is_tried(silent: int, store: Store, pg_url: str) -> None:
     port = store.database.connect_params["port"]
-    both = Store(url, pool_size=1)
+    both = Store(pg_url, pool_size=1)
     both.database.connect_params.update(host="127.0.0.1,127.0.0.1", port=f"{silent},{port}")
     began = time.monotonic()
     assert ledger.counts(both) == {}

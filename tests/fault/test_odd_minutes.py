@@ -13,6 +13,7 @@ from tests import mirror
 from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fault.conftest import Make
+from tests.fault.odd import ODD
 from tests.fault.test_outages import ready
 from tests.ports import free_ports
 from tests.process.test_mirror import DAY_S, age, reachable, wait_for_sync
@@ -20,18 +21,6 @@ from tests.waiting import wait_until
 
 #: Seconds that it lasts, and that it lasts in `make fault` for some; ESID_TEST_ODD_S says it of all of them.
 SHORT_S, LONG_S = 12.0, 90.0
-#: What everything answers meanwhile.
-ODD: dict[str, dict[str, Any]] = {
-    "an error as a 200": {"json": {"error": "The datasource tranquility is temporarily unavailable"}},
-    "another shape": {"json": {"status": "ok"}},
-    "a list of nonsense": {"json": ["a", "b"]},
-    "204": {"status": 204},
-    "302": {"redirect": "http://127.0.0.1:1/"},
-    **{str(status): {"status": status} for status in (400, 401, 403, 404, 407, 422, 451, 500, 503)},
-    **{f"{status} in HTML": {"html": status} for status in (200, 400, 401, 403, 404, 422, 451, 500, 503)},
-    "a body that ends early": {"truncate": True},
-    "no answer": {"reset": True},
-}
 QUICK = ("an error as a 200", "another shape", "403 in HTML", "404")
 #: What proxies, gateways and bans have answered for minutes: these last for long, too, and on both stacks.
 LASTING = ("an error as a 200", "another shape", "302", "403 in HTML", "404", "500", "503 in HTML", "no answer")

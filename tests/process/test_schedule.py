@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from apscheduler.events import EVENT_JOB_EXECUTED
+from apscheduler.schedulers.base import STATE_STOPPED
 
 from esid import clock, log
 from esid.errors import DAY_S, DatabaseUnavailable, StoreError
@@ -389,8 +390,7 @@ def test_a_run_that_did_not_ask_rabbitmq_does_not_call_it_back(store: Store, cap
 
 def test_a_task_that_waits_for_a_thread_when_a_stop_comes_is_not_begun(store: Store) -> None:
     # Given as many tasks as there are threads, and one more
-    may_run, go, begun = threading.Event(), threading.Event(), list[str]()
-    may_run.set()
+    go, begun = threading.Event(), list[str]()
     names = [f"task{number}" for number in range(runner.THREADS + 1)]
 
     def work(name: str) -> str:
@@ -398,13 +398,16 @@ def test_a_task_that_waits_for_a_thread_when_a_stop_comes_is_not_begun(store: St
         assert go.wait(20)
         return "done"
 
-    running = runner.Scheduler(store, {name: partial(work, name) for name in names}, {}, may_run.is_set)
+    running = runner.Scheduler(store, {name: partial(work, name) for name in names}, {})
     running.start([Planned(name, 3600.0, at_start=True) for name in names])
     wait_until(lambda: len(begun) == runner.THREADS, 15, "all threads")
+    wait_until(lambda: running._pools["tasks"]._pool._work_queue.qsize(), 15, "the one that waits")
     # When it is stopped
-    may_run.clear()
+    stopping = threading.Thread(target=running.stop)
+    stopping.start()
+    wait_until(lambda: running._scheduler.state == STATE_STOPPED, 15, "the stop")
     go.set()
-    running.stop()
+    stopping.join(20)
     # Then the one that has waited has no tick
     assert set(ticks.newest_runs(store)) == set(begun)
     assert len(begun) == runner.THREADS

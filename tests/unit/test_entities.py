@@ -278,8 +278,8 @@ def test_an_alliance_is_a_row_and_makes_its_people_known() -> None:
     done = parse("alliance", ALLIANCE)
     assert done.rows == (Row(Alliance, {"id": 99000009, **ALLIANCE, "date_founded": when(ALLIANCE["date_founded"])}),)
     assert list(done.seen) == [
-        *seen("corporation", 98000001), *seen("character", 90000001), *seen("corporation", 98000002),
-        *seen("alliance_corporations", 99000009),
+        *seen("alliance_corporations", 99000009), *seen("corporation", 98000001), *seen("character", 90000001),
+        *seen("corporation", 98000002),
     ]  # fmt: skip
 
 

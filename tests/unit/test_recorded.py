@@ -179,7 +179,12 @@ CASES = [
                 },
             )
         ],
-        [*seen("alliance_corporations", 99008595), *seen("corporation", 98565696, 98573850), *seen("character", 95078959)],
+        [
+            *seen("alliance_corporations", 99008595),
+            *seen("corporation", 98573850),
+            *seen("character", 95078959),
+            *seen("corporation", 98565696),
+        ],
     ),
     Case(
         "alliance_corporations__99008595.json",

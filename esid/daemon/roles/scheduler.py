@@ -92,7 +92,6 @@ def _scheduler(
         "progress": (PROGRESS_TTY_S if sys.stderr.isatty() else PROGRESS_S, lambda: progress.say()),
         "sample": (samples.EVERY_S, lambda: history.sample(store, publisher.broker, budget)),
     }
-    # A task that waits for a thread when a stop comes is not begun.
-    scheduler = runner.Scheduler(store, works, errands, lambda: not life.stop.is_set() and lead.holds())
+    scheduler = runner.Scheduler(store, works, errands, lead.holds)
     post = Post(lead, serve, settings.entities)
     return scheduler, post

@@ -6,7 +6,7 @@ Every function is one transaction, or one for each part of its ids, unless it sa
 
 from esid.store.ledger.asking import Accepted, forget_etags, purge, reopen, request
 from esid.store.ledger.discovery import discover
-from esid.store.ledger.failures import UNKNOWN_AGAIN_S, defer, give_back, retry, revive, touch
+from esid.store.ledger.failures import defer, give_back, retry, revive, touch
 from esid.store.ledger.figures import (
     counts,
     failed_since,
@@ -31,14 +31,13 @@ from esid.store.ledger.publishing import (
     waiting,
     with_orphans,
 )
-from esid.store.ledger.words import GATHER_S, OPEN, PENDING, PUBLISH_GRACE_S, UNPLANNED, by_entity
+from esid.store.ledger.words import LONGEST_GATHER_S, OPEN, PENDING, PUBLISH_GRACE_S, UNPLANNED, by_entity
 
 __all__ = [
-    "GATHER_S",
+    "LONGEST_GATHER_S",
     "OPEN",
     "PENDING",
     "PUBLISH_GRACE_S",
-    "UNKNOWN_AGAIN_S",
     "UNPLANNED",
     "Accepted",
     "Booked",

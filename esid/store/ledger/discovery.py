@@ -8,7 +8,7 @@ from typing import Any
 
 import esid.store.ledger.lookup as lookup
 from esid.store.connection import Store
-from esid.store.ledger.words import GATHER_S, by_entity, grace
+from esid.store.ledger.words import LONGEST_GATHER_S, by_entity, grace
 from esid.store.model import Seen, utc_text
 
 
@@ -33,7 +33,7 @@ def add(
     """
     if not unknown:
         return []
-    stamp, soon, gathered_at = utc_text(now), grace(now), grace(now, GATHER_S)
+    stamp, soon, gathered_at = utc_text(now), grace(now), grace(now, LONGEST_GATHER_S)
     values = [
         (
             one.entity, one.id, "pending" if one.asked else "completed", 0,

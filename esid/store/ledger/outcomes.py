@@ -159,7 +159,11 @@ def _finish(
     rhythm: Rhythm,
     others: Sequence[int] = (),
 ) -> list[Seen]:
-    """Args: others: ids whose jobs are locked, too."""
+    """What `finish` does, in the caller's transaction.
+
+    Args:
+        others: ids whose jobs are locked, too.
+    """
     now = clock.now()
     known = _known(store, entity, [*(one.id for one in done), *others], now)
     old = {one.id for one in done if _is_past(one, known.get(one.id))}
@@ -171,7 +175,7 @@ def _finish(
         etag_lies.note(store, entity, len(lies))
     rowless = _without_row(store, fresh)
     whole = [one for one in fresh if one.id not in rowless]
-    mourned = _book(store, entity, whole, changed, known, rhythm, now)
+    mourned = _complete(store, entity, whole, changed, known, rhythm, now)
     if mourned:
         store.rows(
             f"DELETE FROM dead_letters WHERE entity_type = %s AND {store.one_of('entity_id')}",
@@ -259,7 +263,7 @@ def _begin_anew(store: Store, entity: str, ids: Sequence[int], now: dt.datetime)
     return sorted(key for (key,) in rows)
 
 
-def _book(
+def _complete(
     store: Store,
     entity: str,
     done: Sequence[Done],
@@ -274,7 +278,7 @@ def _book(
     wait for that, would not see its letter.
     """
     values = [
-        _booked(entity, one, known.get(one.id), rhythm, now, is_changed=one.changed or one.id in changed) for one in done
+        _values(entity, one, known.get(one.id), rhythm, now, is_changed=one.changed or one.id in changed) for one in done
     ]
     columns = (
         "entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at", "etag", "expires_at",
@@ -299,10 +303,10 @@ def _book(
     return [key for key, has_letters in returned if has_letters and key not in unfinished]
 
 
-def _booked(
+def _values(
     entity: str, one: Done, known: tuple[Any, ...] | None, rhythm: Rhythm, now: dt.datetime, *, is_changed: bool
 ) -> tuple[Any, ...]:
-    """The values of one answered job, in the order of `_book`."""
+    """The values of one answered job, in the order of `_complete`."""
     checked, expires, changed_at, etag, status, planned_at = known or (None, None, now, one.etag, "", None)
     # Somebody has asked for more than the bulk route tells while that was asked by the schedule.
     is_more_wanted = one.expires_at is None and rhythm.bulk_s is not None and planned_at is None

@@ -117,12 +117,9 @@ def orphaned(store: Store, entity: str, quiet_s: float, limit: int) -> list[int]
 
 
 def with_orphans(store: Store, entities: Sequence[str], quiet_s: float) -> list[str]:
-    """Those of these entities of which `orphaned` finds an id, by a look at both ends of an index for each."""
-    first, last = (
-        f"(SELECT {end}(updated_at) FROM sync_jobs WHERE entity_type = column1 AND {IS_OPEN} AND due_at IS NULL)"
-        for end in ("MIN", "MAX")
-    )
-    sql = f"SELECT column1 FROM {each(entities)} WHERE {first} <= %s OR {last} > %s"
+    """Those of these entities of which `orphaned` finds an id: two ranges of an index for each."""
+    is_there = f"EXISTS (SELECT 1 FROM sync_jobs WHERE entity_type = column1 AND {IS_OPEN} AND due_at IS NULL AND updated_at"
+    sql = f"SELECT column1 FROM {each(entities)} WHERE {is_there} <= %s) OR {is_there} > %s)"
     with store.connection():
         found = {name for (name,) in store.rows(sql, (*entities, *around(quiet_s)))}
     return [entity for entity in entities if entity in found]

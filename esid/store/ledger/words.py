@@ -12,7 +12,7 @@ from esid.store.model import Seen, utc_text
 #: Seconds that the writer of an intent has to publish it before the scheduler does so.
 PUBLISH_GRACE_S = 10.0
 #: Seconds that an id for a bulk route waits for company at most, if nobody gathers; far beyond any other wait.
-GATHER_S = 86_400.0
+LONGEST_GATHER_S = 86_400.0
 OPEN = ("pending", "processing")
 IS_OPEN = f"status IN {OPEN}"
 #: What a job becomes that is to be published at a time, or has a message: its parameters are that time, or NULL, and now.
@@ -40,7 +40,7 @@ def around(seconds: float) -> tuple[str | None, str | None]:
 
 def waits_for_company(now: dt.datetime) -> str | None:
     """Ids with a later `due_at` are gathered: no other wait is as long."""
-    return utc_text(now + dt.timedelta(seconds=GATHER_S / 24))
+    return utc_text(now + dt.timedelta(seconds=LONGEST_GATHER_S / 24))
 
 
 def grace(now: dt.datetime, seconds: float = PUBLISH_GRACE_S) -> str | None:

@@ -94,7 +94,7 @@ def _crash_at(point: str, n: int) -> None:
     from esid.queue import work
     from esid.queue.consumer import RabbitConsumer
     from esid.store import dead_letters, ledger, messages, migrate
-    from esid.store.ledger import outcomes
+    from esid.store.ledger import failures
 
     def passed(*_: Any, **__: Any) -> None:
         _pass(n)
@@ -104,7 +104,7 @@ def _crash_at(point: str, n: int) -> None:
     elif point == "after-response":
         _wrap(Client, "_exchange", after=passed)
     elif point == "before-commit":
-        _wrap(outcomes, "_finish", after=passed)
+        _wrap(failures, "count", after=passed)
     elif point == "after-commit-before-ack":
         _wrap(work.Work, "perform", after=passed)
     elif point == "after-ack":

@@ -28,7 +28,7 @@ from esid.schedule import tasks
 from esid.store import audit, cursors, dead_letters, drivers, ledger, messages, notes
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from esid.store.ledger import due, outcomes
+from esid.store.ledger import due, failures, outcomes
 from tests.fault.week.databases import Postgresql, Sqlite
 from tests.fault.week.parts import PREFIX, Feed, Killed, Scheduler, Worker
 from tests.fault.week.troubles import Troubles
@@ -46,7 +46,7 @@ STEP_S = 5.0
 CHANGES, KILLS = 40, 4
 #: Functions before and after which whoever calls them may die.
 POINTS = (
-    (ledger, "take"), (ledger, "finish"), (outcomes, "_book"), (ledger, "queued"), (ledger, "retry"), (ledger, "defer"),
+    (ledger, "take"), (ledger, "book"), (ledger, "finish"), (outcomes, "_complete"), (failures, "count"), (ledger, "queued"),
     (ledger, "claim"), (ledger, "revive"), (ledger, "request"), (due, "_take"), (messages, "turn"), (messages, "put"),
     (cursors, "move"),
 )  # fmt: skip

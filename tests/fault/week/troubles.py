@@ -5,24 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tests.fault.odd import ODD
 
 if TYPE_CHECKING:
     from tests.fault.week.run import Week
 
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86_400.0
-#: What everything answers in an odd minute.
-ODD: dict[str, dict[str, Any]] = {
-    "an error as a 200": {"json": {"error": "The datasource tranquility is temporarily unavailable"}},
-    "another shape": {"json": {"status": "ok"}},
-    "a list of nonsense": {"json": ["a", "b"]},
-    "204": {"status": 204},
-    "302": {"redirect": "http://127.0.0.1:1/"},
-    **{str(status): {"status": status} for status in (400, 401, 403, 404, 407, 422, 451, 500, 503)},
-    **{f"{status} in HTML": {"html": status} for status in (200, 400, 401, 403, 404, 407, 422, 451, 500, 503)},
-    "a body that ends early": {"truncate": True},
-    "no answer": {"reset": True},
-}
 #: Seconds that it lasts.
 ODD_S = 90.0
 #: Parts of ESI that may be away alone.
