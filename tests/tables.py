@@ -266,6 +266,25 @@ class Sample(Table):
         table_name = "samples"
 
 
+class Set(Table):
+    """Which version of each whole set is stored."""
+
+    entity = TextField()
+    #: What it is a set of: an id; 1 where there is one of it.
+    scope = BigIntegerField()
+    #: The Last-Modified of its first page.
+    generation = UtcField()
+    pages = BigIntegerField()
+    rows = BigIntegerField()
+    #: The first later version that is not believed, since most of the set is gone in it.
+    suspect_generation = UtcField(null=True)
+    read_at = UtcField()
+
+    class Meta:
+        table_name = "sets"
+        primary_key = CompositeKey("entity", "scope")
+
+
 class SchemaMigration(Table):
     """Which migrations have run."""
 
@@ -293,5 +312,6 @@ TABLES = (
     Process,
     Counter,
     Sample,
+    Set,
     SchemaMigration,
 )

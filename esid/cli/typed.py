@@ -36,7 +36,7 @@ class EntityNames:
 
         for are_rows in self._are_rows:
             for lane in NAMES:
-                yield from (one.name for one in ENTITIES if one.lane == lane and bool(one.tables) == are_rows)
+                yield from (one.name for one in ENTITIES if one.lane == lane and bool(one.own) == are_rows)
 
     def __contains__(self, name: object) -> bool:
         return any(name == one for one in self)
@@ -97,10 +97,10 @@ def _lines() -> Iterator[tuple[int, str]]:
     return enumerate(sys.stdin, 1)
 
 
-def id_of(token: str) -> int:
-    """An id. Raises UsageError."""
-    if not (token.isascii() and token.isdigit() and len(token) <= 19 and 0 < int(token) < 2**63):
-        raise UsageError(f"{token[:60]!r} is not an id: a whole number from 1 to 9223372036854775807")
+def id_of(token: str, first: int = 1) -> int:
+    """An id, of an entity whose ids begin with `first`. Raises UsageError."""
+    if not (token.isascii() and token.isdigit() and len(token) <= 19 and first <= int(token) < 2**63):
+        raise UsageError(f"{token[:60]!r} is not an id: a whole number from {first} to 9223372036854775807")
     return int(token)
 
 

@@ -22,8 +22,8 @@ ENTITIES: tuple[Entity, ...] = (
 ROUTES: tuple[Route, ...] = (STATUS, *(entity.route for entity in ENTITIES), AFFILIATION, NAMES)
 BY_NAME = {entity.name: entity for entity in ENTITIES}
 
-#: The entities with tables of their own: what `esid enqueue` and `esid show` name.
-MIRRORED = tuple(entity for entity in ENTITIES if entity.tables)
+#: The entities with a row for each id: what `esid enqueue` and `esid show` name.
+MIRRORED = tuple(entity for entity in ENTITIES if entity.own)
 
-#: Lists of ids by lane: what a full sync begins with.
-LISTS = {lane: tuple(e for e in ENTITIES if e.lane == lane and e.is_list) for lane in catalogue.NAMES}
+#: By lane what is there once, lists of ids and whole sets: what a full sync begins with.
+LISTS = {lane: tuple(e for e in ENTITIES if e.lane == lane and e.is_single) for lane in catalogue.NAMES}

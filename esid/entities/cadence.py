@@ -17,7 +17,7 @@ BANDS: tuple[tuple[float, int], ...] = ((0.0, 1), (7 * _DAY_S, 2), (30 * _DAY_S,
 
 def rhythm(entity: Entity) -> Rhythm:
     """When an answer of this entity is asked for again."""
-    return Rhythm(entity.route.cache_s, entity.bulk_s, BANDS)
+    return Rhythm(entity.route.cache_s, entity.bulk.good_s if entity.bulk else None, BANDS)
 
 
 def asked_every_s(cache_s: float, slept_s: float) -> float:

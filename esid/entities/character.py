@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from esid import clock
-from esid.entities.base import BULK_ABOVE, Edges, Entity, Failed, Result, done, is_due, sync_each
+from esid.entities.base import BULK_ABOVE, Bulk, Edges, Entity, Failed, Result, done, is_due, sync_each
 from esid.entities.columns import Id, Number, Reader, Text, Time
 from esid.errors import (
     DAY_S,
@@ -317,8 +317,7 @@ CHARACTER = Entity(
     Route("/characters/{id}", cache_s=86_400.0),
     parse,
     (Character,),
-    batch=BATCH,
-    bulk_s=AFFILIATION_S,
+    bulk=Bulk(BATCH, AFFILIATION_S),
     filled="birthday",
     sync=sync,
 )

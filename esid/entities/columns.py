@@ -7,12 +7,13 @@ page of its entity (`read=`).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from peewee import BigIntegerField, BooleanField, DoubleField, Field, TextField
 
 from esid.entities.ids import asked_from
-from esid.esi.decode import WRONG, Fields, as_flag, as_id, as_integer, as_number, as_text, as_time
+from esid.esi.decode import TOO_BIG, WRONG, Fields, as_flag, as_id, as_integer, as_number, as_text, as_time
 from esid.store.model import Seen, Table, UtcField
 
 
@@ -23,6 +24,7 @@ class Column(Field):
         of: the field's name in the answer, where it is another one than the column's; `a.b` is field b of the object a.
             Of several names the first that is in the answer counts.
         to: the entity that the id names: it becomes known, and is asked.
+        asked: False = it becomes known alone.
         needed: the answer must have it. The default: wherever the column must not be NULL.
         read: makes the value of the whole object; `of` says then which fields it reads.
     """
@@ -34,12 +36,13 @@ class Column(Field):
         *,
         of: str | tuple[str, ...] = (),
         to: str = "",
+        asked: bool = True,
         needed: bool = False,
         read: Callable[[Fields], Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.to, self.read, self.is_needed = to, read, needed or not self.null
+        self.to, self.is_asked, self.read, self.is_needed = to, asked, read, needed or not self.null
         self._of = (of,) if isinstance(of, str) else of
 
     @property
@@ -63,9 +66,16 @@ class Column(Field):
 
 
 class Id(Column, BigIntegerField):
-    """An id: a whole number from 1."""
+    """An id: a whole number from 1.
 
-    kind = staticmethod(as_id)
+    Args:
+        first: the smallest one, where it is another.
+    """
+
+    def __init__(self, *, first: int = 1, **options: Any) -> None:
+        super().__init__(**options)
+        self.first = first
+        self.kind = as_id if first == 1 else partial(as_id, first=first)
 
 
 class Integer(Column, BigIntegerField):
@@ -103,23 +113,31 @@ class Reader:
 
     Args:
         only, but: the names of columns, where it is not all of them.
+        key: the column that holds what was asked for; "" = none.
         unused: fields of the answer that are known, and that no column holds.
 
     Attributes:
         known: fields of the answer that are known.
+        names: the columns, in the order of the values.
     """
 
     def __init__(
-        self, table: type[Table], only: Collection[str] = (), but: Collection[str] = (), unused: Iterable[str] = ()
+        self,
+        table: type[Table],
+        only: Collection[str] = (),
+        but: Collection[str] = (),
+        key: str = "id",
+        unused: Iterable[str] = (),
     ) -> None:
         columns: list[Column] = [one for one in table._meta.sorted_fields if isinstance(one, Column)]
-        columns = [one for one in columns if one.name not in but and (not only or one.name in only)]
+        columns = [one for one in columns if one.name not in (key, *but) and (not only or one.name in only)]
         self.known = frozenset(unused).union(path.partition(".")[0] for one in columns for path in one.of)
-        self._columns, self._values = columns, _compiled(columns)
-        self._ids = [(one.name, one.to, asked_from(one.to)) for one in columns if one.to]
+        self.names = (*filter(None, (key,)), *(one.name for one in columns))
+        self._columns, self._values = columns, _compiled(columns, key)
+        self._ids = [(one.name, one.to, asked_from(one.to) if one.is_asked else TOO_BIG) for one in columns if one.to]
 
-    def values(self, fields: Fields, key: int) -> dict[str, Any]:
-        """The row of an id: column -> value. Raises BadField."""
+    def values(self, fields: Fields, key: int = 0) -> dict[str, Any]:
+        """The row of what was asked for: column -> value. Raises BadField."""
         try:
             return self._values(key, fields, fields.value)
         except WRONG:
@@ -127,15 +145,20 @@ class Reader:
                 one.find(fields)  # says which
             raise
 
+    @property
+    def names_ids(self) -> bool:
+        """Whether an id in its values may become known."""
+        return bool(self._ids)
+
     def seen(self, values: dict[str, Any]) -> list[Seen]:
         """The ids in these values that become known."""
         return [Seen(to, key, asked=key >= first) for column, to, first in self._ids if (key := values[column]) is not None]
 
 
-def _compiled(columns: Sequence[Column]) -> Callable[[int, Fields, dict[str, Any]], dict[str, Any]]:
+def _compiled(columns: Sequence[Column], key: str) -> Callable[[int, Fields, dict[str, Any]], dict[str, Any]]:
     """What `find` finds in each column, as one expression: thousands of answers a minute are read by it."""
     names: dict[str, Any] = {}
-    parts = ["'id': key"]
+    parts = [f"{key!r}: key"] if key else []
     for place, one in enumerate(columns):
         *others, name = one.of
         where = "".join(f"{other!r} if {other!r} in answer else " for other in others) + repr(name)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import requests
 
@@ -114,7 +114,7 @@ class Client:
         id: int = 0,  # noqa: A002
         argument: str | None = None,
         etag: str | None = None,
-        page: int = 1,
+        query: Sequence[tuple[str, str]] = (),
         standing: Standing = Standing.NEW,
         source: str = "",
         read: Callable[[Answer], Any] | None = None,
@@ -122,6 +122,7 @@ class Client:
         """GET one resource (of a list in pages: one page), conditionally where an ETag is known.
 
         Args:
+            query: names and values beside those of the route, like the page.
             standing: what is known of the id.
             source: who has named it, where it never had an answer (see `esi.budget.doubts`).
             read: what the answer means; one that it refuses counts as none.
@@ -134,7 +135,8 @@ class Client:
             Held, Stopping: the budget let nothing leave.
         """
         path = route.path.format(id=id, argument=argument)
-        question = _Question("GET", route, path + (f"?page={page}" if page > 1 else ""), etag)
+        pairs = (*route.query, *query)
+        question = _Question("GET", route, f"{path}?{urlencode(pairs)}" if pairs else path, etag)
         return self._exchange(question, Subject(path, standing, number_of(route.path, source)), read)
 
     def post(
@@ -185,6 +187,11 @@ class Client:
     def retry_wait_s(self, route: Route, wait_s: float) -> float:
         """See `Budget.retry_wait_s`."""
         return self._budget.retry_wait_s(route, wait_s)
+
+    def takes_s(self, requests: int) -> float:
+        """Seconds in which so many requests leave, where nobody else sends any."""
+        pace = self._budget.limits.max_rps
+        return requests / pace if pace else 0.0
 
     def _exchange(self, question: _Question, subject: Subject, read: Callable[[Answer], Any] | None) -> Any:
         route = question.route

@@ -1,6 +1,6 @@
 """Reads answers field by field. A wrong type names entity, field and value; nothing is guessed or converted.
 
-Ids are checked here and nowhere below: positive integers below 2^63.
+Ids are checked here and nowhere below: integers from 1 (or where the ids of an entity begin) and below 2^63.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def parse_json(body: bytes) -> Any:
         raise BadBody(f"the body is not JSON: {str(error)[:80]}", sample=body) from None
 
 
-def as_id(value: Any) -> int:
-    """A positive integer below 2^63. True and 1.0 are none."""
-    if type(value) is not int or not 0 < value < TOO_BIG:
+def as_id(value: Any, first: int = 1) -> int:
+    """An integer from `first` and below 2^63. True and 1.0 are none."""
+    if type(value) is not int or not first <= value < TOO_BIG:
         raise ValueError
     return value
 
@@ -76,19 +76,19 @@ def as_time(value: Any) -> dt.datetime:
     return time.astimezone(dt.UTC) if time.tzinfo else time.replace(tzinfo=dt.UTC)
 
 
-def check_id(value: object, entity: str, field: str = "id") -> int:
+def check_id(value: object, entity: str, field: str = "id", first: int = 1) -> int:
     """The id, if it is one.
 
     Raises:
         BadField: see `as_id`.
     """
     try:
-        return as_id(value)
+        return as_id(value, first)
     except WRONG:
         raise BadField(entity, field, value) from None
 
 
-def id_list(value: object, entity: str) -> list[int]:
+def id_list(value: object, entity: str, first: int = 1) -> list[int]:
     """A list of ids, in order, each once.
 
     Raises:
@@ -96,7 +96,7 @@ def id_list(value: object, entity: str) -> list[int]:
     """
     if not isinstance(value, list):
         raise BadField(entity, "(body)", value)
-    return list(dict.fromkeys(check_id(member, entity, "(member)") for member in value))
+    return list(dict.fromkeys(check_id(member, entity, "(member)", first) for member in value))
 
 
 class Fields:

@@ -1,64 +1,122 @@
 """Lists that ESI answers in pages: all of one version, or none of it.
 
-Source: CCP's pagination page (X-Pages): all pages must show the same Last-Modified, otherwise the set is torn.
+Source: CCP's pagination page (X-Pages): all pages must show the same Last-Modified, otherwise the set is torn. An ETag is of
+one page: others can differ under an equal first one.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
-from esid.errors import BadBody, BadField, NotFound
+from esid import clock
+from esid.errors import BadBody, BadField, HeldAlone, NotFound
 from esid.esi.answers import Answer
+from esid.esi.cache import http_date
 from esid.esi.client import Client
-from esid.esi.headers import pages
+from esid.esi.headers import pages as pages_of
 from esid.esi.routes import Route
 
 #: How often a torn set is begun anew.
 MOST_READS = 3
+#: A set is read where its version lasts so many times as long as the reading takes at least.
+_MARGIN = 1.5
 
 
-def get_pages(client: Client, route: Route, *, id: int = 0, etag: str | None = None) -> tuple[Answer, list[Any]]:  # noqa: A002
-    """(the first page's answer, the members of all pages in order).
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """A set as it was read.
 
-    After a 304 of the first page the list is empty and nothing else is asked: the set is what it was.
+    Attributes:
+        first: the first page's answer, without its body.
+        at: the version.
+        members: what was read of all pages, in order; None where the version is that which is stored, or an older one.
+        count: the pages.
+    """
+
+    first: Answer
+    at: dt.datetime
+    members: list[Any] | None
+    count: int
+
+
+def get_pages(
+    client: Client,
+    route: Route,
+    read: Callable[[Answer], list[Any]],
+    *,
+    etag: str | None = None,
+    stored: dt.datetime | None = None,
+    **of: Any,
+) -> Pages:
+    """Read a list of one page or many.
+
+    Args:
+        read: the members of one page; what it refuses counts as no answer.
+        etag: of a set that had one page.
+        stored: the version that is stored.
+        of: as for `Client.get`, like `id`.
 
     Raises:
         BadBody: the set changed under each of 3 reads. BadField: a page is no list, or the pages are too many.
+        HeldAlone: its version ends too soon to begin with it.
         EsiError, Held, Stopping: as `Client.get`.
     """
-    for _ in range(MOST_READS):
-        first = client.get(route, id=id, etag=etag)
-        if not first.is_new:
-            return first, []
-        members = _rest(client, route, id, first)
-        if members is not None:
-            return first, members
-        etag = None
+
+    def ask(page: int, etag: str | None = None) -> tuple[Answer, list[Any]]:
+        query = (("page", str(page)),) if page > 1 else ()
+        found: tuple[Answer, list[Any]] = client.get(route, etag=etag, query=query, read=page_of, **of)
+        return found
+
+    def page_of(answer: Answer) -> tuple[Answer, list[Any]]:
+        if answer.is_new and not isinstance(answer.body, list):
+            raise BadField(route.path, "(body)", answer.body)
+        return replace(answer, body=None), read(answer) if answer.is_new else []
+
+    for attempt in range(MOST_READS):
+        first, members = ask(1, None if attempt else etag)
+        at, count = version_of(first), pages_of(first.headers)
+        if count is None:
+            raise BadField(route.path, "X-Pages", first.headers.get("X-Pages"))
+        if not first.is_new or _is_known(route, at, stored):
+            return Pages(first, at, None, count)
+        if count > 1:
+            _check_time(client, first, count)
+        if _add_rest(ask, first, count, members):
+            return Pages(first, at, members, count)
     raise BadBody(f"{route.path}: its pages changed while they were read, {MOST_READS} times in a row")
 
 
-def _rest(client: Client, route: Route, key: int, first: Answer) -> list[Any] | None:
-    """All members; None where a page is of another version than the first."""
-    members = _members(route, first)
-    count = pages(first.headers)
-    if count is None:
-        raise BadField(route.path, "X-Pages", first.headers.get("X-Pages"))
+def version_of(answer: Answer) -> dt.datetime:
+    """The version of the set that an answer belongs to."""
+    return http_date(answer.headers.get("Last-Modified")) or answer.checked_at
+
+
+def _is_known(route: Route, at: dt.datetime, stored: dt.datetime | None) -> bool:
+    """True of the version that is stored, where that says all, and of an older one."""
+    return stored is not None and (at < stored or (at == stored and not route.is_daily))
+
+
+def _check_time(client: Client, first: Answer, count: int) -> None:
+    left_s = (first.expires_at - clock.now()).total_seconds()
+    if left_s < _MARGIN * client.takes_s(count - 1):
+        raise HeldAlone(left_s, f"{count} pages take longer than their version lasts")
+
+
+def _add_rest(ask: Callable[[int], tuple[Answer, list[Any]]], first: Answer, count: int, members: list[Any]) -> bool:
+    """Whether all pages are of the first one's version; their members are added."""
     for page in range(2, count + 1):
         try:
-            answer = client.get(route, id=key, page=page)
+            answer, some = ask(page)
         except NotFound:
-            return None
-        if _version(answer) != _version(first):
-            return None
-        members += _members(route, answer)
-    return members
+            return False
+        if _mark(answer) != _mark(first):
+            return False
+        members += some
+    return True
 
 
-def _members(route: Route, answer: Answer) -> list[Any]:
-    if not isinstance(answer.body, list):
-        raise BadField(route.path, "(body)", answer.body)
-    return list(answer.body)
-
-
-def _version(answer: Answer) -> tuple[str | None, str | None]:
+def _mark(answer: Answer) -> tuple[str | None, str | None]:
     return answer.headers.get("Last-Modified"), answer.headers.get("X-Pages")

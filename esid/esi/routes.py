@@ -52,6 +52,9 @@ class Route:
         group: rate group; None = the route counts against the error limit.
         hidden: a limit of `HIDDEN` that holds too.
         largest: bytes of an answer, unpacked. One that is larger is refused: JSON takes up to 25 times its length in memory.
+        query: names and values that go along with each request.
+        is_daily: its answers change at 11:05 UTC, and many of them share one ETag and one `Last-Modified`, which say nothing
+            of their content: it is asked unconditionally.
     """
 
     path: str
@@ -59,6 +62,8 @@ class Route:
     group: str | None = None
     hidden: str | None = None
     largest: int = LARGEST_BODY
+    query: tuple[tuple[str, str], ...] = ()
+    is_daily: bool = False
 
 
 #: Asked by the breaker while nothing else is answered.

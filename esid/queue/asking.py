@@ -78,14 +78,14 @@ class Asking:
         return sum(
             self._publish_all(entity, SCHEDULED, self._to_refresh(entity))
             for entity in ENTITIES
-            if entity.lane == queue and entity.bulk_s
+            if entity.lane == queue and entity.bulk
         )
 
     def purge(self, queue: str) -> tuple[int, int]:
         """Empty the queue of one lane; (messages, jobs) that waited. The jobs are due again at the next scheduled sync."""
         messages = self._publisher.broker.purge(queue_name(self._prefix, queue))
         return messages, sum(
-            ledger.purge(self._store, entity.name, in_bulk=entity.bulk_s is not None)
+            ledger.purge(self._store, entity.name, in_bulk=entity.bulk is not None)
             for entity in ENTITIES
             if entity.lane == queue
         )
@@ -139,4 +139,4 @@ class Asking:
 
 
 def _looked_before(entity: Entity) -> dt.datetime | None:
-    return clock.now() - dt.timedelta(seconds=entity.bulk_s) if entity.bulk_s else None
+    return clock.now() - dt.timedelta(seconds=entity.bulk.good_s) if entity.bulk else None

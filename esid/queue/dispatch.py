@@ -22,9 +22,9 @@ def dispatch(store: Store, publisher: Publisher, queues: Sequence[str]) -> int:
     """Publish what waits in the ledger and whose time has come: retries, intents, and full batches before their time."""
     count, waiting = 0, ledger.waiting(store, [entity.name for entity in ENTITIES if entity.lane in queues])
     for entity in (entity for entity in ENTITIES if entity.name in waiting):
-        if entity.batch:
+        if entity.bulk:
             count += _dispatch_batches(store, publisher, entity)
-        ids = ledger.claim(store, entity.name, ledger.unpublished(store, entity.name, AT_ONCE, far=not entity.batch))
+        ids = ledger.claim(store, entity.name, ledger.unpublished(store, entity.name, AT_ONCE, far=not entity.bulk))
         if ids:
             # An id whose worker died or whose message was divided goes in a smaller message: see `store.recoveries`.
             suspects = recoveries.suspects(store, entity.name)
@@ -48,7 +48,7 @@ def _dispatch_batches(store: Store, publisher: Publisher, entity: Entity) -> int
         # The first handful that anybody has ever seen does not wait: whoever has just begun wants to see rows.
         ids = ids[:BULK_ABOVE]
     elif ids and waited_s < GATHER_S and ledger.is_open(store, others):
-        ids = ids[: len(ids) - len(ids) % (entity.batch or 1)]
+        ids = ids[: len(ids) - len(ids) % (entity.bulk.batch if entity.bulk else 1)]
     ids = ledger.claim(store, entity.name, ids)
     publisher.publish(entity, ids, SCHEDULED)
     return len(ids)

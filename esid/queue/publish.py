@@ -54,8 +54,8 @@ class Publisher:
                 published by the scheduler.
         """
         size = IDS_PER_MESSAGE
-        if entity.batch:
-            size = entity.batch if in_batches and len(ids) > BULK_ABOVE else BULK_ABOVE
+        if entity.bulk:
+            size = entity.bulk.batch if in_batches and len(ids) > BULK_ABOVE else BULK_ABOVE
         size = min(size, most or size)
         for start in range(0, len(ids), _AT_ONCE):
             part = ids[start : start + _AT_ONCE]

@@ -28,16 +28,16 @@ from esid.queue.broker import FOLLOW_UP, SCHEDULED, queue_name
 from esid.queue.incoming import QUARANTINE
 from esid.queue.outcome import Outcome
 from esid.queue.publish import Publisher
-from esid.store import ledger, lies, notes
+from esid.store import ledger, lies, notes, sets
 from esid.store.connection import Store
-from esid.store.ledger import Booked, Ends
+from esid.store.ledger import Booked, Ends, lookup
 from esid.store.model import Done, Job, Seen
 
 if TYPE_CHECKING:
     from esid.esi.client import Client
 
 #: Entities whose new ids are gathered by the scheduler, for their bulk route.
-GATHERING = frozenset(entity.name for entity in ENTITIES if entity.batch)
+GATHERING = frozenset(entity.name for entity in ENTITIES if entity.bulk)
 #: Seconds: answers of one message that come further apart than this are written before its end, the first of them after
 #: so long, others after so long again.
 SLOW_S, FIRST_S, LATER_S = 0.15, 0.25, 2.0
@@ -106,6 +106,8 @@ class Work:
             partial(notes.add_unbatchable, store),
             partial(notes.disbelieved, store),
             self._has_lied,
+            partial(sets.stored, store),
+            partial(lookup.largest, store),
         )
         self._lies: dict[str, tuple[float, bool]] = {}
 
@@ -126,7 +128,7 @@ class Work:
         Raises:
             DatabaseUnavailable: nothing is lost, the message is to be given back.
         """
-        jobs = ledger.take(self._store, entity.name, _checked(ids), quarantined=quarantined)
+        jobs = ledger.take(self._store, entity.name, _checked(ids, entity.first_id), quarantined=quarantined)
         harvest = Harvest(jobs, clock.monotonic())
         self._ask(entity, harvest)
         if self._stop.is_set():
@@ -272,11 +274,11 @@ def _function(work: Work, entity: Entity) -> Any:
     return sync
 
 
-def _checked(ids: object) -> list[int]:
+def _checked(ids: object, first: int) -> list[int]:
     """The ids of a message: a broker is an input, not a friend."""
     if not isinstance(ids, list) or not 0 < len(ids) <= 1000:
         raise BadMessage(f"the argument is no list of 1 to 1000 ids: {str(ids)[:80]}")
     try:
-        return [check_id(key, "message") for key in ids]
+        return [check_id(key, "message", first=first) for key in ids]
     except BadField as error:
         raise BadMessage(str(error)) from None

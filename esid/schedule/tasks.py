@@ -72,7 +72,7 @@ def works(
 
 def kind(entity: Entity) -> audit.Kind:
     """An entity as the audit sees it."""
-    return audit.Kind(entity.name, entity.tables[0] if entity.tables else None, entity.argument)
+    return audit.Kind(entity.name, entity.own, entity.argument)
 
 
 def _audited(store: Store) -> str:

@@ -87,7 +87,7 @@ def note_time(store: Store) -> None:
 def begin_anew(store: Store, kinds: Sequence[Kind]) -> None:
     """The next looks begin with the first ids."""
     for kind in kinds:
-        notes.set_memo(store, f"{_COUNTED}{kind.entity}", "0")
+        notes.set_memo(store, f"{_COUNTED}{kind.entity}", str(lookup.BEFORE_ALL))
 
 
 def counted(totals: Mapping[str, float]) -> dict[str, int]:
@@ -102,13 +102,13 @@ def counted(totals: Mapping[str, float]) -> dict[str, int]:
 def _step(store: Store, kind: Kind) -> tuple[Counter[str], bool]:
     """Look at the next ids of a kind; (what was found, whether these were the last)."""
     name = f"{_COUNTED}{kind.entity}"
-    first = int(notes.memo(store, name) or 0)
+    first = int(notes.memo(store, name) or lookup.BEFORE_ALL)
     last = lookup.nth_after(store, kind.entity, first, STEP) or lookup.LAST_ID
     found = Counter[str]()
     for what, mend in _RULES.items():
         found[what] += mend(store, kind, first, last)
     is_last = last == lookup.LAST_ID
-    notes.set_memo(store, name, "0" if is_last else str(last))
+    notes.set_memo(store, name, str(lookup.BEFORE_ALL if is_last else last))
     return +found, is_last
 
 

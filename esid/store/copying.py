@@ -16,7 +16,8 @@ from peewee import __exception_wrapper__ as _translating  # type: ignore[attr-de
 
 from esid.store import pg_deadline
 from esid.store.connection import Store
-from esid.store.model import utc_text
+from esid.store.model import Table, utc_text
+from esid.store.upsert import name_of, stamps_of
 
 Values = Sequence[Any]
 _json = msgspec.json.Encoder()
@@ -45,6 +46,14 @@ def copy(store: Store, table: str, columns: Sequence[str], rows: Sequence[tuple[
             cursor.copy_expert(f"COPY {table} ({names}) FROM STDIN WITH (FORMAT csv, NULL 'null')", io.BytesIO(lines))
 
 
+def add(store: Store, model: type[Table], columns: Sequence[str], rows: Sequence[tuple[Any, ...]], now: dt.datetime) -> None:
+    """Insert rows that are not there yet, with the time of their coming where their table keeps it. Raises as `copy`."""
+    stamps = stamps_of(model, now)
+    if stamps:
+        columns, rows = (*columns, *stamps), [(*row, *stamps.values()) for row in rows]
+    copy(store, name_of(model), columns, rows)
+
+
 def prefer_indexes(store: Store) -> None:
     """Until the end of the transaction PostgreSQL looks ids up in their index.
 
@@ -63,11 +72,6 @@ def by_id(store: Store, table: str, columns: Sequence[str], ids: Sequence[int]) 
     for row in store.rows(sql, (store.listed(ids),)):
         found[row[0]].append(row)
     return found
-
-
-def delete(store: Store, table: str, column: str, ids: Sequence[int]) -> None:
-    """Delete every row of some ids."""
-    store.rows(f"DELETE FROM {table} WHERE {store.one_of(column)}", (store.listed(ids),))
 
 
 def as_stored(store: Store, row: Values) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -33,13 +34,29 @@ class Table(Model):
     class Meta:
         database = database
 
+    @classmethod
+    def key(cls) -> tuple[str, ...]:
+        """The columns of its primary key."""
+        return _key(cls)
 
-class EntityTable(Table):
-    """Base of the tables that readers use: `id` is ESI's id, `updated_at` moves only when a value changed."""
 
-    id = BigIntegerField(primary_key=True)
+@lru_cache
+def _key(table: type[Table]) -> tuple[str, ...]:
+    primary: Any = table._meta.primary_key
+    return tuple(getattr(primary, "field_names", None) or (primary.name,))
+
+
+class StampedTable(Table):
+    """Base of the tables that readers use: `updated_at` moves only when a value changed."""
+
     created_at = UtcField()
     updated_at = UtcField()
+
+
+class EntityTable(StampedTable):
+    """Base of the tables with one row for each id: `id` is ESI's."""
+
+    id = BigIntegerField(primary_key=True)
 
 
 def utc_text(value: dt.datetime | None) -> str | None:
@@ -73,6 +90,58 @@ class Row:
     model: type[Table]
     values: dict[str, Any]
     guard: str = "expires_at"
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """The values of its primary key."""
+        return tuple(self.values[name] for name in self.model.key())
+
+
+#: What becomes of a stored row that an answer names no more, where it is not a time that is noted: it is deleted, it stays
+#: as it is, it stays and all of it but its key becomes NULL.
+DELETED, KEPT, EMPTIED = "(deleted)", "(kept)", "(emptied)"
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """All rows of a table that an answer speaks of.
+
+    Attributes:
+        columns: what the answer tells, the key and `of` among them.
+        rows: values in that order, each key once.
+        of: the column that says whose rows they are; "" = the whole table is one set.
+        scopes: values of `of`: the stored rows that have one of them are the answer's.
+        gone: what becomes of a stored row that the answer names no more: `DELETED`, `KEPT`, `EMPTIED`, or the name of the
+            column that gets `at`, and is NULL again when the row returns.
+        at: the time that the answer speaks of.
+    """
+
+    table: type[Table]
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Any, ...]]
+    of: str = ""
+    scopes: tuple[Any, ...] = ()
+    gone: str = DELETED
+    at: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The version of a set that an answer holds, and how far it is believed.
+
+    Attributes:
+        at: the `Last-Modified` of its first page.
+        count: its members.
+        least_share: of a set of 50 members and more, the part of those of the version before that must still be there.
+        may_shrink: a later version that says the same, at least `cache_s` seconds after the first, is believed.
+    """
+
+    at: dt.datetime
+    pages: int
+    count: int
+    least_share: float
+    may_shrink: bool
+    cache_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +217,8 @@ class Done:
 
     Attributes:
         rows: to be written; empty after a 304.
+        owned: rows that this answer speaks of as a whole.
+        generation: of a set, which version of it this is; None = it is none, or the version that is stored.
         seen: ids that stood in the answer.
         checked_at: the time the answer speaks of, by ESI's clock.
         expires_at: when it may be asked again, by our clock; None = never by itself.
@@ -170,6 +241,8 @@ class Done:
     changed: bool = False
     stands: Field | None = None
     unknown: tuple[str, ...] = ()
+    owned: tuple[Owned, ...] = ()
+    generation: Generation | None = None
 
 
 @dataclass(frozen=True, slots=True)

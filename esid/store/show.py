@@ -14,9 +14,7 @@ def rows_of(store: Store, tables: Sequence[type[Table]], key: int) -> dict[str, 
     found: dict[str, list[dict[str, Any]]] = {}
     with store.connection():
         for table in tables:
-            primary: Any = table._meta.primary_key
-            names = getattr(primary, "field_names", None) or (primary.name,)
-            fields = [getattr(table, name) for name in names]
+            fields = [getattr(table, name) for name in table.key()]
             query: Any = table.select().where(fields[0] == key).order_by(*fields).dicts()
             found[table._meta.table_name] = list(query)
     return found

@@ -21,15 +21,15 @@ from esid.errors import StoreError
 from esid.store import copying, ledger
 from esid.store.connection import Store
 from esid.store.ledger import lookup
-from esid.store.model import EntityTable, Row, Seen, Table, utc_text
-from esid.store.upsert import upsert
+from esid.store.model import Owned, Seen, Table, utc_text
+from esid.store.owned import replace
+from esid.store.upsert import name_of
 
 #: Times that a batch is tried when somebody else writes the same thing at the same moment, and seconds between (at most).
 _ATTEMPTS, _WAIT_S = 20, 0.1
 #: Columns of the ledger's row of a thing that came whole.
 JOB_COLUMNS = ("entity_type", "entity_id", "status", "retry_count", "created_at", "updated_at", "changed_at", "argument")
 Values = tuple[Any, ...]
-_Own = dict[int, list[Values]]
 #: Of a job: status, argument, and when the schedule asks next.
 _Known = tuple[str, str | None, Any]
 
@@ -113,33 +113,31 @@ def _write(
 ) -> Written:
     now = clock.now()
     copying.prefer_indexes(store)
-    ids = [one.id for one in batch]
-    known = _known_jobs(store, layout.entity, ids)
+    known = _known_jobs(store, layout.entity, [one.id for one in batch])
     # What the ledger does not know is new. Where rows of it are there all the same, they have numbers of the new ones, and
     # are in their way: the second attempt looks at all more closely.
-    suspects = [one for one in batch if one.id in known or not is_first]
-    own = _own_rows(store, layout, suspects)
-    batch, suspects = ([_as_it_stands(layout, one, own) for one in some] for some in (batch, suspects))
-    there, spoiled = _compare(store, layout, suspects, own)
-    new = [one for one in batch if one.id not in there]
-    fresh = [*new, *(one for one in batch if one.id in spoiled)]
-    _insert(store, layout, fresh, spoiled, {one.id for one in suspects}, now)
-    _book(store, layout.entity, batch, known, {one.id for one in fresh}, now)
+    suspects = {one.id for one in batch if one.id in known or not is_first}
+    there = _arguments(store, layout, suspects)
+    batch = [_as_it_stands(layout, one, there.get(one.id)) for one in batch]
+    changed = _write_rows(store, layout, batch, suspects, now)
+    new = tuple(one.id for one in batch if one.id not in there)
+    repaired = tuple(sorted(changed & there.keys()))
+    _book(store, layout.entity, batch, known, {*new, *repaired}, now)
     ledger.discover(store, seen, now, gathering)
     also()
-    return Written(tuple(one.id for one in new), tuple(sorted(spoiled)), len(batch) - len(fresh))
+    return Written(new, repaired, len(batch) - len(new) - len(repaired))
 
 
-def _own_rows(store: Store, layout: Layout, batch: Sequence[Whole]) -> _Own:
-    """The row of each thing that is there, in a list."""
+def _arguments(store: Store, layout: Layout, ids: Collection[int]) -> dict[int, str]:
+    """The argument of each thing that is there."""
     table, columns = layout.tables[layout.own]
-    return copying.by_id(store, _name(table), columns, [one.id for one in batch])
+    sql = f"SELECT {columns[0]}, {columns[layout.argument]} FROM {name_of(table)} WHERE {store.one_of(columns[0])}"
+    return dict(store.rows(sql, (store.listed(ids),))) if ids else {}
 
 
-def _as_it_stands(layout: Layout, one: Whole, own: _Own) -> Whole:
+def _as_it_stands(layout: Layout, one: Whole, standing: str | None) -> Whole:
     """A thing with the argument that it has: of two sources that differ neither overwrites the other again and again."""
-    standing = own[one.id][0][layout.argument] if one.id in own else one.argument
-    if standing == one.argument or not layout.is_lasting(standing):
+    if standing is None or standing == one.argument or not layout.is_lasting(standing):
         return one
     ((*row,),) = one.rows[layout.own]
     row[layout.argument] = standing
@@ -147,39 +145,17 @@ def _as_it_stands(layout: Layout, one: Whole, own: _Own) -> Whole:
     return Whole(one.id, standing, rows)
 
 
-def _compare(store: Store, layout: Layout, batch: Sequence[Whole], own: _Own) -> tuple[set[int], set[int]]:
-    """(ids that are there, those among them with other rows than they should have)."""
-    here = [one for one in batch if one.id in own]
-    spoiled = set()
+def _write_rows(
+    store: Store, layout: Layout, batch: Sequence[Whole], suspects: Collection[int], now: dt.datetime
+) -> set[int]:
+    """Those of the suspects, that may have rows, whose rows were not as they should be. All others are new."""
+    changed = set[int]()
     for place, (table, columns) in enumerate(layout.tables):
-        found = own if place == layout.own else copying.by_id(store, _name(table), columns, [one.id for one in here])
-        for one in here:
-            if found.get(one.id, []) != [copying.as_stored(store, row) for row in one.rows[place]]:
-                spoiled.add(one.id)
-    return {one.id for one in here}, spoiled
-
-
-def _insert(
-    store: Store, layout: Layout, fresh: Sequence[Whole], spoiled: set[int], suspects: set[int], now: dt.datetime
-) -> None:
-    """Rows of new things, and of spoiled ones in the place of theirs; rows that a lost thing left behind go too.
-
-    Args:
-        suspects: ids that may have rows.
-    """
-    ordered = sorted(fresh, key=lambda one: one.id)
-    for place, (table, columns) in enumerate(layout.tables):
-        if place == layout.own:
-            old = [row for one in ordered if one.id in spoiled for row in one.rows[place]]
-            upsert(store, [Row(table, dict(zip(columns, row, strict=True))) for row in old], now)
-            rows: list[Any] = [row for one in ordered if one.id not in spoiled for row in one.rows[place]]
-        else:
-            copying.delete(store, _name(table), columns[0], [one.id for one in ordered if one.id in suspects])
-            rows = [row for one in ordered for row in one.rows[place]]
-        if issubclass(table, EntityTable):
-            stamp = utc_text(now)
-            columns, rows = (*columns, "created_at", "updated_at"), [(*row, stamp, stamp) for row in rows]
-        copying.copy(store, _name(table), columns, rows)
+        fresh = [row for one in batch if one.id not in suspects for row in one.rows[place]]
+        rows = [row for one in batch if one.id in suspects for row in one.rows[place]]
+        changed |= replace(store, Owned(table, columns, rows, columns[0], tuple(suspects)), now, copied=True)
+        copying.add(store, table, columns, fresh, now)
+    return changed
 
 
 def _known_jobs(store: Store, entity: str, ids: Sequence[int]) -> dict[int, _Known]:
@@ -218,7 +194,3 @@ def _book(
     if known:
         sql = f"DELETE FROM dead_letters WHERE entity_type = %s AND {store.one_of('entity_id')}"
         store.rows(sql, (entity, store.listed(known)))
-
-
-def _name(table: type[Table]) -> str:
-    return str(table._meta.table_name)

@@ -112,13 +112,13 @@ def test_a_clock_that_is_set_back_hides_no_work(desk: Desk, entity: Entity, monk
     monkeypatch.setattr(clock, "now", lambda: real() + dt.timedelta(hours=3))
     enqueue(desk, entity.name, 1)
     ledger.request(desk.store, [Seen(entity.name, 2)])
-    if entity.batch:
+    if entity.bulk:
         desk.store.run(lambda: ledger.discover(desk.store, [Seen(entity.name, 3)], clock.now(), {entity.name}))
     desk.purge()
 
     # When it is set back, it is published at once, and once
     monkeypatch.setattr(clock, "now", real)
-    found = 2 if entity.batch else 1
+    found = 2 if entity.bulk else 1
     assert dispatch(desk.store, desk.publisher, QUEUES) == found
     assert dispatch(desk.store, desk.publisher, QUEUES) == 0
     with desk.store.connection():

@@ -72,8 +72,8 @@ def test_the_largest_id_fits_and_true_stays_true(store: Store) -> None:
 
 def test_an_unchanged_row_is_not_rewritten(store: Store) -> None:
     later = NOW + dt.timedelta(hours=1)
-    assert write(store, alliance(99_000_001), alliance(99_000_002)) == {(Alliance, 99_000_001), (Alliance, 99_000_002)}
-    assert write(store, alliance(99_000_001), alliance(99_000_002, ticker="NEW"), now=later) == {(Alliance, 99_000_002)}
+    assert write(store, alliance(99_000_001), alliance(99_000_002)) == {(Alliance, (99_000_001,)), (Alliance, (99_000_002,))}
+    assert write(store, alliance(99_000_001), alliance(99_000_002, ticker="NEW"), now=later) == {(Alliance, (99_000_002,))}
     with store.connection():
         stamps = {row.id: (row.created_at, row.updated_at) for row in Alliance.select()}
     assert stamps == {99_000_001: (NOW, NOW), 99_000_002: (NOW, later)}

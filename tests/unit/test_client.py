@@ -921,7 +921,7 @@ job, errors = Job("alliances", 1), []
 
 def ask(number):
     try:
-        client.get(ALLIANCES.route, page=number, read=lambda answer: ALLIANCES.parse(job, answer))
+        client.get(ALLIANCES.route, query=[("page", str(number))], read=lambda answer: ALLIANCES.parse(job, answer))
     except EsiError as error:
         errors.append(error)
 

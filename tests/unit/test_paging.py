@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-from esid.errors import BadBody, BadField
+from esid.errors import BadBody, BadField, HeldAlone
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
 from esid.esi.headers import MOST_PAGES
@@ -31,11 +32,13 @@ class Pages(requests.adapters.BaseAdapter):
         self._answer = answer
         self.asked: list[int] = []
         self.etags: list[str | None] = []
+        self.urls: list[str] = []
 
     def send(self, request: Any, *_: Any, **__: Any) -> requests.Response:
         """One page."""
         page = int(parse_qs(urlsplit(request.url).query).get("page", ["1"])[0])
         self.asked.append(page)
+        self.urls.append(request.path_url)
         self.etags.append(request.headers.get("If-None-Match"))
         status, body, headers = self._answer(page, self.asked.count(1))
         response = requests.Response()
@@ -53,8 +56,9 @@ def read(tmp_path: Path) -> Iterator[Any]:
     """Reads a list from such an adapter."""
     budget = Budget(tmp_path / "budget", Limits(max_rps=0))
 
-    def run(pages: Pages, etag: str | None = None) -> Any:
-        return get_pages(Client("http://127.0.0.1", budget, adapter=pages), ROUTE, id=7, etag=etag)
+    def run(pages: Pages, route: Route = ROUTE, **known: Any) -> Any:
+        client = Client("http://127.0.0.1", budget, adapter=pages)
+        return get_pages(client, route, lambda answer: list(answer.body), id=7, **known)
 
     yield run
     budget.close()
@@ -67,18 +71,18 @@ def headers(version: str, pages: int) -> dict[str, str]:
 
 def test_the_members_of_all_pages_in_order(read: Any) -> None:
     pages = Pages(lambda page, _: (200, [page * 10, page * 10 + 1], headers("v1", 3)))
-    assert read(pages)[1] == [10, 11, 20, 21, 30, 31]
+    assert read(pages).members == [10, 11, 20, 21, 30, 31]
     assert pages.asked == [1, 2, 3]
 
 
 def test_a_list_that_names_no_pages_is_one_page(read: Any) -> None:
-    assert read(Pages(lambda *_: (200, [1], {})))[1] == [1]
+    assert read(Pages(lambda *_: (200, [1], {}))).members == [1]
 
 
 def test_after_a_304_nothing_more_is_asked(read: Any) -> None:
     pages = Pages(lambda *_: (304, None, headers("v1", 3)))
-    first, members = read(pages, '"etag"')
-    assert (first.is_new, members, pages.asked) == (False, [], [1])
+    found = read(pages, etag='"etag"')
+    assert (found.first.is_new, found.members, pages.asked) == (False, None, [1])
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,7 @@ def test_a_set_that_changes_under_the_reader_is_read_again_without_its_etag(read
     pages = Pages(
         lambda page, reads: change() if reads == 1 and page == 3 else (200, [reads * 100 + page], headers(f"v{reads}", 3))
     )
-    assert read(pages, '"old"')[1] == [201, 202, 203]
+    assert read(pages, etag='"old"').members == [201, 202, 203]
     assert pages.etags[0] == '"old"'
     assert set(pages.etags[1:]) == {None}
 
@@ -111,3 +115,48 @@ def test_a_count_of_pages_that_cannot_be_is_not_believed(read: Any, count: str) 
 def test_a_page_that_is_no_list_is_refused(read: Any) -> None:
     with pytest.raises(BadField):
         read(Pages(lambda page, _: (200, [1] if page == 1 else {"a": 1}, headers("v1", 2))))
+
+
+VERSION = "Tue, 24 Nov 2026 12:00:00 GMT"
+AT = dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_daily", "is_read"),
+    [
+        (None, False, True),
+        (AT - dt.timedelta(seconds=1), False, True),
+        (AT, False, False),
+        (AT + dt.timedelta(seconds=1), False, False),
+        # Daily sets are compared by content: many share one time.
+        (AT, True, True),
+        (AT + dt.timedelta(seconds=1), True, False),
+    ],
+)
+def test_the_version_that_is_stored_and_older_ones_are_not_read_on(
+    read: Any, stored: dt.datetime | None, is_daily: bool, is_read: bool
+) -> None:
+    pages = Pages(lambda page, _: (200, [page], headers(VERSION, 2)))
+    found = read(pages, Route(ROUTE.path, is_daily=is_daily), stored=stored)
+    assert (found.members, found.at, found.count) == ([1, 2] if is_read else None, AT, 2)
+    assert pages.asked == ([1, 2] if is_read else [1])
+
+
+def test_a_set_whose_version_ends_before_it_can_be_read_waits_for_the_next(tmp_path: Path) -> None:
+    # Given 401 pages at two a second, of a version that lasts 150 s
+    told = headers(VERSION, 401) | {"Cache-Control": "max-age=150"}
+    pages = Pages(lambda *_: (200, [1], told))
+    budget = Budget(tmp_path / "budget", Limits(max_rps=2))
+    # When it is read
+    with pytest.raises(HeldAlone) as held:
+        get_pages(Client("http://127.0.0.1", budget, adapter=pages), ROUTE, lambda answer: list(answer.body), id=7)
+    budget.close()
+    # Then nothing is asked in vain, and the next version is waited for
+    assert pages.asked == [1]
+    assert 140 < held.value.wait_s <= 150
+
+
+def test_a_query_goes_along_with_each_page(read: Any) -> None:
+    pages = Pages(lambda page, _: (200, [page], headers("v1", 2)))
+    read(pages, Route("/markets/{id}/orders", query=(("order_type", "all"),)))
+    assert pages.urls == ["/markets/7/orders?order_type=all", "/markets/7/orders?order_type=all&page=2"]

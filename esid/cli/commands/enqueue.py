@@ -71,7 +71,7 @@ def _wanted(entity: str, token: str) -> tuple[int, str | None]:
         UsageError: it is no id, or no killmail.
     """
     key, hash_ = links.killmail(token) if entity == "killmail" else links.pasted(entity, token)
-    return typed.id_of(key), hash_
+    return typed.id_of(key, BY_NAME[entity].first_id), hash_
 
 
 def _zkillboard(chosen: Settings) -> Source:

@@ -16,7 +16,7 @@ from esid.store.show import rows_of
 
 def run(options: argparse.Namespace, chosen: Settings) -> int:
     """`esid show`: its exit code."""
-    key = typed.id_of(links.pasted(options.entity, options.id)[0])
+    key = typed.id_of(links.pasted(options.entity, options.id)[0], BY_NAME[options.entity].first_id)
     store = core.ready_store(chosen)
     rows = rows_of(store, BY_NAME[options.entity].tables, key)
     job = ledger.job(store, options.entity, key)

@@ -52,7 +52,7 @@ def by_person(store: Store, entity: str, looked_before: dt.datetime | None, at_o
     which = f"({is_known} AND {expired}) OR (status = 'failed' AND next_at <= %s)"
     if looked_before:
         which += f" OR (status = 'completed' AND (checked_at <= %s OR checked_at > %s) AND {_NOT_BARRED})"
-    first: int | None = 0
+    first: int | None = lookup.BEFORE_ALL
     while first is not None:
         now = clock.now()
         values: list[Any] = [utc_text(now), utc_text(bounds.expiry(now)), utc_text(now)]

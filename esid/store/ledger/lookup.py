@@ -7,8 +7,8 @@ from typing import Any
 
 from esid.store.connection import Store
 
-#: The highest id that there can be.
-LAST_ID = 2**63 - 1
+#: Before all ids that there can be (type, group and category 0 exist), and the last of them.
+BEFORE_ALL, LAST_ID = -1, 2**63 - 1
 #: SQL for "of this entity" beside ids. Which one it is stays hidden from PostgreSQL's planner: one that its statistics know
 #: nothing of it takes for empty, and any index that begins with the entity for as good as the key.
 _OF_ENTITY = "entity_type = (SELECT %s)"
@@ -89,3 +89,11 @@ def nth_after(store: Store, entity: str, key: int, count: int) -> int | None:
     with store.connection():
         rows = store.rows(sql, (entity, key, count - 1))
     return int(rows[0][0]) if rows else None
+
+
+def largest(store: Store, entity: str) -> int | None:
+    """The largest id that was ever answered; None = none was. What somebody has mistyped has had no answer."""
+    sql = "SELECT MAX(entity_id) FROM sync_jobs WHERE entity_type = %s AND checked_at IS NOT NULL"
+    with store.connection():
+        found: int | None = store.rows(sql, (entity,))[0][0]
+    return found

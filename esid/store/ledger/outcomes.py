@@ -16,6 +16,7 @@ import esid.store.ledger.lookup as lookup
 from esid import bounds, clock
 from esid.errors import EsidError
 from esid.store import lies as etag_lies
+from esid.store import owned, sets
 from esid.store.connection import Store
 from esid.store.ledger.discovery import discover
 from esid.store.ledger.words import OPEN, PENDING, UNPLANNED, grace, planned
@@ -168,8 +169,8 @@ def _finish(
     known = _known(store, entity, [*(one.id for one in done), *others], now)
     old = {one.id for one in done if _is_past(one, known.get(one.id))}
     fresh = [one for one in done if one.id not in old]
-    rows = [row for one in fresh for row in one.rows if not _is_older(row, one, known.get(one.id))]
-    changed = {key for _, key in upsert(store, rows, now)}
+    fresh = [sets.judged(store, entity, one, now) if one.generation else one for one in fresh]
+    changed = _write_rows(store, fresh, known, now)
     lies = [one for one in fresh if one.id in changed and one.etag and one.etag == known.get(one.id, _NOTHING)[3]]
     if lies:
         etag_lies.note(store, entity, len(lies))
@@ -185,6 +186,15 @@ def _finish(
     again = _begin_anew(store, entity, rowless, now)
     new = discover(store, (seen for one in whole for seen in one.seen), now, gathering)
     return [*(one for one in new if one.entity not in gathering), *(Seen(entity, key) for key in again)]
+
+
+def _write_rows(store: Store, fresh: Sequence[Done], known: dict[int, tuple[Any, ...]], now: dt.datetime) -> set[int]:
+    """The ids whose answer has changed a row."""
+    rows = [(one.id, row) for one in fresh for row in one.rows if not _is_older(row, one, known.get(one.id))]
+    written = upsert(store, [row for _, row in rows], now)
+    changed = {key for key, row in rows if (row.model, row.key) in written} if written else set()
+    parts = [(one.id, part) for one in fresh for part in one.owned]
+    return changed | owned.write(store, parts, now) if parts else changed
 
 
 def _known(store: Store, entity: str, ids: Sequence[int], now: dt.datetime) -> dict[int, tuple[Any, ...]]:

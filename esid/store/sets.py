@@ -1,0 +1,86 @@
+"""Which version of each whole set is stored, and which other one is believed: see table `sets`.
+
+An older version never overwrites a newer one, and a set is neither emptied nor halved by one answer.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from dataclasses import dataclass, replace
+
+from esid import log
+from esid.store.connection import Store
+from esid.store.model import Done, Generation, utc_text, utc_time
+from esid.words import counted
+
+#: Members up to which a set may shrink as it likes, if something is left of it.
+SMALL = 50
+#: The part of the cache time after which a later version is another one: ESI's servers are seconds apart.
+_APART = 0.9
+_log = log.get("sets")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The version that is stored.
+
+    Attributes:
+        suspect_at: the first later version that was not believed; None = there was none.
+    """
+
+    at: dt.datetime
+    pages: int
+    count: int
+    suspect_at: dt.datetime | None
+
+
+def stored(store: Store, entity: str, scope: int) -> Stored | None:
+    """The version of a set that is stored; None = none. Locked where the caller is in a transaction."""
+    lock = "" if store.is_sqlite or not store.database.in_transaction() else " FOR UPDATE"
+    sql = f"SELECT generation, pages, rows, suspect_generation FROM sets WHERE entity = %s AND scope = %s{lock}"
+    with store.connection():
+        found = store.rows(sql, (entity, scope))
+    for at, pages, count, suspect_at in found:
+        time = utc_time(at)
+        assert time is not None
+        return Stored(time, pages, count, utc_time(suspect_at))
+    return None
+
+
+def judged(store: Store, entity: str, one: Done, now: dt.datetime) -> Done:
+    """The answer as far as it is believed, which is noted: without its rows where it is older than what is stored, or says
+    that most of that is gone. Joins the caller's transaction."""
+    new = one.generation
+    assert new is not None
+    known = stored(store, entity, one.id)
+    if known is None or (new.at >= known.at and not _is_suspect(new, known)):
+        _note(store, entity, one.id, new, now)
+        return one
+    # The next version is wanted whole, even if it has the same ETag.
+    refused = replace(one, rows=(), owned=(), seen=(), etag=None)
+    if new.at >= known.at and known.suspect_at is None:
+        sql = "UPDATE sets SET suspect_generation = %s, read_at = %s WHERE entity = %s AND scope = %s"
+        store.rows(sql, (utc_text(new.at), utc_text(now), entity, one.id))
+        words = (
+            f"the answer of {new.at:%Y-%m-%d %H:%M} UTC has {counted(new.count, 'row')}, where {known.count:,} are stored; "
+            f"these stay {'until a later answer says the same' if new.may_shrink else 'until an answer has as many again'}"
+        )
+        log.event(_log, "set.suspect", words, level=logging.WARNING, entity=entity, scope=one.id)
+    return refused
+
+
+def _is_suspect(new: Generation, known: Stored) -> bool:
+    """Whether most is gone in this version, and no earlier one has said so."""
+    is_shrunk = known.count and (not new.count or (known.count >= SMALL and new.count < new.least_share * known.count))
+    if not is_shrunk:
+        return False
+    is_said_again = known.suspect_at and (new.at - known.suspect_at).total_seconds() >= _APART * new.cache_s
+    return not (new.may_shrink and is_said_again)
+
+
+def _note(store: Store, entity: str, scope: int, new: Generation, now: dt.datetime) -> None:
+    columns = ("entity", "scope", "generation", "pages", "rows", "suspect_generation", "read_at")
+    row = (entity, scope, utc_text(new.at), new.pages, new.count, None, utc_text(now))
+    sets = ", ".join(f"{name} = excluded.{name}" for name in columns[2:])
+    store.insert("sets", columns, [row], f"ON CONFLICT (entity, scope) DO UPDATE SET {sets}")
