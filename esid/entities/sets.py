@@ -61,7 +61,7 @@ class _Shape:
     def ask(self, entity: Entity, job: Job, edges: Edges) -> Done:
         """All pages of a set. Raises as `get_pages`."""
         asked, stored = asked_for(entity, job, edges), edges.stored(entity.name, job.id)
-        if stored is None or stored.pages != 1:
+        if stored is None:
             asked["etag"] = None
         read = partial(self._page, job)
         pages = get_pages(edges.client, entity.route, read, stored=stored.at if stored else None, **asked)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -38,7 +37,7 @@ COLUMNS = ("store_id", "offered_at", "name", "price")
 
 
 @pytest.fixture
-def offers(store: Store) -> Iterator[Store]:
+def offers(store: Store) -> Store:
     """A database with that table."""
     sql = (
         "CREATE TABLE offers (store_id BIGINT NOT NULL, offered_at TIMESTAMPTZ NOT NULL, name TEXT, "
@@ -46,7 +45,7 @@ def offers(store: Store) -> Iterator[Store]:
         "PRIMARY KEY (store_id, offered_at))"
     )
     store.run(lambda: store.rows(sql))
-    yield store
+    return store
 
 
 def row(store_id: int, hour: int, name: str | None = "n", price: float | None = 1.5) -> tuple[Any, ...]:
