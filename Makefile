@@ -33,7 +33,7 @@ tries: $(VENV)/.dev servers
 	@[ -x $(VENV)/pm2/node_modules/.bin/pm2 ] || npm install --silent --no-audit --no-fund --prefix $(VENV)/pm2 pm2
 	$(BIN)/python -m pytest --timeout=900 tests/tries/pm2.py tests/tries/prometheus.py
 
-.PHONY: help run check test limits fault bench lint servers dist image tries clean
+.PHONY: help run check docs test limits fault bench lint servers dist image tries clean
 
 run: $(VENV)/.run
 	@$(if $(CONTACT),ESI_CONTACT="$(CONTACT)") $(BIN)/esid run
@@ -43,8 +43,12 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --maxschedchunk=1
 
 # For every day: as any user, with no server.
-check: lint
+check: docs lint
 	$(BIN)/python -m pytest -n auto --maxschedchunk=1 -m "not long and not heavy" tests/unit
+
+# The page that follows from the tables.
+docs: $(VENV)/.dev
+	@$(BIN)/python -m tests.tools.tables_page
 
 # The real windows, in about an hour: error windows of 60 s for 5 minutes each, and three windows of the real killmail bucket.
 limits: $(VENV)/.dev

@@ -36,5 +36,5 @@ def entity(word: str) -> str:
 
 
 def called(entity: str) -> str:
-    """What tables for people call an entity: by its name, or in words where it is a list."""
-    return _LISTS.get(entity, entity)
+    """What tables for people call an entity: by its name, in words."""
+    return _LISTS.get(entity) or entity.replace("_", " ")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import hypothesis
 import peewee
 import pytest
 
@@ -31,6 +32,9 @@ from tests.shared_servers import SharedServers
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# On a busy machine an example may take as long as it likes.
+hypothesis.settings.register_profile("esid", deadline=None)
+hypothesis.settings.load_profile("esid")
 # What they compare is to be read when it differs; only tests import them, later than this.
 pytest.register_assert_rewrite("tests.mirror", "tests.fault.checker")
 STACKS = ("sqlite + database queue", "postgresql + rabbitmq", "postgresql + database queue")

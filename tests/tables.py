@@ -18,7 +18,8 @@ from esid.store.model import Table, UtcField
 
 
 class SyncJob(Table):
-    """The ledger: one row for every URL that esid knows of (an id of an entity, or a list)."""
+    """The ledger: one row for every URL that esid knows of: an id of an entity, a list, or a set (which have the id 1, where
+    there is one of them)."""
 
     entity_type = TextField()
     entity_id = BigIntegerField()
@@ -198,7 +199,8 @@ class FeedCursor(Table):
 
 
 class ArchiveImport(Table):
-    """How far each day's archive of each source was read. Moves in the transaction of the rows that it tells of."""
+    """How far each day's archive of each source (`everef`, `zkillboard`) was read. Moves in the transaction of the rows that
+    it tells of. Another `fingerprint` is another archive, read from its beginning."""
 
     source = TextField()
     day = DateField()

@@ -22,7 +22,7 @@ HASH = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
 
 class Killmail(EntityTable):
-    """GET /killmails/{id}/{hash}; the values come from zKillboard where they are known."""
+    """GET /killmails/{id}/{hash}. Values, points and flags are zKillboard's, where they are known."""
 
     hash = TextField()
     killmail_time = UtcField()

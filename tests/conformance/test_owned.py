@@ -160,7 +160,7 @@ SETS = st.dictionaries(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answers=st.lists(SETS, min_size=1, max_size=5), page=st.integers(1, 4))
 def test_whatever_was_there_the_table_is_the_last_answer(
     offers: Store, monkeypatch: pytest.MonkeyPatch, answers: list[dict[tuple[int, int], tuple[Any, Any]]], page: int

@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.fake_esi import shapes
+from tests.fake_esi import fixtures, shapes
 from tests.fake_esi.clock import next_daily_expiry
 from tests.fake_esi.content import Freshness
+from tests.fake_esi.fixtures import Fixture
 from tests.fake_esi.world import Body, World
 
 MAX_IDS = 1000
@@ -78,8 +79,8 @@ def parse_ids(body: bytes) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def _id(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= _MAX_ID):
+def _id(text: str, first: int = 1) -> int:
+    if not (text.isascii() and text.isdigit() and first <= int(text) <= _MAX_ID):
         raise EsiError(400, f"failed to coerce value '{text}' into a positive integer id")
     return int(text)
 
@@ -176,6 +177,15 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile(path.replace("{}", "([^/]+)") + "/?")
 
 
+def _fixture(name: str, fixture: Fixture) -> Route:
+    def answer(world: World, question: Question) -> object:
+        if fixture.id is not None and _id(question.params[0], first=0) != fixture.id:
+            raise EsiError(404, "Not found")
+        return world.bodies[name]
+
+    return _get(fixture.route, answer, DAILY if fixture.ttl_s is None else fixture.ttl_s, fixture.group)
+
+
 _NOWHERE = Route("", re.compile(""), _nowhere)
 _ROUTES = (
     _get("/characters/{}", _character, 86400, None, shapes.CHARACTER_DATE),
@@ -188,6 +198,7 @@ _ROUTES = (
     _get("/status", _status, 30, "status"),
     _post("/characters/affiliation", _affiliation),
     _post("/universe/names", _names),
+    *(_fixture(name, one) for name, one in fixtures.BY_NAME.items()),
 )
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
+
+from tests.fake_esi import fixtures
 
 Body = dict[str, Any]
 
 
 def _status() -> Body:
     return {"players": 32697, "server_version": "3145366", "start_time": "2026-09-29T11:01:58Z", "vip": False}
+
+
+def _bodies() -> dict[str, Any]:
+    return {name: copy.deepcopy(one.body) for name, one in fixtures.BY_NAME.items()}
 
 
 @dataclass
@@ -34,6 +41,8 @@ class World:
     #: The same for one path alone: path -> ids.
     sick_at: dict[str, set[int]] = field(default_factory=dict)
     status: Body = field(default_factory=_status)
+    #: What the fixtures answer: entity -> body.
+    bodies: dict[str, Any] = field(default_factory=_bodies)
 
     @classmethod
     def generate(

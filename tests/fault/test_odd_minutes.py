@@ -60,7 +60,8 @@ def endure(daemon: Daemon, esi: FakeEsi, port: int, odd_s: float) -> None:
     wait_until(lambda: ready(port) == 503, 10, "that it is not ready")
     wait_until(lambda: esi.clock.now() > begun + odd_s, odd_s + 30, "the end of the odd minute")
     assert ready(port) == 503
-    asked = [one for one in esi.log if one.at >= begun]
+    # A 304 has no body that could end early: it is a good answer.
+    asked = [one for one in esi.log if one.at >= begun and one.status != 304]
     assert len(asked) <= 30, [(round(one.at - begun, 1), one.path) for one in asked]
     esi.faults.clear()
     wait_until(lambda: "esi.back" in daemon.log, 60, lambda: daemon.log)

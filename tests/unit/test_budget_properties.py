@@ -311,6 +311,6 @@ TestOneHost = OneHost.TestCase
 pytestmark = [pytest.mark.timeout(900), pytest.mark.heavy]
 for _case in (TestSeveralHosts, TestOneHost):
     _case.settings = settings(
-        max_examples=EXAMPLES, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        max_examples=EXAMPLES, stateful_step_count=25, suppress_health_check=list(HealthCheck), database=None
     )
 del _case  # or it would run once more under its own name

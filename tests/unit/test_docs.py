@@ -13,24 +13,15 @@ import pytest
 
 import esid.cli.main
 import esid.cli.parser
-from esid import __version__, errors, settings
+from esid import __version__, catalogue, errors, settings
 from esid.daemon import supervisor
-from esid.entities import ENTITIES, MIRRORED
 from tests.daemon import ROOT
-from tests.tables import TABLES
+from tests.tools import tables_page
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
-TABLES_MD = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
 UNIT = (ROOT / "contrib" / "systemd" / "esid.service").read_text(encoding="utf-8")
 PM2 = (ROOT / "contrib" / "pm2" / "ecosystem.config.js").read_text(encoding="utf-8")
-MODELS = [*(table for entity in ENTITIES for table in entity.tables), *TABLES]
-
-#: The word of the tables page for each type of a column.
-KINDS_OF = {
-    "BIGINT": "integer", "INT": "integer", "AUTO": "integer", "BIGAUTO": "integer", "DOUBLE": "float", "TEXT": "text",
-    "BOOL": "true/false", "TIMESTAMPTZ": "time", "DATE": "date",
-}  # fmt: skip
 
 
 def commands() -> dict[str, Any]:
@@ -71,17 +62,12 @@ def test_the_readme_names_no_setting_that_does_not_exist() -> None:
     assert {name for name in named if not name.endswith("_")} <= known
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.table_name)
-def test_the_tables_page_has_every_column_with_its_type(model: Any) -> None:
-    _, _, section = TABLES_MD.partition(f"## {model._meta.table_name}\n")
-    rows = re.findall(r"^\| ([a-z_]+)(\??) \| ([a-z/]+)", section.partition("|---|---|")[2].partition("\n## ")[0], re.M)
-    assert rows == [
-        (name, "?" if field.null else "", KINDS_OF[field.field_type]) for name, field in model._meta.fields.items()
-    ]
+def test_the_tables_page_is_that_of_the_models() -> None:
+    assert tables_page.PATH.read_text(encoding="utf-8") == tables_page.page(), "`make docs` writes it anew"
 
 
-def test_the_tables_page_has_no_table_that_does_not_exist() -> None:
-    assert re.findall(r"^## (\w+)$", TABLES_MD, re.M) == [model._meta.table_name for model in MODELS]
+def test_every_table_says_what_it_is() -> None:
+    assert [model for model in tables_page.MODELS if len((model.__doc__ or "").split()) < 2] == []
 
 
 #: Every error of ours.
@@ -124,9 +110,9 @@ def test_every_error_is_booked_on_an_id_or_held_by_its_fault_alone(kind: type[er
         assert kind.fault not in {errors.Fault.ID, errors.Fault.ROUTE, errors.Fault.ESI, errors.Fault.WAY}
 
 
-def test_the_readme_names_every_entity() -> None:
-    for entity in MIRRORED:
-        assert f"`{entity.name}`" in README
+def test_the_readme_names_every_lane() -> None:
+    for name in catalogue.NAMES:
+        assert f"`{name}`" in README
 
 
 def test_the_service_managers_wait_longer_than_a_stop_takes() -> None:

@@ -92,7 +92,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [found for key, member in members for found in [(*path, key), *places(member, (*path, key))]]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 40), st.randoms(use_true_random=False))
 def test_a_changed_killmail_is_refused_or_read_the_same_both_ways(number: int, rng: random.Random) -> None:
     value = copy.deepcopy(MAILS[number].body)

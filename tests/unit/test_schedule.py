@@ -7,7 +7,6 @@ import os
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from esid import settings
@@ -66,7 +65,6 @@ def test_no_interval_ticks_in_the_first_minute_of_an_hour_or_in_the_downtime(tex
             assert not is_quiet(tick)
 
 
-@examples(deadline=None)
 @given(times, st.sampled_from(INTERVALS + CRONTABS), st.text(max_size=5))
 def test_ticks_are_the_same_for_whoever_asks_whenever(now: dt.datetime, text: str, installation: str) -> None:
     job = planned(SYNC, text, installation)
@@ -83,7 +81,6 @@ def test_ticks_are_the_same_for_whoever_asks_whenever(now: dt.datetime, text: st
     assert next_due(job, last) == following
 
 
-@examples(deadline=None)
 @given(times, st.lists(st.integers(-100_000, 100_000), max_size=20), st.sampled_from(INTERVALS + CRONTABS))
 def test_the_newest_tick_is_known_whichever_way_the_clock_is_set(now: dt.datetime, steps: list[int], text: str) -> None:
     job = planned(SYNC, text, "x")
