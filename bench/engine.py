@@ -36,7 +36,7 @@ from bench.standin import CHARACTER, CORPORATION
 from esid import clock
 from esid.entities import ENTITIES
 from esid.store.connection import Store
-from tests.daemon import Daemon
+from tests.daemon import HOOKS, ROOT, Daemon
 
 #: Threads of a process: for all requests that may be on their way, and, without latency, for as many as keep it busy.
 LATENCIES = ((0.06, IN_FLIGHT // PROCESSES), (0.0, 8))
@@ -237,7 +237,10 @@ def footprint(servers: Servers) -> Figures:
         "ESID_PROCESSES": "1" if servers.stack == "sqlite" else "2", "ESI_MAX_RPS": "50", "ESI_MAX_IN_FLIGHT": "64",
         "ESID_HTTP_LISTEN": "127.0.0.1:0",
     }  # fmt: skip
-    return _under_load(servers, settings) | _idle(servers, settings)
+    many = {"ESID_TEST_LANES": ",".join(f"lane{n}" for n in range(8)), "ESID_TEST_ENTITIES": "40"}
+    crowded = _idle(servers, {**settings, **many, "PYTHONPATH": f"{HOOKS}:{ROOT}"})
+    found = _under_load(servers, settings) | _idle(servers, settings)
+    return found | {f"12 lanes, 40 entities: {name}": value for name, value in crowded.items()}
 
 
 def _under_load(servers: Servers, settings: dict[str, str]) -> Figures:
@@ -253,24 +256,34 @@ def _under_load(servers: Servers, settings: dict[str, str]) -> Figures:
         time.sleep(SECONDS)
         found["memory under load, MB"] = sum(pss([one]) for one in tree(daemon.process.pid)) / 1e6  # type: ignore[union-attr]
         if not store.is_sqlite:
-            with store.connection():
-                sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database()"
-                found["connections, one of them ours"] = store.rows(sql)[0][0]
+            found["connections, one of them ours"] = _connections(store)
         daemon.stop()
         store.close()
     return found
 
 
 def _idle(servers: Servers, settings: dict[str, str]) -> Figures:
+    url = servers.database()
     with standin(latency=0.06, alliances=5, corporations=20) as base_url:
-        daemon = servers.daemon(servers.database(), base_url, **settings).start()
+        daemon = servers.daemon(url, base_url, **settings).start()
         time.sleep(SECONDS)  # the first sync ends
         pid = daemon.process.pid  # type: ignore[union-attr]
         used, before = cpu_s(tree(pid)), time.monotonic()
         time.sleep(2 * SECONDS)
         share = (cpu_s(tree(pid)) - used) / (time.monotonic() - before)
+        found = Figures({"idle, % of a core": 100 * share})
+        store = Store(url)
+        if not store.is_sqlite:
+            found["connections to PostgreSQL, one of them ours"] = _connections(store)
         daemon.stop()
-    return {"idle, % of a core": 100 * share}
+        store.close()
+    return found
+
+
+def _connections(store: Store) -> float:
+    with store.connection():
+        sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database()"
+        return float(store.rows(sql)[0][0])
 
 
 def growth(servers: Servers) -> Figures:

@@ -12,6 +12,7 @@ ESID_TEST_POISON=entity:id[:how]   whoever asks ESI for this id dies (how: kill,
 ESID_TEST_CLOCK=file        the wall clock (SQLite's, too) differs from the machine's by the seconds that stand in the file
 ESID_TEST_BOOT=child        that child cannot start: ImportError
 ESID_TEST_LANES=war,market   lanes more than the catalogue has
+ESID_TEST_ENTITIES=40       so many entities in all, the others on these lanes in turn, each with a route of its own
 ESID_TEST_NO_FORK=file      no process can be made for as long as the file is there
 """
 
@@ -228,6 +229,25 @@ def _add_lanes(names: list[str]) -> None:
     catalogue.NAMES = tuple(lane.name for lane in catalogue.LANES)
 
 
+def _add_entities(count: int) -> None:
+    """Before anybody has taken over the list."""
+    from dataclasses import replace
+
+    from esid import catalogue, entities
+    from esid.entities.corporation import CORPORATION
+    from esid.esi.routes import Route
+
+    lanes = catalogue.NAMES[4:]
+    more = [
+        replace(CORPORATION, name=f"one_{n}", lane=lanes[n % len(lanes)], route=Route(f"/one_{n}s/{{id}}"))
+        for n in range(count - len(entities.ENTITIES))
+    ]
+    entities.ENTITIES += tuple(more)
+    entities.MIRRORED += tuple(more)
+    entities.ROUTES += tuple(one.route for one in more)
+    entities.BY_NAME.update({one.name: one for one in more})
+
+
 def _forbid_forks(path: Path) -> None:
     fork = os.fork
 
@@ -241,6 +261,8 @@ def _forbid_forks(path: Path) -> None:
 
 if "ESID_TEST_LANES" in _environ:
     _add_lanes(_environ["ESID_TEST_LANES"].split(","))
+if "ESID_TEST_ENTITIES" in _environ:
+    _add_entities(int(_environ["ESID_TEST_ENTITIES"]))
 if "ESID_TEST_CRASH" in _environ:
     _point, _, _n = _environ["ESID_TEST_CRASH"].partition(":")
     _crash_at(_point, int(_n or 1))
