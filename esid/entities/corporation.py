@@ -50,7 +50,7 @@ CORPORATION = each("corporation", Route("/corporations/{id}"), Corporation, unus
 NPCCORPS = listing(
     "npccorps",
     "corporation",
-    Route("/corporations/npccorps", cache_s=86_400.0, largest=LARGEST_LIST),
+    Route("/corporations/npccorps", cache_s=86_400.0, largest=LARGEST_LIST, is_daily=True),
     of="corporation",
     most=2_000,
 )

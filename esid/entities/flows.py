@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from esid import log
 from esid.entities.base import Edges, Entity, asked_for, done, sync_each
 from esid.entities.columns import Reader
 from esid.entities.ids import seen
@@ -17,6 +19,8 @@ from esid.store.model import KEPT, Done, Job, Row, Seen, Table
 
 if TYPE_CHECKING:
     from esid.esi.answers import Answer
+
+_log = log.get("entities")
 
 
 def each(
@@ -54,7 +58,8 @@ def listing(name: str, lane: str, route: Route, of: str, most: int) -> Entity:
 
 def by_max_id(name: str, lane: str, route: Route, of: str, most: int, parameter: str) -> Entity:
     """A URL is a list of the newest ids, downwards; what is older is asked for by the query `parameter`, until it meets what
-    is known. The first list of all is not followed: what is older is for the archives. The rest as in `listing`."""
+    is known or there are `most`. The first list of all is not followed: what is older is for the archives. The rest as in
+    `listing`."""
     ask = partial(_down, parameter, of, most)
     return Entity(name, lane, route, partial(_ids, of), most=most, sync=partial(sync_each, ask=ask))
 
@@ -85,7 +90,11 @@ def _down(parameter: str, of: str, most: int, entity: Entity, job: Job, edges: E
     get: Callable[..., Done] = partial(edges.client.get, entity.route, **asked_for(entity, job, edges), read=read)
     first = get()
     found, newest, lowest = list(first.seen), edges.largest(of), _lowest(first)
-    while newest is not None and lowest is not None and newest < lowest and len(found) < most:
+    while newest is not None and lowest is not None and newest < lowest:
+        if len(found) >= most:
+            words = f"more than {most:,} are new; those between {newest:,} and {lowest:,} are left to the archives"
+            log.event(_log, "list.gap", words, level=logging.WARNING, entity=entity.name)
+            break
         more = get(etag=None, query=((parameter, str(lowest)),))
         found += more.seen
         # The same ids again would go round for ever.

@@ -464,6 +464,14 @@ def test_daily_sets_are_compared_by_content_and_never_asked_with_an_etag(mirrore
     assert mirrored.rows(Claim) == [(1, 99_000_002, None)]
 
 
+def test_a_daily_list_is_never_asked_with_an_etag(mirrored: Mirror) -> None:
+    mirrored.esi.etag, mirrored.esi.pages["/corporations/npccorps"] = '"of all daily routes"', [[1_000_001]]
+    for _ in range(2):
+        mirrored.ask(BY_NAME["npccorps"])
+        mirrored.now += dt.timedelta(days=1, hours=1)
+    assert [etag for _, etag in mirrored.esi.asked] == [None, None]
+
+
 def test_a_history_is_asked_once_and_a_record_that_disappears_stays(mirrored: Mirror) -> None:
     path = "/characters/90000001/corporationhistory"
     mirrored.esi.pages[path] = [
@@ -497,6 +505,18 @@ def test_a_list_of_the_newest_is_followed_down_to_what_is_known(mirrored: Mirror
     # Then none is left out, and no list is asked that has nothing new
     assert [url for url, _ in esi.asked] == ["/wars", "/wars?max_war_id=38", "/wars?max_war_id=35"]
     assert mirrored.seen("killmail") == {28, 29, 30, 31, 34, 35, 36, 37, 38, 39, 40}
+
+
+def test_of_more_new_ids_than_are_believed_the_rest_is_named(mirrored: Mirror, caplog: pytest.LogCaptureFixture) -> None:
+    wars = by_max_id("wars", "killmail", Route("/wars"), of="killmail", most=4, parameter="max_war_id")
+    mirrored.store.run(lambda: ledger.discover(mirrored.store, [Seen("killmail", 1)], mirrored.now, ()))
+    mirrored.store.rows("UPDATE sync_jobs SET checked_at = updated_at WHERE entity_type = 'killmail'")
+    mirrored.esi.pages |= {"/wars": [[40, 39]], "/wars&max_war_id=39": [[38, 37]], "/wars&max_war_id=37": [[36]]}
+    with caplog.at_level(logging.WARNING):
+        mirrored.ask(wars)
+    assert mirrored.seen("killmail") == {1, 37, 38, 39, 40}
+    (line,) = [one for one in caplog.records if one.getMessage() == "list.gap"]
+    assert "those between 1 and 37 are left to the archives" in str(line.esid_words)  # type: ignore[attr-defined]
 
 
 def test_a_list_that_says_the_same_again_is_not_followed_for_ever(mirrored: Mirror) -> None:
