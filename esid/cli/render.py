@@ -152,7 +152,8 @@ def no_such_letters(others: Sequence[tuple[str | None, str, int]]) -> Iterator[s
 
 def letter(one: DeadLetter) -> Iterator[str]:
     """One dead letter in full."""
-    yield from fields(f"dead letter {one.id}", dataclasses.asdict(one))
+    told = {name: None if value == "" else value for name, value in dataclasses.asdict(one).items()}
+    yield from fields(f"dead letter {one.id}", told)
 
 
 def in_force(rows: Sequence[tuple[str, str, str, str]], width: int | None = None) -> Iterator[str]:

@@ -24,7 +24,7 @@ class Alliance(EntityTable):
         table_name = "alliances"
 
 
-ALLIANCE = each("alliance", Route("/alliances/{id}"), Alliance, lists=("alliance_corporations",))
+ALLIANCE = each("alliance", "alliance", Route("/alliances/{id}"), Alliance, lists=("alliance_corporations",))
 #: There are 3,533 active alliances, and CCP's specification caps the list at 5,000.
 ALLIANCES = listing("alliances", "alliance", Route("/alliances", largest=LARGEST_LIST), of="alliance", most=10_000)
 #: CCP's specification caps this one at 1,000.

@@ -45,7 +45,7 @@ class Corporation(EntityTable):
         table_name = "corporations"
 
 
-CORPORATION = each("corporation", Route("/corporations/{id}"), Corporation, unused=("palette",))
+CORPORATION = each("corporation", "corporation", Route("/corporations/{id}"), Corporation, unused=("palette",))
 #: There are 283, and CCP's specification caps the list at 500.
 NPCCORPS = listing(
     "npccorps",

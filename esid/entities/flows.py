@@ -24,16 +24,16 @@ _log = log.get("entities")
 
 
 def each(
-    name: str, route: Route, table: type[Table], unused: Iterable[str] = (), lists: Sequence[str] = (), lane: str = ""
+    name: str, lane: str, route: Route, table: type[Table], unused: Iterable[str] = (), lists: Sequence[str] = ()
 ) -> Entity:
     """An id is a row.
 
     Args:
-        lane: on which its work goes (see `catalogue`); "" = its own, of its name.
+        lane: on which its work goes (see `catalogue`).
         unused: fields of the answer that no column holds, though they are known.
         lists: entities that are there once for each id of this one (a list, a set): it becomes known.
     """
-    return Entity(name, lane or name, route, partial(_row, table, Reader(table, unused=unused), lists), (table,))
+    return Entity(name, lane, route, partial(_row, table, Reader(table, unused=unused), lists), (table,))
 
 
 def history(name: str, lane: str, route: Route, table: type[Table], of: str, unused: Iterable[str] = ()) -> Entity:
@@ -49,7 +49,6 @@ def listing(name: str, lane: str, route: Route, of: str, most: int) -> Entity:
     """A URL is a list of ids, which become known.
 
     Args:
-        lane: on which its work goes.
         of: the entity whose ids they are.
         most: how many are believed at the first look.
     """

@@ -9,15 +9,17 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from esid import clock
 from esid.errors import BadBody, BadField, HeldAlone, NotFound
 from esid.esi.answers import Answer
 from esid.esi.cache import http_date
-from esid.esi.client import Client
 from esid.esi.headers import pages as pages_of
 from esid.esi.routes import Route
+
+if TYPE_CHECKING:
+    from esid.esi.client import Client
 
 #: How often a torn set is begun anew.
 MOST_READS = 3

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from esid import words
+from esid.entities import BY_NAME
 from esid.entities.killmail import HASH
 from esid.errors import EsiError, Held, SourceUnavailable, UsageError
 from esid.esi.decode import Fields, parse_json
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
     from esid.feeds.http import Source
 
 _ESI = re.compile(r"(?:https?://)?[^/\s]+/(?:[a-z0-9]+/)?killmails/(\d{1,19})/([0-9a-f]{40})/?(?:[?#]\S*)?", re.ASCII | re.I)
+_ESI_HOST = r"(?:https?://)?esi\.evetech\.net(?:/[a-z0-9]+)?"
 _ZKILLBOARD = re.compile(r"(?:https?://)?(?:www\.)?zkillboard\.com/kill/(\d{1,19})/?(?:[?#]\S*)?", re.ASCII | re.I)
-#: Sites whose pages name an entity and its id, the one behind the other.
+#: Sites whose pages name an entity and its id, the one behind the other, and who has such pages.
 _PAGE = re.compile(
     r"(?:https?://)?(?:www\.)?(?:zkillboard\.com|evewho\.com|esi\.evetech\.net(?:/[a-z0-9]+)?)/"
     r"(alliance|corporation|corp|character|kill|killmail)s?/(\d{1,19})(?:[/?#]\S*)?",
     re.ASCII | re.I,
 )  # fmt: skip
+_HAS_PAGES = ("alliance", "corporation", "character")
 
 
 def pasted(entity: str, token: str) -> tuple[str, str | None]:
@@ -39,12 +42,14 @@ def pasted(entity: str, token: str) -> tuple[str, str | None]:
         return key, hash_ or None
     if entity == "killmail":
         return killmail(token)
+    path = BY_NAME[entity].route.path
+    if found := re.fullmatch(_ESI_HOST + path.replace("{id}", r"(\d{1,19})") + r"(?:[/?#]\S*)?", token, re.ASCII | re.I):
+        return found[1], None
     found = _PAGE.fullmatch(token)
     if not found:
-        raise UsageError(
-            f"{token[:120]!r} is not an id: a whole number, or a link like https://zkillboard.com/{entity}/ID/, "
-            f"https://evewho.com/{entity}/ID or https://esi.evetech.net/{plural(entity)}/ID"
-        )
+        pages = f"https://zkillboard.com/{entity}/ID/, https://evewho.com/{entity}/ID or " if entity in _HAS_PAGES else ""
+        esi = f"https://esi.evetech.net{path.replace('{id}', 'ID')}"
+        raise UsageError(f"{token[:120]!r} is not an id: a whole number, or a link like {pages}{esi}")
     if (named := words.entity(found[1])) != entity:
         raise UsageError(f"{token[:120]!r} is a link to the {named} {found[2]}, and {plural(entity)} are asked for")
     return found[2], None

@@ -154,7 +154,7 @@ KILLS = whole_set("kills", "alliance", Route("/universe/system_kills"), Part(Kil
 DAILY = whole_set("daily", "alliance", Route("/fw/wars", is_daily=True), Part(Claim))
 HISTORY = history("history", "character", Route("/characters/{id}/corporationhistory"), Record, of="character_id")
 WARS = by_max_id("wars", "killmail", Route("/wars"), of="killmail", most=10_000, parameter="max_war_id")
-KIND = each("kind", Route("/universe/types/{id}"), Kind, lane="alliance")
+KIND = each("kind", "alliance", Route("/universe/types/{id}"), Kind)
 
 
 @dataclass

@@ -440,6 +440,7 @@ def test_nothing_is_probed_after_a_stop(esi: FakeEsi, open_budget: Open, monkeyp
     assert esi.count() == 0
 
 
+@pytest.mark.heavy
 def test_requests_that_wait_for_their_place_in_the_pace_stay_when_a_420_comes(esi: FakeEsi, open_budget: Open) -> None:
     # Six threads have leave, one each 3 s; the first is answered with 420 after all have it and before the second goes.
     esi.latency_s = 0.1

@@ -223,6 +223,7 @@ def check_that_it_goes_on(budget: Budget, now: list[float]) -> None:
             now[0] += 0.5 if isinstance(leave, Ticket) else min(max(leave.seconds, 0.5), 60.0)
 
 
+@pytest.mark.heavy
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), size=st.sampled_from([1, 4, 8, 200, 5000, SIZE]))
 @example(seed=1, size=SIZE)
@@ -317,6 +318,7 @@ ANSWERS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("up_s", [0.0, 584.0, 1e6], ids=["just begun", "ten minutes", "days"])
 @settings(max_examples=100)
 @given(answers=st.lists(st.tuples(ANSWERS, st.sampled_from([200, 404, 420, 429, 500, None])), min_size=1, max_size=6))

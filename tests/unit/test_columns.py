@@ -108,6 +108,7 @@ TABLES = [
 ODDEST = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3) | st.just({"isk": 5.6})
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("table", [*TABLES, Thing], ids=lambda table: table.__name__)
 @given(data=st.data())
 def test_the_fast_way_reads_what_each_column_finds(table: Any, data: st.DataObject) -> None:

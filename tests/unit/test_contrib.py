@@ -48,6 +48,7 @@ def program(name: str, *arguments: str) -> None:
     assert ran.returncode == 0, (ran.stdout + ran.stderr).decode()
 
 
+@pytest.mark.heavy
 def test_the_manifests_of_kubernetes_and_compose_are_valid() -> None:
     program("kubernetes-validate", "--strict", str(ROOT / "contrib" / "kubernetes" / "esid.yml"))
     program("check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(ROOT / "contrib" / "docker" / "compose.yml"))

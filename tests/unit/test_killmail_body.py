@@ -92,6 +92,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [found for key, member in members for found in [(*path, key), *places(member, (*path, key))]]
 
 
+@pytest.mark.heavy
 @settings(max_examples=150)
 @given(st.integers(0, 40), st.randoms(use_true_random=False))
 def test_a_changed_killmail_is_refused_or_read_the_same_both_ways(number: int, rng: random.Random) -> None:
@@ -123,6 +124,7 @@ def test_nobody_is_among_the_people_of_a_killmail_without_any() -> None:
     assert set(found.people()) == {(None, None, None)}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("what", ["attackers", "items", "items in items"])
 def test_a_killmail_of_an_implausible_size_is_refused_and_makes_nobody_known(what: str) -> None:
     attacker = {"damage_done": 1, "final_blow": False, "security_status": 0.0, "character_id": 90_000_001}

@@ -58,6 +58,7 @@ class Sync:
         return found
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("seed", range(5))
 def test_from_the_end_of_the_lists_on_the_time_left_is_within_a_third_of_the_truth(seed: int) -> None:
     sync = Sync(random.Random(seed))

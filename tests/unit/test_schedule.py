@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from esid import settings
 from esid.clock import span
-from esid.entities import MIRRORED
+from esid.entities import ENTITIES
 from esid.errors import SettingsError
 from esid.schedule.plan import TASKS, Every, Planned, Ticks, is_quiet, last_due, next_due, plan, planned
 
@@ -43,8 +43,8 @@ def test_every_job_has_a_setting_of_its_own(job: object) -> None:
     assert plan({job.name: setting.default}, "x", QUEUES)  # type: ignore[attr-defined]
 
 
-def test_every_entity_is_asked_again_by_a_job_of_its_own() -> None:
-    assert {f"sync_{entity.name}" for entity in MIRRORED} == {job.name for job in TASKS if job.name.startswith("sync_")}
+def test_every_entity_is_asked_again_by_the_job_of_its_lane() -> None:
+    assert {f"sync_{entity.lane}" for entity in ENTITIES} == {job.name for job in TASKS if job.name.startswith("sync_")}
 
 
 @pytest.mark.parametrize("text", INTERVALS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import esid.entities
 from esid import settings
 from esid.assembly import core
 from esid.catalogue import NAMES
@@ -60,9 +62,16 @@ def test_a_command_imports_what_it_needs(
     assert ran.stderr.splitlines()[-1].split() == ["0", *imported]
 
 
+def test_no_page_and_no_flow_of_an_entity_imports_what_only_a_worker_needs() -> None:
+    modules = [one.name for one in pkgutil.iter_modules(esid.entities.__path__, "esid.entities.")]
+    told = f"import sys; import {', '.join(modules)}; print(*{set(LIBRARIES)!r} & sys.modules.keys())"
+    ran = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, timeout=60, check=True)
+    assert set(ran.stdout.split()) <= {"peewee", "psycopg2"}
+
+
 def test_the_words_of_the_command_line_are_those_of_what_they_stand_for() -> None:
     assert (*SOURCES, HASHES) == typed.IMPORT_SOURCES
     assert {entity.lane for entity in BY_NAME.values()} == set(NAMES)
-    assert list(typed.ROW_NAMES) == [entity.name for entity in MIRRORED]
+    assert sorted(typed.ROW_NAMES) == sorted(entity.name for entity in MIRRORED)
     assert {*typed.LIST_NAMES, *typed.ROW_NAMES} == BY_NAME.keys()
     assert typed.SYNC_NAMES == ("alliances", "corporations", "characters")

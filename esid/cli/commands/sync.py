@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from esid.assembly import core
 from esid.catalogue import LANES
@@ -14,9 +13,6 @@ from esid.entities import ENTITIES
 from esid.queue.broker import PERSON
 from esid.settings import Settings
 from esid.words import counted, plural
-
-if TYPE_CHECKING:
-    pass
 
 
 def run(options: argparse.Namespace, chosen: Settings) -> int:
