@@ -12,7 +12,6 @@ from esid.errors import UsageError
 from esid.esi.routes import Route
 from esid.feeds import links
 
-
 PAGES = "https://zkillboard.com/alliance/ID/, https://evewho.com/alliance/ID"
 
 
