@@ -232,7 +232,9 @@ class Changing:
                 names = _names(place[0], versions[0][1], is_affiliation)
                 allowed = [_values(row, names) for row in _in_force(versions, begin)]
                 row = found.get(place)
-                if row is None and versions[0][0] > begin:
+                # An alliance whose list alone names it may have been sick so lately that the list was not asked since.
+                listed_by = ("alliance", versions[0][1].get("alliance_id") or 0)
+                if row is None and versions[0][0] > min(begin, since(listed_by, False)):
                     continue
                 if row is None or _values(row, names) not in allowed:
                     shown = None if row is None else _values(row, names)
