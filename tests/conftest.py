@@ -22,11 +22,11 @@ from esid import log
 from esid.settings import proxy, reading, trust
 from esid.store import migrate
 from esid.store.connection import Store
-from tests import shared_servers
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.servers import Postgres, PrivatePostgres, PrivateRabbitmq, Rabbitmq
-from tests.shared_servers import SharedServers
+from tests.tools import shared_servers
+from tests.tools.daemon import Daemon
+from tests.tools.servers import Postgres, PrivatePostgres, PrivateRabbitmq, Rabbitmq
+from tests.tools.shared_servers import SharedServers
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would everything that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -36,7 +36,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 hypothesis.settings.register_profile("esid", deadline=None)
 hypothesis.settings.load_profile("esid")
 # What they compare is to be read when it differs; only tests import them, later than this.
-pytest.register_assert_rewrite("tests.mirror", "tests.fault.checker")
+pytest.register_assert_rewrite("tests.tools.mirror", "tests.fault.checker")
 STACKS = ("sqlite + database queue", "postgresql + rabbitmq", "postgresql + database queue")
 #: What else of the environment reaches a setting.
 _OURS = {"DATABASE_URL", "RABBITMQ_URL", "WORKER_TYPES", *trust.USUAL, *proxy.NAMES, *proxy.EXCEPT}

@@ -30,10 +30,10 @@ from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Seen
 from tests.conftest import STACKS, Stack
-from tests.ports import free_ports
-from tests.servers import PrivateRabbitmq, Rabbitmq
-from tests.waiting import wait_until
-from tests.wire import Wire
+from tests.tools.ports import free_ports
+from tests.tools.servers import PrivateRabbitmq, Rabbitmq
+from tests.tools.waiting import wait_until
+from tests.tools.wire import Wire
 
 Open = Callable[[], Any]
 

@@ -13,10 +13,10 @@ from esid.queue.publish import Publisher
 from esid.store import dead_letters, ledger
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from tests import mirror
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.waiting import wait_until
+from tests.tools import mirror
+from tests.tools.daemon import Daemon
+from tests.tools.waiting import wait_until
 
 Sent = dict[str, Collection[int]]
 

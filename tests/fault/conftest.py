@@ -11,9 +11,9 @@ import pytest
 from esid.store import migrate
 from esid.store.connection import Store
 from tests.conftest import Stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.servers import Postgres
+from tests.tools.daemon import Daemon
+from tests.tools.servers import Postgres
 
 #: Makes a daemon with settings (capital letters) and hooks; all of them are ended after the test.
 Make = Callable[..., Daemon]

@@ -21,9 +21,9 @@ from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
 from tests.fault.conftest import Make
 from tests.fault.test_outages import ready
-from tests.ports import free_ports
-from tests.servers import PrivateRabbitmq
-from tests.waiting import wait_until
+from tests.tools.ports import free_ports
+from tests.tools.servers import PrivateRabbitmq
+from tests.tools.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("main_stack", [STACKS[0]], indirect=True)
 

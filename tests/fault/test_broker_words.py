@@ -22,8 +22,8 @@ from esid.queue.broker_faults import translated
 from esid.store.connection import Store
 from tests.conformance.test_queue import message, receive
 from tests.conftest import STACKS
-from tests.servers import PrivateRabbitmq
-from tests.waiting import wait_until
+from tests.tools.servers import PrivateRabbitmq
+from tests.tools.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ import pytest
 from esid import clock
 from esid.store.connection import Store
 from tests.conftest import STACKS
-from tests.daemon import Daemon
 from tests.fault.conftest import Make
 from tests.process.test_schedule import runs
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon
+from tests.tools.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("main_stack", [STACKS[1]], indirect=True)
 #: Seconds from one tick to the next.

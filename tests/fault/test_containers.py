@@ -12,13 +12,13 @@ import pytest
 from esid.store import cursors
 from esid.store.connection import Store
 from tests.conftest import STACKS, Stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fake_feed import FakeFeed, Publisher, generate
 from tests.fault.test_leadership import OWNS
 from tests.process.test_killmail_feed import DAY
+from tests.tools.daemon import Daemon
+from tests.tools.waiting import wait_until
 from tests.unit.test_host import IN_A_NAMESPACE, as_root
-from tests.waiting import wait_until
 
 MOST_IN_FLIGHT, MOST_RPS = 6, 20
 #: Seconds that an answer takes where the requests in flight bind, and where the pace does; requests to look at of each.

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Stack, _stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon
+from tests.tools.waiting import wait_until
 
 #: Seconds that the 420 of the test lasts.
 PAUSE_S = 14

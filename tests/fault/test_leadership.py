@@ -17,11 +17,11 @@ from esid.store import leader, ticks
 from esid.store.connection import Store
 from esid.store.leader import Leadership
 from tests.conftest import STACKS
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
 from tests.fault.conftest import Make
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon
+from tests.tools.waiting import wait_until
 
 at_scale = pytest.mark.parametrize("main_stack", [STACKS[1]], indirect=True)
 QUEUES = ("alliance", "corporation")

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import STACKS
 from tests.fault.conftest import Make
 from tests.process.test_daemon_life import processes
-from tests.waiting import wait_until
+from tests.tools.waiting import wait_until
 
 sqlite_only = pytest.mark.parametrize("main_stack", [STACKS[0]], indirect=True)
 #: The exit code of a damaged or lost database.

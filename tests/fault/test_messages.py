@@ -21,7 +21,7 @@ from tests.conftest import STACKS
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
 from tests.fault.conftest import Make
-from tests.waiting import wait_until
+from tests.tools.waiting import wait_until
 
 
 def test_messages_that_come_again_and_again_cost_no_request_and_change_nothing(

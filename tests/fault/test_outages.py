@@ -17,14 +17,14 @@ from esid.queue import rabbitmq as rabbitmq_broker
 from esid.store import connection, ledger, migrate
 from esid.store.connection import Store
 from tests.conftest import STACKS, Stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
 from tests.fault.conftest import Make
-from tests.ports import free_ports
-from tests.servers import PrivatePostgres, PrivateRabbitmq
-from tests.waiting import wait_until
-from tests.wire import Toxic, Wire
+from tests.tools.daemon import Daemon
+from tests.tools.ports import free_ports
+from tests.tools.servers import PrivatePostgres, PrivateRabbitmq
+from tests.tools.waiting import wait_until
+from tests.tools.wire import Toxic, Wire
 
 at_scale = pytest.mark.parametrize("main_stack", [STACKS[1]], indirect=True)
 embedded = pytest.mark.parametrize("main_stack", [STACKS[0]], indirect=True)

@@ -17,7 +17,7 @@ from tests.conftest import STACKS, Stack
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
 from tests.fault.soak import Soak
-from tests.servers import Postgres, PrivatePostgres
+from tests.tools.servers import Postgres, PrivatePostgres
 
 
 @pytest.fixture

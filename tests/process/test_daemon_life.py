@@ -22,13 +22,13 @@ from esid.entities.base import IDS_PER_MESSAGE
 from esid.store import ledger
 from esid.store.connection import Store
 from esid.store.drivers import sqlite_path
-from tests import mirror
 from tests.conftest import STACKS, Stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.ports import free_ports
-from tests.servers import Postgres
-from tests.waiting import wait_until
+from tests.tools import mirror
+from tests.tools.daemon import Daemon
+from tests.tools.ports import free_ports
+from tests.tools.servers import Postgres
+from tests.tools.waiting import wait_until
 
 SQLITE, RABBITMQ = STACKS[0], STACKS[1]
 #: Seconds: a daemon that was told to stop is gone; one that was killed has been replaced, or has taken its children along.

@@ -24,12 +24,12 @@ from esid.feeds.day import MOST_REFUSED
 from esid.store import ledger, migrate
 from esid.store.connection import Store
 from esid.store.model import utc_text
-from tests import mirror
-from tests.daemon import ROOT, Daemon
 from tests.fake_feed import FakeFeed, Mail, Publisher, generate
 from tests.fake_feed.publisher import archive, tar_of
-from tests.terminals import Terminal
-from tests.waiting import wait_until
+from tests.tools import mirror
+from tests.tools.daemon import ROOT, Daemon
+from tests.tools.terminals import Terminal
+from tests.tools.waiting import wait_until
 
 REAL = ROOT.parent / "shared" / "esi" / "killmails"
 FIRST, SECOND = dt.date(2021, 11, 29), dt.date(2021, 11, 30)

@@ -17,11 +17,11 @@ from esid.entities.corporation import Corporation
 from esid.store import ledger
 from esid.store.connection import Store
 from esid.store.model import utc_text
-from tests import mirror
 from tests.conftest import STACKS, Stack
-from tests.daemon import ROOT, Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.waiting import wait_until
+from tests.tools import mirror
+from tests.tools.daemon import ROOT, Daemon
+from tests.tools.waiting import wait_until
 
 KILLMAILS = ROOT.parent / "shared" / "esi" / "killmails"
 #: Seconds that a bulk answer is good for, and a little more than any other answer of the fake is.

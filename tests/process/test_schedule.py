@@ -24,8 +24,8 @@ from esid.store import ticks
 from esid.store.connection import Store
 from esid.store.model import utc_time
 from tests.conftest import STACKS, Stack
-from tests.daemon import Daemon
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon
+from tests.tools.waiting import wait_until
 
 #: The brief's 3 s; ESID_TEST_FROZEN_S=120 tries the other one.
 FROZEN_S = float(os.environ.get("ESID_TEST_FROZEN_S", "3"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from esid import host
-from tests.daemon import ROOT
+from tests.tools.daemon import ROOT
 
 NAMES_ITSELF = "from esid import host; print(host.me(), flush=True); input()"
 IN_A_NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]

@@ -14,9 +14,9 @@ from pathlib import Path
 from esid.errors import DatabaseUnavailable
 from esid.store import processes
 from esid.store.connection import Store
-from tests.waiting import wait_until
+from tests.tools.waiting import wait_until
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 HOOKS = ROOT / "tests" / "fault" / "hooks"
 #: Commands that look at a database, and make none.
 LOOKING = {"enqueue", "sync", "purge", "status", "show", "dead", "schedule", "heal"}
