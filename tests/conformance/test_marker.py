@@ -20,7 +20,7 @@ from esid.queue import rabbitmq as rabbitmq_broker
 from esid.queue.broker import open_broker, queue_name
 from esid.store import migrate, notes
 from esid.store.connection import Store
-from tests.conformance.test_queue import message, receive
+from tests.tools.messages import message, receive
 from tests.tools.servers import PrivateRabbitmq, Rabbitmq
 from tests.tools.waiting import wait_until
 

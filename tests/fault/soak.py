@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 from esid.store.connection import Store
 from esid.store.drivers import sqlite_path
-from tests.conftest import Stack
 from tests.fake_esi import FakeEsi
-from tests.process.test_daemon_life import processes
 from tests.tools.daemon import Daemon
+from tests.tools.processes import processes
+from tests.tools.stacks import Stack
 from tests.tools.waiting import wait_until
 from tests.tools.wire import Toxic, Wire
 

@@ -20,9 +20,9 @@ from esid.store import dead_letters, ledger
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Failure, Seen, utc_text
-from tests.conftest import STACKS, Stack
 from tests.fake_esi import FakeEsi, World
 from tests.tools.daemon import Daemon
+from tests.tools.stacks import STACKS, Stack
 from tests.tools.terminals import Terminal
 from tests.tools.waiting import wait_until
 

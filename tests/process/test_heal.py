@@ -12,12 +12,12 @@ import pytest
 
 from esid.store import ledger
 from esid.store.connection import Store
-from tests.conftest import STACKS, Stack
 from tests.fake_esi import FakeEsi, World
 from tests.fake_feed import FakeFeed, Mail, Publisher, generate
 from tests.fake_feed.publisher import archive
-from tests.process.test_import import assert_equal
 from tests.tools.daemon import Daemon
+from tests.tools.killmail_tables import assert_equal
+from tests.tools.stacks import STACKS, Stack
 from tests.tools.waiting import wait_until
 
 TODAY = dt.datetime.now(dt.UTC).date()

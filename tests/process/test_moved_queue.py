@@ -9,10 +9,10 @@ import pytest
 from esid.entities.alliance import Alliance
 from esid.store import messages
 from esid.store.connection import Store
-from tests.conftest import STACKS, Stack
 from tests.fake_esi import FakeEsi, World
 from tests.tools import mirror
 from tests.tools.daemon import Daemon
+from tests.tools.stacks import STACKS, Stack
 from tests.tools.waiting import wait_until
 
 

@@ -15,8 +15,8 @@ import pytest
 from esid import log, settings
 from esid.daemon.notice import Notice
 from esid.log_rate import MOST, Rate
-from tests.conftest import STACKS
 from tests.tools.daemon import Daemon
+from tests.tools.stacks import STACKS
 from tests.tools.waiting import wait_until
 
 

@@ -13,9 +13,9 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from esid.store.connection import Store
-from tests.conftest import STACKS, Stack
 from tests.tools.daemon import Daemon
 from tests.tools.ports import free_ports
+from tests.tools.stacks import STACKS, Stack
 from tests.tools.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("stack", [STACKS[0]], indirect=True)

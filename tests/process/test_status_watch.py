@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import STACKS
 from tests.tools.daemon import Daemon
+from tests.tools.stacks import STACKS
 from tests.tools.terminals import Terminal
 from tests.tools.waiting import wait_until
 

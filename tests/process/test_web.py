@@ -16,10 +16,10 @@ import pytest
 
 from esid.store import counters
 from esid.store.connection import Store
-from tests.conftest import STACKS, Stack
 from tests.fake_esi import FakeEsi
 from tests.tools.daemon import ROOT, Daemon
 from tests.tools.ports import free_ports
+from tests.tools.stacks import STACKS, Stack
 from tests.tools.waiting import wait_until
 
 embedded = pytest.mark.parametrize("stack", [STACKS[0]], indirect=True)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,3 +157,7 @@ class Daemon:
         if self.process and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(10)
+
+
+#: Makes a daemon with settings (capital letters) and hooks; all of them are ended after the test.
+Make = Callable[..., Daemon]

@@ -24,8 +24,8 @@ from esid.esi.budget.view import snapshot
 from esid.esi.headers import LONGEST_WAIT_S, LONGEST_WINDOW_S
 from esid.esi.routes import Route
 from tests.tools.daemon import ROOT
+from tests.tools.namespaces import IN_A_NAMESPACE, as_root
 from tests.tools.waiting import wait_until
-from tests.unit.test_host import IN_A_NAMESPACE, as_root
 
 FREE = Limits(max_rps=0)
 ROUTE, KILLMAIL = Route("/corporations/{id}"), Route("/killmails/{id}/{argument}", group="killmail")
