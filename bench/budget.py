@@ -16,8 +16,8 @@ from pathlib import Path
 from esid.esi.budget import Budget, Limits
 from esid.esi.headers import ERROR_LIMIT
 from esid.esi.routes import Route
-from tests import hammer
 from tests.fake_esi import FakeEsi, World
+from tests.tools import hammer
 
 GRANTS, WINDOW_S, PROCESSES, THREADS = 5_000, 60.0, 4, 16
 ROUTE = Route("/corporations/{id}")

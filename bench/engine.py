@@ -36,7 +36,7 @@ from bench.standin import CHARACTER, CORPORATION
 from esid import clock
 from esid.entities import ENTITIES
 from esid.store.connection import Store
-from tests.daemon import HOOKS, ROOT, Daemon
+from tests.tools.daemon import HOOKS, ROOT, Daemon
 
 #: Threads of a process: for all requests that may be on their way, and, without latency, for as many as keep it busy.
 LATENCIES = ((0.06, IN_FLIGHT // PROCESSES), (0.0, 8))

@@ -45,7 +45,7 @@ from esid.feeds.tar import members
 from esid.store import copying, migrate, wholes
 from esid.store.connection import Store
 from esid.store.model import utc_text
-from tests.servers import PrivatePostgres
+from tests.tools.servers import PrivatePostgres
 
 #: Killmails on zKillboard in the facts that this project is built on; days of equal size that are made, and times that each
 #: killmail is in them, under an id of its own, so that a run lasts and a day is as large as a real one.

@@ -16,8 +16,8 @@ from urllib.request import urlopen
 from bench.processes import tree
 from esid.store import ledger, migrate
 from esid.store.connection import Store
-from tests.daemon import Daemon
-from tests.servers import PrivatePostgres, PrivateRabbitmq
+from tests.tools.daemon import Daemon
+from tests.tools.servers import PrivatePostgres, PrivateRabbitmq
 
 #: Worker processes, and requests on their way: what the error limit less its reserve lets through.
 PROCESSES, IN_FLIGHT = 2, 90

@@ -9,7 +9,6 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -22,11 +21,12 @@ from esid import log
 from esid.settings import proxy, reading, trust
 from esid.store import migrate
 from esid.store.connection import Store
-from tests import shared_servers
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.servers import Postgres, PrivatePostgres, PrivateRabbitmq, Rabbitmq
-from tests.shared_servers import SharedServers
+from tests.tools import shared_servers
+from tests.tools.daemon import Daemon
+from tests.tools.servers import Postgres, PrivatePostgres, PrivateRabbitmq, Rabbitmq
+from tests.tools.shared_servers import SharedServers
+from tests.tools.stacks import STACKS, Stack, database_url_of, stack_of
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would everything that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -36,31 +36,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 hypothesis.settings.register_profile("esid", deadline=None)
 hypothesis.settings.load_profile("esid")
 # What they compare is to be read when it differs; only tests import them, later than this.
-pytest.register_assert_rewrite("tests.mirror", "tests.fault.checker")
-STACKS = ("sqlite + database queue", "postgresql + rabbitmq", "postgresql + database queue")
+pytest.register_assert_rewrite(
+    "tests.tools.killmail_tables",
+    "tests.tools.mirror",
+    "tests.tools.outages",
+    "tests.tools.processes",
+    "tests.fault.checker",
+)
 #: What else of the environment reaches a setting.
 _OURS = {"DATABASE_URL", "RABBITMQ_URL", "WORKER_TYPES", *trust.USUAL, *proxy.NAMES, *proxy.EXCEPT}
 _ran: Counter[str] = Counter()
 _SERVERS = pytest.StashKey[SharedServers]()
-
-
-@dataclass(frozen=True)
-class Stack:
-    """A database and a queue of its own for one test, as settings."""
-
-    name: str
-    database_url: str
-    rabbitmq_url: str
-    queue_prefix: str
-
-    def environment(self, data_dir: Path) -> dict[str, str]:
-        """The environment of a daemon on this stack."""
-        return {
-            "DATABASE_URL": self.database_url,
-            "RABBITMQ_URL": self.rabbitmq_url,
-            "ESID_QUEUE_PREFIX": self.queue_prefix,
-            "ESID_DATA_DIR": str(data_dir),
-        }
 
 
 @pytest.fixture(autouse=True)
@@ -168,21 +154,11 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _ran.update(str(value) for name, value in report.user_properties if name == "runs on")
 
 
-def _database_url(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Iterator[str]:
-    if kind.startswith("sqlite"):
-        yield f"sqlite:///{tmp_path / 'data' / 'esid.db'}"
-        return
-    server: Postgres = request.getfixturevalue("postgres")
-    name = server.create_database()
-    yield server.url(name)
-    server.drop_database(name)
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database of each kind."""
     _runs_on(request)
-    yield from _database_url(request, request.param, tmp_path)
+    yield from database_url_of(request, request.param, tmp_path)
 
 
 @pytest.fixture
@@ -213,21 +189,14 @@ def lose_an_answer(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[]
 def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
     """A database and a queue of each pair that people run."""
     _runs_on(request)
-    yield from _stack(request, request.param, tmp_path)
+    yield from stack_of(request, request.param, tmp_path)
 
 
 @pytest.fixture(params=STACKS[:2])
 def main_stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
     """The embedded default and the stack at scale, for tests that would cost too much on all three."""
     _runs_on(request)
-    yield from _stack(request, request.param, tmp_path)
-
-
-def _stack(request: pytest.FixtureRequest, name: str, tmp_path: Path) -> Iterator[Stack]:
-    rabbitmq_url = request.getfixturevalue("rabbitmq").url if "rabbitmq" in name else ""
-    prefix = f"test{os.urandom(4).hex()}"
-    for url in _database_url(request, name, tmp_path):
-        yield Stack(name, url, rabbitmq_url, prefix)
+    yield from stack_of(request, request.param, tmp_path)
 
 
 @pytest.fixture

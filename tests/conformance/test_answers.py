@@ -26,9 +26,9 @@ from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.ledger import asking, due, freshness
 from esid.store.model import Done, Failure, Row, Seen, utc_text, utc_time
-from tests import mirror
-from tests.conformance.test_retries import Inbox
 from tests.fake_feed import generate
+from tests.tools import mirror
+from tests.tools.messages import Inbox
 
 HOUR, DAY = dt.timedelta(hours=1), dt.timedelta(days=1)
 KEY = 99_000_001

@@ -14,7 +14,7 @@ from esid.store import cursors, days
 from esid.store.connection import Store
 from esid.store.cursors import Cursor, LeaseLost
 from esid.store.days import Reading
-from tests.daemon import ROOT
+from tests.tools.daemon import ROOT
 
 ME, OTHER = f"{host.me()}:a", "elsewhere:1:b"
 

@@ -23,8 +23,8 @@ from esid.store import cursors, dead_letters, ledger, notes
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Job, Seen, utc_text
-from tests import mirror
 from tests.fake_feed import FakeFeed, Mail, Publisher, generate
+from tests.tools import mirror
 
 DAY = dt.date(2026, 11, 24)
 #: Seconds after a 404, and until the present is looked up: short, so that a test need not wait.

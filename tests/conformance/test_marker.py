@@ -20,9 +20,9 @@ from esid.queue import rabbitmq as rabbitmq_broker
 from esid.queue.broker import open_broker, queue_name
 from esid.store import migrate, notes
 from esid.store.connection import Store
-from tests.conformance.test_queue import message, receive
-from tests.servers import PrivateRabbitmq, Rabbitmq
-from tests.waiting import wait_until
+from tests.tools.messages import message, receive
+from tests.tools.servers import PrivateRabbitmq, Rabbitmq
+from tests.tools.waiting import wait_until
 
 PREFIX = "whose"
 QUEUE = queue_name(PREFIX, "corporation")

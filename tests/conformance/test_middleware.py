@@ -34,7 +34,7 @@ from esid.store import dead_letters, ledger
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Done, Job, Seen, utc_time
-from tests.waiting import wait_until
+from tests.tools.waiting import wait_until
 
 QUEUE = queue_name("t", "corporation")
 DAY = dt.timedelta(days=1)

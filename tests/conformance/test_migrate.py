@@ -17,8 +17,8 @@ from esid.store import ledger, migrate, notes
 from esid.store.connection import Store
 from esid.store.ledger import due
 from esid.store.model import Done, Seen, utc_text, utc_time
-from tests.servers import Postgres
-from tests.tables import TABLES
+from tests.tools.servers import Postgres
+from tests.tools.tables import TABLES
 
 MODELS = [*TABLES, *(table for entity in ENTITIES for table in entity.tables)]
 

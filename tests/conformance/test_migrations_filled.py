@@ -9,7 +9,7 @@ import pytest
 
 from esid.store import migrate
 from esid.store.connection import Store
-from tests import filled
+from tests.tools import filled
 
 NEWEST = migrate.known()[-1][0]
 #: Rows of each table, and those that are put beside them when it is migrated.

@@ -13,7 +13,7 @@ from peewee import BigIntegerField, CompositeKey, DoubleField, TextField
 from esid.store import owned
 from esid.store.connection import Store
 from esid.store.model import DELETED, EMPTIED, KEPT, Owned, StampedTable, UtcField
-from tests import mirror
+from tests.tools import mirror
 
 NOW = dt.datetime(2026, 11, 24, 12, 0, tzinfo=dt.UTC)
 LATER = NOW + dt.timedelta(hours=1)

@@ -19,8 +19,8 @@ from esid.queue.work import Work
 from esid.store import audit, ledger
 from esid.store.connection import Store
 from esid.store.model import Seen, utc_text
-from tests import mirror
 from tests.fake_esi import FakeEsi, World, fixtures
+from tests.tools import mirror
 
 
 @pytest.fixture

@@ -29,11 +29,12 @@ from esid.store import dead_letters, ledger, messages, migrate
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Seen
-from tests.conftest import STACKS, Stack
-from tests.ports import free_ports
-from tests.servers import PrivateRabbitmq, Rabbitmq
-from tests.waiting import wait_until
-from tests.wire import Wire
+from tests.tools.messages import message, receive
+from tests.tools.ports import free_ports
+from tests.tools.servers import PrivateRabbitmq, Rabbitmq
+from tests.tools.stacks import STACKS, Stack
+from tests.tools.waiting import wait_until
+from tests.tools.wire import Wire
 
 Open = Callable[[], Any]
 
@@ -69,25 +70,6 @@ def open_queue(stack: Stack, stack_store: Store) -> Iterator[Open]:
 def queue(stack: Stack) -> str:
     """The name of one queue."""
     return queue_name(stack.queue_prefix, "corporation")
-
-
-def message(queue: str, *ids: int, priority: int = 0, actor: str = "corporation") -> dramatiq.Message[Any]:
-    """A message as the publisher makes it."""
-    return dramatiq.Message(queue, actor, (list(ids),), {}, options={"broker_priority": priority})
-
-
-def receive(consumer: Any, count: int, deadline_s: float = 10.0) -> list[Any]:
-    """That many messages."""
-    got: list[Any] = []
-
-    def enough() -> bool:
-        one = next(consumer)
-        if one is not None:
-            got.append(one)
-        return len(got) >= count
-
-    wait_until(enough, deadline_s, f"{count} messages, got {len(got)}")
-    return got
 
 
 def settle(broker: Any, queue: str, consumer: Any, left: int = 0) -> None:

@@ -25,7 +25,7 @@ from esid.store import dead_letters, ledger, migrate
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Done, Failure, Seen
-from tests.conftest import Stack
+from tests.tools.stacks import Stack
 
 QUEUES = ("alliance", "corporation", "character", "killmail")
 

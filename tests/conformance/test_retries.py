@@ -25,20 +25,10 @@ from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.ledger import due
 from esid.store.model import Done, Failure, Seen, utc_time
+from tests.tools.messages import Inbox
 
 CHARACTER = BY_NAME["character"]
 H1, H2 = "a" * 40, "b" * 40
-
-
-class Inbox:
-    """A queue in memory."""
-
-    def __init__(self) -> None:
-        self.messages: list[Any] = []
-
-    def enqueue_many(self, messages: Any) -> None:
-        """Take messages."""
-        self.messages += messages
 
 
 class HalfAnEsi:

@@ -32,8 +32,8 @@ from esid.queue.work import Work
 from esid.store import ledger, sets
 from esid.store.connection import Store
 from esid.store.model import EMPTIED, Done, EntityTable, Job, Seen, StampedTable, UtcField
-from tests import mirror
-from tests.simulation import _Raw
+from tests.tools import mirror
+from tests.tools.simulation import _Raw
 
 START = dt.datetime(2026, 11, 24, 12, 0, 30, tzinfo=dt.UTC)
 Body = list[Any] | dict[str, Any]

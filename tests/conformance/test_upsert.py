@@ -19,7 +19,7 @@ from esid.store import ledger
 from esid.store.connection import Store
 from esid.store.model import Done, Row, Seen
 from esid.store.upsert import upsert
-from tests import mirror
+from tests.tools import mirror
 
 NOW = dt.datetime(2026, 11, 24, 12, 0, tzinfo=dt.UTC)
 TEXTS = [

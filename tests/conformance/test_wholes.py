@@ -22,8 +22,8 @@ from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Done, Failure, Seen, utc_text
 from esid.store.wholes import Whole, Written
-from tests import mirror
 from tests.fake_feed import Mail, generate
+from tests.tools import mirror
 
 DAY = dt.date(2026, 11, 24)
 

@@ -14,7 +14,7 @@ from tests.fake_esi.limits import Limits
 from tests.fake_esi.log import Request
 from tests.fake_esi.wire import Incoming, RequestReader, deliver
 from tests.fake_esi.world import World
-from tests.ports import free_ports
+from tests.tools.ports import free_ports
 
 _BUCKETS = {"killmail": (3600, 900), "status": (600, 900)}
 _JOIN_S = 2.0

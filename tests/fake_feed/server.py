@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 from tests.fake_feed.publisher import Publisher
-from tests.ports import free_ports
+from tests.tools.ports import free_ports
 
 #: zKillboard's rules: requests in a second, seconds after a 404.
 MOST_A_SECOND, AFTER_404_S = 15, 6.0

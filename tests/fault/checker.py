@@ -13,10 +13,11 @@ from esid.queue.publish import Publisher
 from esid.store import dead_letters, ledger
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from tests import mirror
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.waiting import wait_until
+from tests.tools import mirror
+from tests.tools.daemon import Daemon
+from tests.tools.waiting import wait_until
+from tests.tools.work import open_jobs
 
 Sent = dict[str, Collection[int]]
 
@@ -35,13 +36,6 @@ def enqueue(daemon: Daemon, store: Store, wanted: Sent) -> None:
         for _ in requests.enqueue(BY_NAME[entity], [(key, None) for key in sorted(ids)]):
             pass
     broker.close()
-
-
-def open_jobs(store: Store) -> dict[str, int]:
-    """Entity -> jobs that wait or are in work."""
-    counts = ledger.counts(store)
-    found = {name: by.get("pending", 0) + by.get("processing", 0) for name, by in counts.items()}
-    return {name: count for name, count in found.items() if count}
 
 
 def wait_for_drain(daemon: Daemon, store: Store, deadline_s: float) -> None:

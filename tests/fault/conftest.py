@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -10,13 +10,10 @@ import pytest
 
 from esid.store import migrate
 from esid.store.connection import Store
-from tests.conftest import Stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.servers import Postgres
-
-#: Makes a daemon with settings (capital letters) and hooks; all of them are ended after the test.
-Make = Callable[..., Daemon]
+from tests.tools.daemon import Daemon, Make
+from tests.tools.servers import Postgres
+from tests.tools.stacks import Stack
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 
 from esid.store.connection import Store
 from esid.store.drivers import sqlite_path
-from tests.conftest import Stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi
-from tests.process.test_daemon_life import processes
-from tests.waiting import wait_until
-from tests.wire import Toxic, Wire
+from tests.tools.daemon import Daemon
+from tests.tools.processes import processes
+from tests.tools.stacks import Stack
+from tests.tools.waiting import wait_until
+from tests.tools.wire import Toxic, Wire
 
 #: Deaths are what a soak is about; the waits after them and after failures are short, so that it ends.
 HOOKS = {

@@ -16,14 +16,14 @@ from esid.errors import BrokerUnavailable
 from esid.queue import rabbitmq as rabbitmq_broker
 from esid.queue.broker import open_broker, queue_name
 from esid.store.connection import Store
-from tests.conftest import STACKS
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
-from tests.fault.conftest import Make
-from tests.fault.test_outages import ready
-from tests.ports import free_ports
-from tests.servers import PrivateRabbitmq
-from tests.waiting import wait_until
+from tests.tools.daemon import Make
+from tests.tools.ports import free_ports
+from tests.tools.servers import PrivateRabbitmq
+from tests.tools.stacks import STACKS
+from tests.tools.status_server import ready
+from tests.tools.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("main_stack", [STACKS[0]], indirect=True)
 

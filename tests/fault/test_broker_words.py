@@ -20,10 +20,10 @@ from esid.errors import BrokerRefused, BrokerUnavailable, NotTaken, QueueMismatc
 from esid.queue.broker import open_broker, queue_name
 from esid.queue.broker_faults import translated
 from esid.store.connection import Store
-from tests.conformance.test_queue import message, receive
-from tests.conftest import STACKS
-from tests.servers import PrivateRabbitmq
-from tests.waiting import wait_until
+from tests.tools.messages import message, receive
+from tests.tools.servers import PrivateRabbitmq
+from tests.tools.stacks import STACKS
+from tests.tools.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ import pytest
 
 from esid import clock
 from esid.store.connection import Store
-from tests.conftest import STACKS
-from tests.daemon import Daemon
-from tests.fault.conftest import Make
-from tests.process.test_schedule import runs
-from tests.waiting import wait_until
+from tests.tools.clocks import set_clock
+from tests.tools.daemon import Daemon, Make
+from tests.tools.schedules import runs
+from tests.tools.stacks import STACKS
+from tests.tools.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("main_stack", [STACKS[1]], indirect=True)
 #: Seconds from one tick to the next.
@@ -32,13 +32,6 @@ def offset(tmp_path: Path) -> Path:
     path = tmp_path / "offset"
     path.write_text("+0")
     return path
-
-
-def set_clock(offset: Path, by: str) -> None:
-    """From one moment to the next."""
-    new = offset.with_suffix(".new")
-    new.write_text(by)
-    new.rename(offset)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ the schedule."""
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,15 +12,15 @@ import pytest
 
 from esid.store import cursors
 from esid.store.connection import Store
-from tests.conftest import STACKS, Stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fake_feed import FakeFeed, Publisher, generate
-from tests.fault.test_leadership import OWNS
-from tests.process.test_killmail_feed import DAY
-from tests.unit.test_host import IN_A_NAMESPACE, as_root
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon
+from tests.tools.namespaces import IN_A_NAMESPACE, as_root
+from tests.tools.schedules import OWNS
+from tests.tools.stacks import STACKS, Stack
+from tests.tools.waiting import wait_until
 
+DAY = dt.date(2026, 11, 24)
 MOST_IN_FLIGHT, MOST_RPS = 6, 20
 #: Seconds that an answer takes where the requests in flight bind, and where the pace does; requests to look at of each.
 SLOW_S, QUICK_S, REQUESTS = 0.5, 0.02, 60

@@ -9,12 +9,11 @@ import pytest
 from esid.entities.base import IDS_PER_MESSAGE
 from esid.store import migrate
 from esid.store.connection import Store
-from tests.conftest import Stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
-from tests.fault.conftest import Make
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon, Make
+from tests.tools.stacks import Stack
+from tests.tools.waiting import wait_until
 
 #: Point -> a process passes it at least so often in the life of the small world below.
 POINTS = {

@@ -18,8 +18,8 @@ from esid.store import dead_letters, drivers, ledger, migrate, notes, pg_deadlin
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Done, Failure, Row, Seen
-from tests.servers import Postgres
-from tests.waiting import wait_until
+from tests.tools.servers import Postgres
+from tests.tools.waiting import wait_until
 
 spawn = multiprocessing.get_context("spawn")
 

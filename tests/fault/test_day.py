@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from esid.entities.cadence import asked_every_s
-from tests.simulation import BEGIN, FIRST_ALLIANCE, FIRST_CHARACTER, Size, computed, day
+from tests.tools.simulation import BEGIN, FIRST_ALLIANCE, FIRST_CHARACTER, Size, computed, day
 
 
 def test_requests_by_hour_are_those_that_the_cache_times_give(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Stack, _stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon
+from tests.tools.stacks import Stack, stack_of
+from tests.tools.waiting import wait_until
 
 #: Seconds that the 420 of the test lasts.
 PAUSE_S = 14
@@ -28,7 +28,7 @@ def world() -> World:
 def pg_stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
     """PostgreSQL alone."""
     request.node.user_properties.append(("runs on", "postgresql + database queue"))
-    yield from _stack(request, "postgresql + database queue", tmp_path)
+    yield from stack_of(request, "postgresql + database queue", tmp_path)
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from esid.store.connection import Store
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
-from tests.fault.conftest import Make
-from tests.waiting import wait_until
+from tests.tools.daemon import Make
+from tests.tools.waiting import wait_until
 
 #: Minutes of load that are measured, seconds of load before them (caches and the allocator's lists fill), and between two
 #: samples.

@@ -13,25 +13,18 @@ import pytest
 
 from esid.catalogue import NAMES
 from esid.schedule.plan import Planned, last_due
-from esid.store import leader, ticks
+from esid.store import ticks
 from esid.store.connection import Store
 from esid.store.leader import Leadership
-from tests.conftest import STACKS
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
-from tests.fault.conftest import Make
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon, Make
+from tests.tools.schedules import OWNS
+from tests.tools.stacks import STACKS
+from tests.tools.waiting import wait_until
 
 at_scale = pytest.mark.parametrize("main_stack", [STACKS[1]], indirect=True)
 QUEUES = ("alliance", "corporation")
-
-
-#: Locks of the schedules of this database; those under which budgets are divided come and go.
-OWNS = (
-    f"locktype = 'advisory' AND granted AND classid = {leader._CLASS} "
-    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-)
 
 
 def terminate_locks(store: Store) -> int:

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from esid.esi.budget.breaker import FAILURES
-from tests import hammer
 from tests.fake_esi import FakeEsi, World
-from tests.waiting import wait_until
+from tests.tools import hammer
+from tests.tools.waiting import wait_until
 
 #: Seconds of an error window, and for how many windows each test goes on: 60 and 5 are the real ones.
 WINDOW_S = float(os.environ.get("ESID_TEST_WINDOW_S", "4"))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import STACKS
-from tests.fault.conftest import Make
-from tests.process.test_daemon_life import processes
-from tests.waiting import wait_until
+from tests.tools.daemon import Make
+from tests.tools.processes import processes
+from tests.tools.stacks import STACKS
+from tests.tools.waiting import wait_until
 
 sqlite_only = pytest.mark.parametrize("main_stack", [STACKS[0]], indirect=True)
 #: The exit code of a damaged or lost database.

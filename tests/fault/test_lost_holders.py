@@ -27,10 +27,10 @@ from esid.store import connection, drivers, egress, leader, ledger, migrate, not
 from esid.store.connection import Store
 from esid.store.leader import Leadership
 from esid.store.model import Seen
-from tests.daemon import ROOT
-from tests.ports import free_ports
-from tests.servers import PrivatePostgres
-from tests.waiting import wait_until
+from tests.tools.daemon import ROOT
+from tests.tools.ports import free_ports
+from tests.tools.servers import PrivatePostgres
+from tests.tools.waiting import wait_until
 
 spawn = multiprocessing.get_context("spawn")
 QUEUES = ("alliance", "corporation")

@@ -17,11 +17,11 @@ from esid.store import dead_letters, ledger
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Failure, Seen, utc_text
-from tests.conftest import STACKS
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
-from tests.fault.conftest import Make
-from tests.waiting import wait_until
+from tests.tools.daemon import Make
+from tests.tools.stacks import STACKS
+from tests.tools.waiting import wait_until
 
 
 def test_messages_that_come_again_and_again_cost_no_request_and_change_nothing(

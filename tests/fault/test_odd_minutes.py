@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from esid.store.connection import Store
-from tests import mirror
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.fault.conftest import Make
 from tests.fault.odd import ODD
-from tests.fault.test_outages import ready
-from tests.ports import free_ports
-from tests.process.test_mirror import DAY_S, age, reachable, wait_for_sync
-from tests.waiting import wait_until
+from tests.tools import mirror
+from tests.tools.aging import DAY_S, age
+from tests.tools.daemon import Daemon, Make
+from tests.tools.discovery import reachable
+from tests.tools.ports import free_ports
+from tests.tools.status_server import ready
+from tests.tools.waiting import wait_until
+from tests.tools.work import wait_for_sync
 
 #: Seconds that it lasts, and that it lasts in `make fault` for some; ESID_TEST_ODD_S says it of all of them.
 SHORT_S, LONG_S = 12.0, 90.0

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from esid.store.connection import Store
-from tests import mirror
-from tests.conftest import STACKS, Stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.process.test_mirror import reachable, wait_for_sync
-from tests.waiting import wait_until
+from tests.tools import mirror
+from tests.tools.daemon import Daemon
+from tests.tools.discovery import reachable
+from tests.tools.stacks import STACKS, Stack
+from tests.tools.waiting import wait_until
+from tests.tools.work import wait_for_sync
 
 #: Seconds that ESI is away: 300 by `ESID_TEST_OUTAGE_S=300 pytest tests/fault/test_outage.py`.
 OUTAGE_S = float(os.environ.get("ESID_TEST_OUTAGE_S", "16"))

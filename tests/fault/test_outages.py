@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from http.client import HTTPConnection
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,15 +14,16 @@ from esid.entities.base import IDS_PER_MESSAGE
 from esid.queue import rabbitmq as rabbitmq_broker
 from esid.store import connection, ledger, migrate
 from esid.store.connection import Store
-from tests.conftest import STACKS, Stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
-from tests.fault.conftest import Make
-from tests.ports import free_ports
-from tests.servers import PrivatePostgres, PrivateRabbitmq
-from tests.waiting import wait_until
-from tests.wire import Toxic, Wire
+from tests.tools.daemon import Daemon, Make
+from tests.tools.outages import busy, during, finish, lines, pause
+from tests.tools.ports import free_ports
+from tests.tools.servers import PrivatePostgres, PrivateRabbitmq
+from tests.tools.stacks import STACKS, Stack
+from tests.tools.status_server import ready
+from tests.tools.waiting import wait_until
+from tests.tools.wire import Toxic, Wire
 
 at_scale = pytest.mark.parametrize("main_stack", [STACKS[1]], indirect=True)
 embedded = pytest.mark.parametrize("main_stack", [STACKS[0]], indirect=True)
@@ -49,48 +48,6 @@ def broker_wire(main_stack: Stack) -> Iterator[Wire]:
 def through(wire: Wire, url: str) -> str:
     """The URL with the wire in front."""
     return url.replace(f":{urlsplit(url).port}/", f":{wire.port}/")
-
-
-def during(seconds: float, what: Callable[[], object], every_s: float) -> None:
-    """Do something again and again for a while."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        what()
-        at = time.monotonic() + every_s
-        wait_until(lambda at=at: time.monotonic() >= at, every_s + 5, "the next time")
-
-
-def pause(seconds: float) -> None:
-    """Let a fault last."""
-    during(seconds, lambda: None, seconds)
-
-
-def busy(
-    make_daemon: Make, esi: FakeEsi, world: World, store: Store, hooks: dict[str, str] | None = None, **settings: str
-) -> tuple[Daemon, checker.Sent]:
-    """A daemon in the middle of its work."""
-    hooks = {**(hooks or {}), **({"ESID_TEST_PATCH": settings.pop("patch")} if "patch" in settings else {})}
-    daemon = make_daemon(hooks=hooks, ESID_THREADS="4", **settings)
-    wanted = checker.sent(world)
-    checker.enqueue(daemon, store, wanted)
-    esi.latency_s = 0.1
-    daemon.start()
-    wait_until(lambda: esi.count() >= 5, 20, lambda: daemon.log)
-    return daemon, wanted
-
-
-def finish(daemon: Daemon, esi: FakeEsi, store: Store, wanted: checker.Sent, deadline_s: float = 60) -> None:
-    """Everything is there, nothing was given up, and the daemon stops well."""
-    esi.latency_s = 0.0
-    checker.wait_for_drain(daemon, store, deadline_s)
-    checker.check(store, esi, daemon, wanted)
-    assert "daemon.child_replaced" not in daemon.log
-    assert daemon.stop() == 0
-
-
-def lines(daemon: Daemon, thing: str) -> tuple[int, int]:
-    """How often it was said that something is away, and back."""
-    return daemon.log.count(f"{thing}.away"), daemon.log.count(f"{thing}.back")
 
 
 @at_scale
@@ -210,15 +167,6 @@ def test_a_broker_behind_a_blackhole_is_noticed_by_its_heartbeat(
     finish(daemon, esi, store, wanted)
     # An outage is said once, not each second by every job that it holds up
     assert "running instances" not in daemon.log, daemon.log
-
-
-def ready(port: int) -> int:
-    """What /readyz says."""
-    http = HTTPConnection("127.0.0.1", port, timeout=30)
-    http.request("GET", "/readyz")
-    status = http.getresponse().status
-    http.close()
-    return status
 
 
 @embedded

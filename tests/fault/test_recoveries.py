@@ -9,10 +9,10 @@ import pytest
 from esid.store import ledger, recoveries
 from esid.store.connection import Store
 from esid.store.model import Seen
-from tests.conftest import STACKS
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
-from tests.fault.conftest import Make
+from tests.tools.daemon import Make
+from tests.tools.stacks import STACKS
 
 QUICK = "esid.daemon.child:MOST_DEATHS=100;esid.store.recoveries:WAITS_S=(0.0, 0.5, 1.0)"
 

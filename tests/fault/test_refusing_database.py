@@ -20,12 +20,13 @@ from esid.queue import work
 from esid.queue.middleware import hold
 from esid.store import ledger
 from esid.store.connection import Store
-from tests.conftest import STACKS
 from tests.fake_esi import FakeEsi, World
-from tests.fault.conftest import Make
-from tests.fault.test_outages import busy, finish, lines, pause, ready
-from tests.ports import free_ports
-from tests.waiting import wait_until
+from tests.tools.daemon import Make
+from tests.tools.outages import busy, finish, lines, pause
+from tests.tools.ports import free_ports
+from tests.tools.stacks import STACKS
+from tests.tools.status_server import ready
+from tests.tools.waiting import wait_until
 
 #: The longest wait of those who try again is shorter than the quiet after which a fault is over.
 QUIET = "esid.log:QUIET_S=6;esid.queue.middleware.hold:_LONGEST_AWAY_S=2;esid.queue.work:LONGEST_WAIT_S=2"

@@ -23,15 +23,14 @@ from esid.queue.rabbitmq import RabbitBroker
 from esid.store import dead_letters, ledger, messages
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from tests.conftest import STACKS
-from tests.daemon import ROOT, Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
-from tests.fault.conftest import Make
-from tests.ports import free_ports
-from tests.process.test_daemon_life import processes, worker
-from tests.servers import Postgres
-from tests.waiting import wait_until
+from tests.tools.daemon import ROOT, Daemon, Make
+from tests.tools.ports import free_ports
+from tests.tools.processes import processes, worker
+from tests.tools.servers import Postgres
+from tests.tools.stacks import STACKS
+from tests.tools.waiting import wait_until
 
 sqlite_only = pytest.mark.parametrize("main_stack", [STACKS[0]], indirect=True)
 at_scale = pytest.mark.parametrize("main_stack", [STACKS[1]], indirect=True)

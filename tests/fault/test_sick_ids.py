@@ -10,13 +10,10 @@ from typing import Any
 import pytest
 
 from esid.store.connection import Store
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.fault.conftest import Make
-from tests.waiting import wait_until
-
-#: Seconds that a run with sick ids may take longer than one without, beside the tenth that is promised: this machine's mood.
-MOOD_S = 3.0
+from tests.tools.daemon import Daemon, Make
+from tests.tools.machine import MOOD_S
+from tests.tools.waiting import wait_until
 
 
 @pytest.fixture

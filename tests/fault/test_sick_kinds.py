@@ -16,13 +16,12 @@ from esid.store import dead_letters, ledger
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import utc_text
-from tests import mirror
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, Request, World
-from tests.fault.conftest import Make
-from tests.fault.test_sick_ids import MOOD_S
-from tests.process.test_mirror import age
-from tests.waiting import wait_until
+from tests.tools import mirror
+from tests.tools.aging import age
+from tests.tools.daemon import Daemon, Make
+from tests.tools.machine import MOOD_S
+from tests.tools.waiting import wait_until
 
 #: Entity -> which ids are there, whole.
 THERE = {

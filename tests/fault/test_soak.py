@@ -13,11 +13,11 @@ import pytest
 from esid.store import dead_letters
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
-from tests.conftest import STACKS, Stack
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
 from tests.fault.soak import Soak
-from tests.servers import Postgres, PrivatePostgres
+from tests.tools.servers import Postgres, PrivatePostgres
+from tests.tools.stacks import STACKS, Stack
 
 
 @pytest.fixture

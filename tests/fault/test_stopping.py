@@ -14,13 +14,12 @@ from esid.daemon import supervisor
 from esid.daemon.roles import worker
 from esid.store import ledger
 from esid.store.connection import Store
-from tests.conftest import STACKS
-from tests.daemon import ROOT
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
-from tests.fault.conftest import Make
-from tests.process.test_daemon_life import processes
-from tests.waiting import wait_until
+from tests.tools.daemon import ROOT, Make
+from tests.tools.processes import processes
+from tests.tools.stacks import STACKS
+from tests.tools.waiting import wait_until
 
 sqlite_only = pytest.mark.parametrize("main_stack", [STACKS[0]], indirect=True)
 

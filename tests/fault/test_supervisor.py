@@ -17,13 +17,12 @@ import pytest
 
 from esid.store import notes
 from esid.store.connection import Store
-from tests.conftest import STACKS
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fault import checker
-from tests.fault.conftest import Make
-from tests.process.test_daemon_life import processes, worker
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon, Make
+from tests.tools.processes import processes, worker
+from tests.tools.stacks import STACKS
+from tests.tools.waiting import wait_until
 
 SQLITE, RABBITMQ = STACKS[:2]
 both = pytest.mark.parametrize("main_stack", [SQLITE, RABBITMQ], indirect=True)

@@ -17,16 +17,16 @@ import pytest
 
 from esid.entities.killmail import Killmail
 from esid.store.connection import Store
-from tests import mirror
-from tests.conftest import STACKS
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fake_esi.clock import http_date
 from tests.fake_feed import FakeFeed, Publisher, generate
-from tests.fault.conftest import Make
-from tests.fault.test_clock import set_clock
-from tests.process.test_mirror import reachable, wait_for_sync
-from tests.waiting import wait_until
+from tests.tools import mirror
+from tests.tools.clocks import set_clock
+from tests.tools.daemon import Daemon, Make
+from tests.tools.discovery import reachable
+from tests.tools.stacks import STACKS
+from tests.tools.waiting import wait_until
+from tests.tools.work import wait_for_sync
 
 MINUTE_S, MONTH_S, DECADE_S = 60, 30 * 86_400, 3653 * 86_400
 #: Two cache times of what is cached for a day: an hourly job runs once in a leap, whatever else was due then.

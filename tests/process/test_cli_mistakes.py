@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from esid.store.connection import Store
-from tests.conftest import Stack
-from tests.daemon import Daemon, Ran
 from tests.fake_esi import FakeEsi
-from tests.ports import free_ports
-from tests.servers import Postgres, PrivatePostgres, Rabbitmq
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon, Ran
+from tests.tools.ports import free_ports
+from tests.tools.servers import Postgres, PrivatePostgres, Rabbitmq
+from tests.tools.stacks import Stack
+from tests.tools.waiting import wait_until
 
 USAGE, DATA, NO_DATABASE, UNAVAILABLE, OURS, BUSY, NOT_PERMITTED, SETTINGS = 2, 65, 66, 69, 70, 75, 77, 78
 #: A password that stands nowhere else.

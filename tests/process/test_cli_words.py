@@ -20,11 +20,11 @@ from esid.store import dead_letters, ledger
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
 from esid.store.model import Failure, Seen, utc_text
-from tests.conftest import STACKS, Stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.terminals import Terminal
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon
+from tests.tools.stacks import STACKS, Stack
+from tests.tools.terminals import Terminal
+from tests.tools.waiting import wait_until
 
 on_sqlite = pytest.mark.parametrize("stack", STACKS[:1], indirect=True)
 on_main_stacks = pytest.mark.parametrize("stack", STACKS[:2], indirect=True)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,13 +22,14 @@ from esid.entities.base import IDS_PER_MESSAGE
 from esid.store import ledger
 from esid.store.connection import Store
 from esid.store.drivers import sqlite_path
-from tests import mirror
-from tests.conftest import STACKS, Stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.ports import free_ports
-from tests.servers import Postgres
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon
+from tests.tools.ports import free_ports
+from tests.tools.processes import ended, processes, worker
+from tests.tools.servers import Postgres
+from tests.tools.stacks import STACKS, Stack
+from tests.tools.waiting import wait_until
+from tests.tools.work import ask_for_everything, open_jobs, wait_for_work, wait_for_world
 
 SQLITE, RABBITMQ = STACKS[0], STACKS[1]
 #: Seconds: a daemon that was told to stop is gone; one that was killed has been replaced, or has taken its children along.
@@ -50,64 +51,6 @@ def store(daemon: Daemon, stack: Stack) -> Iterator[Store]:
     opened = Store(stack.database_url, pool_size=2)
     yield opened
     opened.close()
-
-
-def processes(daemon: Daemon) -> set[int]:
-    """The living processes of the daemon's process group."""
-    assert daemon.process
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            pid, _, rest = stat.read_text(encoding="utf-8", errors="replace").partition(" (")
-            state, _, group = rest.rpartition(") ")[2].split()[:3]
-            if int(group) == daemon.process.pid and state not in "ZX":
-                found.add(int(pid))
-    return found
-
-
-def worker(daemon: Daemon) -> int:
-    """The pid of the worker, once it works."""
-    return wait_until(daemon.workers, 20, lambda: f"the worker: {daemon.log}")[0]
-
-
-def ask_for_everything(daemon: Daemon, world: World) -> None:
-    """Also for what no answer names."""
-    daemon.ok("enqueue", "corporation", "-", stdin="\n".join(map(str, sorted(world.corporations))))
-    daemon.ok("enqueue", "character", "-", stdin="\n".join(map(str, sorted(world.characters))))
-
-
-def wait_for_work(esi: FakeEsi, requests: int = 4) -> None:
-    """Until some more answers have been given, so that others are on their way."""
-    before = len(esi.log)
-    wait_until(lambda: len(esi.log) >= before + requests, 15, "requests")
-
-
-def open_jobs(store: Store) -> dict[str, int]:
-    """Entity -> how many jobs wait or are in work."""
-    counts = ledger.counts(store)
-    found = {name: by.get("pending", 0) + by.get("processing", 0) for name, by in counts.items()}
-    return {name: count for name, count in found.items() if count}
-
-
-def wait_for_world(daemon: Daemon, store: Store, world: World, deadline_s: float = 30.0) -> None:
-    """Until nothing is open and the tables are the world."""
-    wait_until(
-        lambda: not open_jobs(store) and mirror.table(store, mirror.Character).keys() == world.characters.keys(),
-        deadline_s,
-        lambda: f"the world: {ledger.counts(store)} {daemon.log[-3000:]}",
-        every_s=0.1,
-    )
-    mirror.assert_equal(store, world)
-
-
-def ended(daemon: Daemon, within_s: float, when: str) -> int:
-    """The exit code of a daemon that was told to stop; no process of it is left."""
-    assert daemon.process
-    process = daemon.process
-    wait_until(lambda: process.poll() is not None, within_s, f"the end after {when}: {daemon.log[-2000:]}")
-    assert processes(daemon) == set(), when
-    assert "Traceback" not in daemon.log, (when, daemon.log)
-    return process.returncode
 
 
 # -- stopping

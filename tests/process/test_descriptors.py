@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, Ran
 from tests.fake_esi import FakeEsi
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon, Ran
+from tests.tools.waiting import wait_until
 
 CLOSED = ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"]
 each_way = pytest.mark.parametrize("closed", CLOSED)

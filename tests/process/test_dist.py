@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from esid import __version__
-from tests.daemon import ROOT
+from tests.tools.daemon import ROOT
 
 #: What is downloaded may take its time on a busy network.
 pytestmark = pytest.mark.timeout(600)

@@ -12,13 +12,13 @@ import pytest
 
 from esid.store import ledger
 from esid.store.connection import Store
-from tests.conftest import STACKS, Stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fake_feed import FakeFeed, Mail, Publisher, generate
 from tests.fake_feed.publisher import archive
-from tests.process.test_import import assert_equal
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon
+from tests.tools.killmail_tables import assert_equal
+from tests.tools.stacks import STACKS, Stack
+from tests.tools.waiting import wait_until
 
 TODAY = dt.datetime.now(dt.UTC).date()
 DAY, OTHER, OLD = (TODAY - dt.timedelta(days=back) for back in (2, 3, 40))

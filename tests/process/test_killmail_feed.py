@@ -17,13 +17,13 @@ import pytest
 from esid.entities.killmail import Killmail
 from esid.store import cursors
 from esid.store.connection import Store
-from tests import mirror
-from tests.conftest import STACKS, Stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fake_feed import FakeFeed, Mail, Publisher, generate
-from tests.process.test_import import assert_equal
-from tests.waiting import wait_until
+from tests.tools import mirror
+from tests.tools.daemon import Daemon
+from tests.tools.killmail_tables import assert_equal
+from tests.tools.stacks import STACKS, Stack
+from tests.tools.waiting import wait_until
 
 DAY = dt.date(2026, 11, 24)
 #: Killmails a second, and for how long; LONG_TESTS=1 plays ten minutes.

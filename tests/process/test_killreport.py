@@ -28,17 +28,18 @@ from esid.store import ledger, migrate, takeover
 from esid.store.connection import Store
 from esid.store.ledger import due
 from esid.store.model import Done, Row, utc_time
-from tests import mirror
-from tests.conftest import STACKS, Stack
-from tests.daemon import ROOT, Daemon
 from tests.fake_esi import FakeEsi, World
 from tests.fake_feed import generate
 from tests.fake_feed.publisher import archive
-from tests.killreport import Killreport, as_taken_over, storable
-from tests.process.test_import import assert_equal, everything
-from tests.process.test_mirror import reachable, wait_for_sync
-from tests.servers import Postgres, PrivatePgbouncer
-from tests.waiting import wait_until
+from tests.tools import mirror
+from tests.tools.daemon import ROOT, Daemon
+from tests.tools.discovery import reachable
+from tests.tools.killmail_tables import assert_equal, everything
+from tests.tools.killreport import Killreport, as_taken_over, storable
+from tests.tools.servers import Postgres, PrivatePgbouncer
+from tests.tools.stacks import STACKS, Stack
+from tests.tools.waiting import wait_until
+from tests.tools.work import wait_for_sync
 
 PAGE = (ROOT / "docs" / "from-killreport.md").read_text(encoding="utf-8")
 DAY = dt.date(2026, 3, 1)

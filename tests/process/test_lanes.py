@@ -11,10 +11,10 @@ import pytest
 
 from esid.store.connection import Store
 from esid.store.leader import _CLASS, _key
-from tests.conftest import STACKS, Stack
-from tests.daemon import HOOKS, ROOT, Daemon
 from tests.fake_esi import FakeEsi
-from tests.waiting import wait_until
+from tests.tools.daemon import HOOKS, ROOT, Daemon
+from tests.tools.stacks import STACKS, Stack
+from tests.tools.waiting import wait_until
 
 LOCKS = f"SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = {_CLASS}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import tarfile
 from collections.abc import Iterator
@@ -16,16 +15,16 @@ from esid.entities.character import Character
 from esid.entities.corporation import Corporation
 from esid.store import ledger
 from esid.store.connection import Store
-from esid.store.model import utc_text
-from tests import mirror
-from tests.conftest import STACKS, Stack
-from tests.daemon import ROOT, Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.waiting import wait_until
+from tests.tools import mirror
+from tests.tools.aging import DAY_S, HOUR_S, age
+from tests.tools.daemon import ROOT, Daemon
+from tests.tools.discovery import reachable
+from tests.tools.stacks import STACKS, Stack
+from tests.tools.waiting import wait_until
+from tests.tools.work import wait_for_sync
 
 KILLMAILS = ROOT.parent / "shared" / "esi" / "killmails"
-#: Seconds that a bulk answer is good for, and a little more than any other answer of the fake is.
-HOUR_S, DAY_S = 3700.0, 90_000.0
 
 
 @pytest.fixture
@@ -34,58 +33,6 @@ def open_store(stack: Stack) -> Iterator[Store]:
     store = Store(stack.database_url, pool_size=2)
     yield store
     store.close()
-
-
-def reachable(world: World) -> World:
-    """The part of a world that can be discovered: a corporation outside every alliance may be named by nobody."""
-    corporations = {key for ids in world.alliance_corporations.values() for key in ids} | set(world.npc_corporations)
-    for body in world.alliances.values():
-        corporations |= {body["creator_corporation_id"], body.get("executor_corporation_id")}
-    characters = {body["creator_id"] for body in world.alliances.values()}
-    while True:
-        found = {body.get(name) for key, body in world.corporations.items() if key in corporations for name in PEOPLE}
-        homes = {world.characters[key]["corporation_id"] for key in found | characters if key in world.characters}
-        if homes <= corporations and found <= characters:
-            break
-        characters |= found
-        corporations |= homes
-    world.corporations = {key: body for key, body in world.corporations.items() if key in corporations}
-    world.characters = {key: body for key, body in world.characters.items() if key in characters}
-    return world
-
-
-PEOPLE = ("ceo_id", "creator_id")
-
-
-def wait_for_sync(daemon: Daemon, store: Store, deadline_s: float = 90.0, only: str | None = None) -> None:
-    """Until something has been done and everything that is due (of one entity) has been asked."""
-
-    def is_idle() -> bool:
-        counts = ledger.counts(store)
-        chosen = [counts.get(only, {})] if only else list(counts.values())
-        return any(chosen) and not any(by.get("pending", 0) + by.get("processing", 0) for by in chosen)
-
-    wait_until(is_idle, deadline_s, lambda: f"an idle daemon; its log: {daemon.log[-3000:]}", every_s=0.1)
-
-
-def age(store: Store, seconds: float) -> None:
-    """Let every answer be older than it is."""
-
-    def work() -> None:
-        times = ("expires_at", "checked_at", "next_at", "refresh_at")
-        for key, kind, *found in store.rows(
-            f"SELECT entity_id, entity_type, {', '.join(times)} FROM sync_jobs WHERE checked_at IS NOT NULL"
-        ):
-            older = [
-                utc_text(dt.datetime.fromisoformat(str(time)) - dt.timedelta(seconds=seconds)) if time else None
-                for time in found
-            ]
-            store.rows(
-                f"UPDATE sync_jobs SET {' = %s, '.join(times)} = %s WHERE entity_id = %s AND entity_type = %s",
-                (*older, key, kind),
-            )
-
-    store.run(work)
 
 
 def stamps(store: Store) -> dict[tuple[str, int], Any]:

@@ -9,11 +9,11 @@ import pytest
 from esid.entities.alliance import Alliance
 from esid.store import messages
 from esid.store.connection import Store
-from tests import mirror
-from tests.conftest import STACKS, Stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.waiting import wait_until
+from tests.tools import mirror
+from tests.tools.daemon import Daemon
+from tests.tools.stacks import STACKS, Stack
+from tests.tools.waiting import wait_until
 
 
 @pytest.mark.parametrize("main_stack", [STACKS[1]], indirect=True)

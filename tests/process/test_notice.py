@@ -15,9 +15,9 @@ import pytest
 from esid import log, settings
 from esid.daemon.notice import Notice
 from esid.log_rate import MOST, Rate
-from tests.conftest import STACKS
-from tests.daemon import Daemon
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon
+from tests.tools.stacks import STACKS
+from tests.tools.waiting import wait_until
 
 
 class Manager:

@@ -13,10 +13,10 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from esid.store.connection import Store
-from tests.conftest import STACKS, Stack
-from tests.daemon import Daemon
-from tests.ports import free_ports
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon
+from tests.tools.ports import free_ports
+from tests.tools.stacks import STACKS, Stack
+from tests.tools.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("stack", [STACKS[0]], indirect=True)
 FLAGS = (

@@ -11,10 +11,10 @@ from esid.errors import DatabaseRefused, SettingsError
 from esid.store import ledger, migrate
 from esid.store.connection import Store, connect
 from esid.store.drivers import IDLE_IN_TRANSACTION_S
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi
-from tests.servers import Postgres, PrivatePgbouncer
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon
+from tests.tools.servers import Postgres, PrivatePgbouncer
+from tests.tools.waiting import wait_until
 
 IGNORES = "ignore_startup_parameters = options, extra_float_digits"
 OTHERS = [

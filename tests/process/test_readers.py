@@ -16,9 +16,9 @@ import psycopg2
 import pytest
 
 from esid.store.connection import Store
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.servers import Postgres
+from tests.tools.daemon import Daemon
+from tests.tools.servers import Postgres
 
 #: A user and a group that nobody has.
 USER, GROUP = 54_321, 54_322

@@ -8,9 +8,9 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi
-from tests.servers import Postgres
+from tests.tools.daemon import Daemon
+from tests.tools.servers import Postgres
 
 ROLE = "esid_test_narrow"
 READS = f"GRANT USAGE ON SCHEMA public TO {ROLE}; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {ROLE}"

@@ -22,21 +22,14 @@ from esid.schedule.duty import Post
 from esid.schedule.plan import Planned, last_due
 from esid.store import ticks
 from esid.store.connection import Store
-from esid.store.model import utc_time
-from tests.conftest import STACKS, Stack
-from tests.daemon import Daemon
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon
+from tests.tools.schedules import runs
+from tests.tools.stacks import STACKS, Stack
+from tests.tools.waiting import wait_until
 
 #: The brief's 3 s; ESID_TEST_FROZEN_S=120 tries the other one.
 FROZEN_S = float(os.environ.get("ESID_TEST_FROZEN_S", "3"))
 embedded = pytest.mark.parametrize("stack", [STACKS[0]], indirect=True)
-
-
-def runs(store: Store, name: str) -> list[tuple[dt.datetime, dt.datetime]]:
-    """(due, run) of every tick of a job."""
-    with store.connection():
-        rows = store.rows("SELECT due_at, ran_at FROM ticks WHERE name = %s ORDER BY due_at", (name,))
-    return [(utc_time(due), utc_time(ran)) for due, ran in rows]  # type: ignore[misc]
 
 
 @embedded

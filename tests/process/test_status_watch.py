@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import STACKS
-from tests.daemon import Daemon
-from tests.terminals import Terminal
-from tests.waiting import wait_until
+from tests.tools.daemon import Daemon
+from tests.tools.stacks import STACKS
+from tests.tools.terminals import Terminal
+from tests.tools.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("stack", [STACKS[0]], indirect=True)
 SECTIONS = ("Queues", "Rate limit", "Ledger", "Freshness", "Throughput", "Processes", "Schedule (esid schedule)")

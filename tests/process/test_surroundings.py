@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import ROOT, Daemon
 from tests.fake_esi import FakeEsi
+from tests.tools.daemon import ROOT, Daemon
 
 NAME = "Équipe Ünïcode 会社"
 #: A process as a user that no /etc/passwd knows, as containers have them, with no environment.

@@ -16,13 +16,14 @@ from esid.entities.corporation import Corporation
 from esid.store import ledger, migrate
 from esid.store.connection import Store
 from esid.store.model import Seen
-from tests import mirror
-from tests.conftest import STACKS, Stack
-from tests.daemon import Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.process.test_mirror import reachable, wait_for_sync
-from tests.servers import Postgres, PrivatePostgres, PrivateRabbitmq, Rabbitmq
-from tests.waiting import wait_until
+from tests.tools import mirror
+from tests.tools.daemon import Daemon
+from tests.tools.discovery import reachable
+from tests.tools.servers import Postgres, PrivatePostgres, PrivateRabbitmq, Rabbitmq
+from tests.tools.stacks import STACKS, Stack
+from tests.tools.waiting import wait_until
+from tests.tools.work import wait_for_sync
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ import pytest
 
 from esid.store import dead_letters, migrate
 from esid.store.connection import Store
-from tests.conftest import STACKS, Stack
-from tests.daemon import ROOT, Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.process.test_daemon_life import ask_for_everything, ended, open_jobs, wait_for_work, wait_for_world
+from tests.tools.daemon import ROOT, Daemon
+from tests.tools.processes import ended
+from tests.tools.stacks import STACKS, Stack
+from tests.tools.work import ask_for_everything, open_jobs, wait_for_work, wait_for_world
 
 SQLITE, RABBITMQ = STACKS[:2]
 #: The documented exit code, and seconds within which a daemon has ended.

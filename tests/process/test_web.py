@@ -16,11 +16,11 @@ import pytest
 
 from esid.store import counters
 from esid.store.connection import Store
-from tests.conftest import STACKS, Stack
-from tests.daemon import ROOT, Daemon
 from tests.fake_esi import FakeEsi
-from tests.ports import free_ports
-from tests.waiting import wait_until
+from tests.tools.daemon import ROOT, Daemon
+from tests.tools.ports import free_ports
+from tests.tools.stacks import STACKS, Stack
+from tests.tools.waiting import wait_until
 
 embedded = pytest.mark.parametrize("stack", [STACKS[0]], indirect=True)
 STATUS_MD = (ROOT / "docs" / "status.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from esid.entities import ENTITIES
-from tests.tables import TABLES
+from tests.tools.tables import TABLES
 
 PATH = Path(__file__).parents[2] / "docs" / "tables.md"
 #: Every table: those of the entities, then our own.

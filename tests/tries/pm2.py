@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import ROOT
 from tests.fake_esi import FakeEsi, World
-from tests.waiting import wait_until
+from tests.tools.daemon import ROOT
+from tests.tools.waiting import wait_until
 
 PM2 = Path(os.environ.get("PM2", ROOT / ".venv" / "pm2" / "node_modules" / ".bin" / "pm2"))
 

@@ -10,10 +10,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.daemon import ROOT, Daemon
 from tests.fake_esi import FakeEsi, World
-from tests.ports import free_ports
-from tests.waiting import wait_until
+from tests.tools.daemon import ROOT, Daemon
+from tests.tools.ports import free_ports
+from tests.tools.waiting import wait_until
 
 SECONDS, EVERY_S = float(os.environ.get("ESID_TRY_S", "300")), 2.0
 

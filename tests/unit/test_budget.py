@@ -33,8 +33,8 @@ from esid.esi.client import Client
 from esid.esi.headers import retry_after_s
 from esid.esi.routes import Route
 from tests.fake_esi import FakeEsi, World
-from tests.ports import free_ports
-from tests.waiting import wait_until
+from tests.tools.ports import free_ports
+from tests.tools.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 ALLIANCES = Route("/alliances")

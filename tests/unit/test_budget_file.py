@@ -23,9 +23,9 @@ from esid.esi.budget.layout import SIZE, State
 from esid.esi.budget.view import snapshot
 from esid.esi.headers import LONGEST_WAIT_S, LONGEST_WINDOW_S
 from esid.esi.routes import Route
-from tests.daemon import ROOT
-from tests.unit.test_host import IN_A_NAMESPACE, as_root
-from tests.waiting import wait_until
+from tests.tools.daemon import ROOT
+from tests.tools.namespaces import IN_A_NAMESPACE, as_root
+from tests.tools.waiting import wait_until
 
 FREE = Limits(max_rps=0)
 ROUTE, KILLMAIL = Route("/corporations/{id}"), Route("/killmails/{id}/{argument}", group="killmail")

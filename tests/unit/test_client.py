@@ -32,7 +32,7 @@ from esid.esi.budget.view import snapshot
 from esid.esi.client import Client
 from esid.esi.routes import LARGEST_BODY, Route
 from tests.fake_esi import FakeEsi, World
-from tests.waiting import wait_until
+from tests.tools.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 ALLIANCE = Route("/alliances/{id}")

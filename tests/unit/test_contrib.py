@@ -16,7 +16,7 @@ import yaml
 
 from esid import __version__, settings
 from esid.daemon import child, supervisor
-from tests.daemon import ROOT
+from tests.tools.daemon import ROOT
 
 DOCUMENTED = set(re.findall(r"^\| `(esid_[a-z_]+)` \|", (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8"), re.M))
 HISTOGRAM = {f"esid_message_duration_seconds_{end}" for end in ("bucket", "sum", "count")}

@@ -15,8 +15,8 @@ import esid.cli.main
 import esid.cli.parser
 from esid import __version__, catalogue, errors, settings
 from esid.daemon import supervisor
-from tests.daemon import ROOT
 from tests.tools import tables_page
+from tests.tools.daemon import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ import jsonschema
 import pytest
 
 from tests.fake_esi import FakeEsi, World
-from tests.waiting import wait_until
+from tests.tools.waiting import wait_until
 
 SPEC = Path("/work/shared/esi/openapi.json")
 NEW = {"X-Compatibility-Date": "2026-08-18", "User-Agent": "test/1 (a@example.com)"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.daemon import ROOT
+from tests.tools.daemon import ROOT
 
 PAGE = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
 ROWS = dict(re.findall(r"^\| (F\d\d) \| [^|]+ \| ([^|]+) \|$", PAGE, re.M))

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from esid import host
-from tests.daemon import ROOT
+from tests.tools.daemon import ROOT
+from tests.tools.namespaces import IN_A_NAMESPACE, as_root
 
 NAMES_ITSELF = "from esid import host; print(host.me(), flush=True); input()"
-IN_A_NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes namespaces")
 
 
 def process(*before: str) -> tuple[subprocess.Popen[str], str]:

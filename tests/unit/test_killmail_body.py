@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from esid.entities import killmail_body, killmail_shape
 from esid.entities.killmail_body import Body, read
 from esid.errors import BadField
-from tests.daemon import ROOT
 from tests.fake_feed import generate
+from tests.tools.daemon import ROOT
 
 REAL = ROOT.parent / "shared" / "esi" / "killmails"
 DAY = dt.date(2026, 11, 24)

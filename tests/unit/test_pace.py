@@ -13,7 +13,7 @@ from esid import clock
 from esid.clock import Stop
 from esid.errors import NotPermitted, Stopping
 from esid.feeds.pace import LONGEST_WAIT_S, ZKILLBOARD_S, Pace
-from tests.daemon import ROOT
+from tests.tools.daemon import ROOT
 
 _CHILD = """
 import sys, time

@@ -18,7 +18,7 @@ from esid.esi.client import Client
 from esid.esi.headers import MOST_PAGES
 from esid.esi.paging import MOST_READS, get_pages
 from esid.esi.routes import Route
-from tests.simulation import _Raw
+from tests.tools.simulation import _Raw
 
 ROUTE = Route("/wars/{id}/killmails")
 Answer = tuple[int, Any, dict[str, str]]

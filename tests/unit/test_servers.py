@@ -14,9 +14,9 @@ import pika
 import psycopg2
 import pytest
 
-from tests import servers
-from tests.servers import PrivatePostgres, PrivateRabbitmq
-from tests.waiting import wait_until
+from tests.tools import servers
+from tests.tools.servers import PrivatePostgres, PrivateRabbitmq
+from tests.tools.waiting import wait_until
 
 pytestmark = pytest.mark.heavy
 
@@ -117,7 +117,7 @@ def test_close_leaves_no_process_and_no_file() -> None:
 def test_an_interrupted_run_leaves_no_process_and_no_file() -> None:
     script = """
         import sys, threading
-        from tests.servers import PrivatePostgres, PrivateRabbitmq
+        from tests.tools.servers import PrivatePostgres, PrivateRabbitmq
         for each in (PrivatePostgres(), PrivateRabbitmq()):
             print(each.start().directory, flush=True)
         print("ready", flush=True)

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.waiting import wait_until
+from tests.tools.waiting import wait_until
 
 WAITS = """
 import sys

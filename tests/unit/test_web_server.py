@@ -13,7 +13,7 @@ from esid.errors import DatabaseUnavailable
 from esid.web import server
 from esid.web import view as module
 from esid.web.view import View
-from tests.waiting import wait_until
+from tests.tools.waiting import wait_until
 
 Get = Callable[..., int]
 

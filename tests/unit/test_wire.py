@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import pytest
 
-from tests.waiting import wait_until
-from tests.wire import Toxic, Wire
+from tests.tools.waiting import wait_until
+from tests.tools.wire import Toxic, Wire
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from esid.cli import overview, render
 from esid.cli.watch import foot, moved
 from esid.entities import ENTITIES
 from esid.store.dead_letters import DeadLetter
-from tests.daemon import ROOT
+from tests.tools.daemon import ROOT
 
 NOW = dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC)
 

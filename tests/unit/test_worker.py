@@ -17,7 +17,7 @@ from esid.queue.database import DatabaseBroker
 from esid.queue.worker import Worker, WorkQueue
 from esid.store import migrate
 from esid.store.connection import Store
-from tests.waiting import wait_until
+from tests.tools.waiting import wait_until
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from esid.errors import EsidError
 from esid.store.connection import Store
 from esid.store.drivers import sqlite_path
-from tests.servers import Postgres
-from tests.wire import Wire
+from tests.tools.servers import Postgres
+from tests.tools.wire import Wire
 
 #: A role that owns nothing, and the tables of which it may lose its rights.
 ROLE, TABLES = Postgres.plain_role, ("corporations", "characters", "sync_jobs", "messages", "feed_cursors")

@@ -34,7 +34,7 @@ from tests.fault.week.parts import PREFIX, Feed, Killed, Scheduler, Worker
 from tests.fault.week.troubles import Troubles
 from tests.fault.week.wire import EsiWire, FeedSource
 from tests.fault.week.world import Changing, Place
-from tests.simulation import BEGIN, Time
+from tests.tools.simulation import BEGIN, Time
 
 #: Seconds of a day in which troubles begin and end, in which something changes, and of two cache times with their looks.
 TROUBLED_S, LIVELY_S, QUIET_S = 20 * 3600.0, 21 * 3600.0, 2.5 * 3600.0

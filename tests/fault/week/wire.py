@@ -18,7 +18,7 @@ from tests.fake_esi.log import Request
 from tests.fake_esi.wire import Incoming
 from tests.fake_esi.world import World
 from tests.fake_feed import Publisher
-from tests.simulation import Time, made_response
+from tests.tools.simulation import Time, made_response
 
 #: Seconds of one exchange.
 LATENCY_S = 0.1

@@ -14,9 +14,9 @@ from esid.entities.corporation import Corporation
 from esid.entities.killmail import Attacker, Killmail, KillmailItem
 from esid.store import model
 from esid.store.connection import Store
-from tests import mirror
 from tests.fake_esi import World
 from tests.fake_feed import Mail, Publisher, generate
+from tests.tools import mirror
 
 #: What `POST /characters/affiliation` tells, so that it may be newer than the rest of a character.
 AFFILIATION = ("corporation_id", "alliance_id", "faction_id")

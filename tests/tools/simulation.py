@@ -1,6 +1,6 @@
 """A day of the daemon in minutes: the real code from the schedule to the database, with the clock and the wire replaced.
 
-`python -m tests.simulation` simulates the whole of EVE (3,600 alliances, 17,800 corporations, 93,000 characters) and
+`python -m tests.tools.simulation` simulates the whole of EVE (3,600 alliances, 17,800 corporations, 93,000 characters) and
 prints requests by hour; the tests simulate a part of it. What must come out is computed in `docs/requests.md`.
 """
 

@@ -1,6 +1,6 @@
 """A process that asks as much as the budget lets it, as a worker with many threads would; prints what came of it.
 
-Run by tests as `python -m tests.hammer`: several of them with one budget file are the workers of one daemon.
+Run by tests as `python -m tests.tools.hammer`: several of them with one budget file are the workers of one daemon.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from esid.errors import EsidError, EsiError, Held, Stopping
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
 from esid.esi.routes import Route
-from tests.daemon import ROOT
+from tests.tools.daemon import ROOT
 
 ROUTES = {
     "corporation": Route("/corporations/{id}"),
@@ -32,7 +32,7 @@ HASH = "a" * 40
 def start(base_url: str, path: Path, seconds: float, **options: object) -> subprocess.Popen[str]:
     """One more process; `options` are those of the command line."""
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    command = [sys.executable, "-m", "tests.hammer", base_url, str(path), str(seconds), *words]
+    command = [sys.executable, "-m", "tests.tools.hammer", base_url, str(path), str(seconds), *words]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 

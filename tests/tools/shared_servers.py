@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tests.servers import Postgres, PrivatePostgres, PrivateRabbitmq, PrivateServer, Rabbitmq
-from tests.waiting import wait_until
+from tests.tools.servers import Postgres, PrivatePostgres, PrivateRabbitmq, PrivateServer, Rabbitmq
+from tests.tools.waiting import wait_until
 
 #: Seconds that both servers take at most, on a machine that is busy collecting tests.
 START_S = 120.0

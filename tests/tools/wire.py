@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
-from tests.ports import free_ports
+from tests.tools.ports import free_ports
 
 _CHUNK = 65_536
 

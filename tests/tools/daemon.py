@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,9 @@ from pathlib import Path
 from esid.errors import DatabaseUnavailable
 from esid.store import processes
 from esid.store.connection import Store
-from tests.waiting import wait_until
+from tests.tools.waiting import wait_until
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 HOOKS = ROOT / "tests" / "fault" / "hooks"
 #: Commands that look at a database, and make none.
 LOOKING = {"enqueue", "sync", "purge", "status", "show", "dead", "schedule", "heal"}
@@ -156,3 +157,7 @@ class Daemon:
         if self.process and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(10)
+
+
+#: Makes a daemon with settings (capital letters) and hooks; all of them are ended after the test.
+Make = Callable[..., Daemon]

@@ -11,7 +11,7 @@ from psycopg2.extras import execute_values
 
 from tests.fake_esi import World
 from tests.fake_feed import Mail
-from tests.mirror import time
+from tests.tools.mirror import time
 
 _STAMPS = "created_at TIMESTAMP(3) NOT NULL DEFAULT now(), updated_at TIMESTAMP(3) NOT NULL DEFAULT now()"
 _PEOPLE = "character_id INT, corporation_id INT, alliance_id INT, faction_id INT"

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
-from tests.ports import free_ports
-from tests.waiting import wait_until
+from tests.tools.ports import free_ports
+from tests.tools.waiting import wait_until
 
 _START_S = 60.0
 _STOP_S = 30.0
