@@ -33,7 +33,7 @@ from esid.store import ledger, sets
 from esid.store.connection import Store
 from esid.store.model import EMPTIED, Done, EntityTable, Job, Seen, StampedTable, UtcField
 from tests.tools import mirror
-from tests.tools.simulation import _Raw
+from tests.tools.simulation import Raw
 
 START = dt.datetime(2026, 11, 24, 12, 0, 30, tzinfo=dt.UTC)
 Body = list[Any] | dict[str, Any]
@@ -198,7 +198,7 @@ class Esi(requests.adapters.BaseAdapter):
                 **({"Etag": self.etag} if self.etag else {}),
             }
         )
-        response.raw = _Raw(json.dumps(body).encode())
+        response.raw = Raw(json.dumps(body).encode())
         return response
 
     def close(self) -> None:

@@ -151,11 +151,11 @@ def made_response(
     response = requests.Response()
     response.status_code, response.request, response.url = status, request, request.url
     response.headers.update(headers)
-    response.raw = _Raw(body, ends_with)
+    response.raw = Raw(body, ends_with)
     return response
 
 
-class _Raw:
+class Raw:
     """The part of urllib3's response that the client reads."""
 
     def __init__(self, data: bytes, ends_with: Exception | None = None) -> None:

@@ -18,7 +18,7 @@ from esid.esi.client import Client
 from esid.esi.headers import MOST_PAGES
 from esid.esi.paging import MOST_READS, get_pages
 from esid.esi.routes import Route
-from tests.tools.simulation import _Raw
+from tests.tools.simulation import Raw
 
 ROUTE = Route("/wars/{id}/killmails")
 Answer = tuple[int, Any, dict[str, str]]
@@ -44,7 +44,7 @@ class Pages(requests.adapters.BaseAdapter):
         response = requests.Response()
         response.status_code, response.request, response.url = status, request, request.url
         response.headers.update(headers)
-        response.raw = _Raw(json.dumps(body).encode())
+        response.raw = Raw(json.dumps(body).encode())
         return response
 
     def close(self) -> None:
