@@ -48,6 +48,7 @@ outage (`esi.budget.breaker`), whatever they fail with. An id that had an answer
 from __future__ import annotations
 
 import reprlib
+import traceback
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
@@ -270,6 +271,7 @@ class EsiError(EsidError):
         status: HTTP status of the last answer, None where there was none.
         sample: first bytes of the last answer, for a person to look at.
         path, at: the route that was asked, and when it failed, on the monotonic clock; "" and 0.0 where nothing was asked.
+        again_in_s: seconds before the next attempt, where it is known when there is another answer; None = by the attempts.
         max_attempts: attempts in all before the id is a dead letter; an id that had an answer once has 3 at least.
         ask_again_after_s: seconds after which a dead id is asked again; None = a day, or a week without any answer before.
         ask_again_for_s: seconds since its first dead letter after which it is asked as if that were None; None = no end.
@@ -286,6 +288,7 @@ class EsiError(EsidError):
         self.status = status
         self.sample = sample[:200]
         self.path, self.at = "", 0.0
+        self.again_in_s: float | None = None
 
 
 class EsiUnavailable(EsiError):
@@ -361,3 +364,10 @@ def _short(value: object) -> str:
     except RecursionError:
         text = reprlib.repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def let_go(error: BaseException | None) -> None:
+    """An error is kept until its message has been worked off; the answers that its frames have in hand are not."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__

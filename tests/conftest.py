@@ -23,7 +23,7 @@ from esid.store import migrate
 from esid.store.connection import Store
 from tests.fake_esi import FakeEsi, World
 from tests.tools import shared_servers
-from tests.tools.daemon import Daemon
+from tests.tools.daemon import ZYGOTE, Daemon
 from tests.tools.servers import Postgres, PrivatePostgres, PrivateRabbitmq, Rabbitmq
 from tests.tools.shared_servers import SharedServers
 from tests.tools.stacks import STACKS, Stack, database_url_of, stack_of
@@ -69,7 +69,8 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End the servers of a parallel run."""
+    """End what forks commands, and the servers of a parallel run."""
+    ZYGOTE.close()
     if _SERVERS in config.stash:
         config.stash[_SERVERS].close()
 

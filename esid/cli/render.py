@@ -132,7 +132,7 @@ def letters(found: Sequence[DeadLetter], width: int | None = None) -> Iterator[s
         return
     rows = [
         (
-            str(one.id), f"{one.last_at:%Y-%m-%d %H:%M}", one.entity_type or "-", str(one.entity_id or "-"), one.reason,
+            str(one.id), f"{one.last_at:%Y-%m-%d %H:%M}", one.entity_type or "-", _cell(one.entity_id), one.reason,
             str(one.attempts), f"{one.count:,}", f"{one.again_at:%Y-%m-%d %H:%M}" if one.again_at else "-", one.message[:70],
         )
         for one in found
@@ -148,6 +148,10 @@ def no_such_letters(others: Sequence[tuple[str | None, str, int]]) -> Iterator[s
         return
     yield "no such dead letters; there are:"
     yield from table(("number", "entity", "reason"), [(f"{count:,}", entity or "-", why) for entity, why, count in others])
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else str(value)
 
 
 def letter(one: DeadLetter) -> Iterator[str]:

@@ -19,6 +19,7 @@ from esid.errors import (
     Implausible,
     NotFound,
     TooLarge,
+    let_go,
 )
 from esid.esi.budget.breaker import Standing
 from esid.esi.routes import Route
@@ -94,6 +95,7 @@ def sync_each(
         except HeldAlone as held:
             alone = held
         except EsiError as error:
+            let_go(error)
             yield Failed(job, error)
     if alone:
         raise alone
@@ -106,9 +108,14 @@ def _asked(entity: Entity, job: Job, edges: Edges, ask: Callable[[Entity, Job, E
         if not entity.is_single or isinstance(error, Implausible):
             raise
         # There is no other answer: what is wrong with it is wrong with the route.
-        unavailable = EsiUnavailable(str(error), status=error.status, sample=error.sample)
-        unavailable.path, unavailable.at = error.path, error.at
-        raise unavailable from error
+        raise unavailable(error) from error
+
+
+def unavailable(error: EsiError, again_in_s: float | None = None) -> EsiUnavailable:
+    """What is wrong with an answer for which there is no other."""
+    made = EsiUnavailable(str(error), status=error.status, sample=error.sample)
+    made.path, made.at, made.again_in_s = error.path, error.at, again_in_s
+    return made
 
 
 def asked_for(entity: Entity, job: Job, edges: Edges) -> dict[str, Any]:
@@ -129,17 +136,20 @@ def _ask(entity: Entity, job: Job, edges: Edges) -> Done:
             return entity.parse(job, answer)
         # It is about the answer whose ETag was sent.
         column = getattr(entity.own, entity.filled) if entity.own else None
-        return replace(done(job, answer), etag=job.etag, stands=column)
+        return replace(done(job, answer), etag=job.etag, is_confirmed=True, stands=column)
 
     result: Done = edges.client.get(entity.route, **asked_for(entity, job, edges), read=read)
     # Of lists of which there is one for each id, nobody remembers how long each was.
-    if entity.most is not None and result.seen and (entity.is_single or len(result.seen) > entity.most):
-        _check_length(entity, job, len(result.seen), edges)
+    if entity.most is not None and (entity.is_single or len(result.seen) > entity.most):
+        check_length(entity, job, len(result.seen), edges)
     return result
 
 
-def _check_length(entity: Entity, job: Job, count: int, edges: Edges) -> None:
-    """Each id of a list becomes a job: keep out a list that is far longer than what was known, until it says so again."""
+def check_length(entity: Entity, job: Job, count: int, edges: Edges) -> None:
+    """Each id of a list becomes a job: keep out a list that is far longer than what was known, until it says so again.
+    Raises Implausible."""
+    if not count:
+        return
     known = edges.disbelieved(entity.name, job.id, count, entity.most or 0)
     if known is not None:
         error = Implausible(entity.name, "(body)", f"{counted(count, 'id')}, where {counted(known, 'is', 'are')} plausible")

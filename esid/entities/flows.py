@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from esid import log
-from esid.entities.base import Edges, Entity, asked_for, done, sync_each
+from esid.entities.base import Edges, Entity, asked_for, check_length, done, sync_each
 from esid.entities.columns import Reader
 from esid.entities.ids import seen
 from esid.entities.members import Members, Part
@@ -45,14 +45,15 @@ def history(name: str, lane: str, route: Route, table: type[Table], of: str, unu
     return Entity(name, lane, route, partial(_records, Members((Part(table, gone=KEPT),), of, unused)), (table,))
 
 
-def listing(name: str, lane: str, route: Route, of: str, most: int) -> Entity:
+def listing(name: str, lane: str, route: Route, of: str, most: int, first: int = 1) -> Entity:
     """A URL is a list of ids, which become known.
 
     Args:
         of: the entity whose ids they are.
         most: how many are believed at the first look.
+        first: the smallest id that there is.
     """
-    return Entity(name, lane, route, partial(_ids, of), most=most)
+    return Entity(name, lane, route, partial(_ids, of, first), most=most)
 
 
 def by_max_id(name: str, lane: str, route: Route, of: str, most: int, parameter: str) -> Entity:
@@ -60,7 +61,7 @@ def by_max_id(name: str, lane: str, route: Route, of: str, most: int, parameter:
     is known or there are `most`. The first list of all is not followed: what is older is for the archives. The rest as in
     `listing`."""
     ask = partial(_down, parameter, of, most)
-    return Entity(name, lane, route, partial(_ids, of), most=most, sync=partial(sync_each, ask=ask))
+    return Entity(name, lane, route, partial(_ids, of, 1), most=most, sync=partial(sync_each, ask=ask))
 
 
 def _row(table: type[Table], reader: Reader, lists: Sequence[str], job: Job, answer: Answer) -> Done:
@@ -77,8 +78,8 @@ def _records(members: Members, job: Job, answer: Answer) -> Done:
     return replace(outcome, owned=owned, expires_at=None)
 
 
-def _ids(of: str, job: Job, answer: Answer) -> Done:
-    known = [one for key in id_list(answer.body, job.entity) for one in seen(of, key)]
+def _ids(of: str, first: int, job: Job, answer: Answer) -> Done:
+    known = [one for key in id_list(answer.body, job.entity, first) for one in seen(of, key)]
     return replace(done(job, answer, seen=known), changed=answer.etag is None or answer.etag != job.etag)
 
 
@@ -88,6 +89,7 @@ def _down(parameter: str, of: str, most: int, entity: Entity, job: Job, edges: E
 
     get: Callable[..., Done] = partial(edges.client.get, entity.route, **asked_for(entity, job, edges), read=read)
     first = get()
+    check_length(entity, job, len(first.seen), edges)
     found, newest, lowest = list(first.seen), edges.largest(of), _lowest(first)
     while newest is not None and lowest is not None and newest < lowest:
         if len(found) >= most:

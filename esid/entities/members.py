@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from esid.entities.columns import Reader
 from esid.errors import BadField
 from esid.esi.decode import Fields
-from esid.store.model import DELETED, Job, Owned, Seen, Table
+from esid.store.model import DELETED, EMPTIED, Job, Owned, Seen, Table
 
 if TYPE_CHECKING:
     from esid.esi.answers import Answer
@@ -28,6 +28,11 @@ class Part:
     table: type[Table]
     split: Callable[[Fields], Iterable[Fields]] | None = None
     gone: str = DELETED
+
+    @property
+    def keys(self) -> set[str]:
+        """The columns that have a value in each row, whatever becomes of it."""
+        return {*self.table.key(), "created_at", "updated_at"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,11 @@ class Members:
     """
 
     def __init__(self, parts: Sequence[Part], of: str, unused: Iterable[str] = ()) -> None:
+        for part in parts:
+            if part.gone == EMPTIED and any(
+                not one.null for one in part.table._meta.sorted_fields if one.name not in part.keys
+            ):
+                raise ValueError(f"{part.table.__name__}: what cannot be gone has no column that must have a value")
         self._of = of
         self._parts = [(part, Reader(part.table, key=of)) for part in parts]
         self._known = frozenset(unused).union(*(reader.known for part, reader in self._parts if not part.split))

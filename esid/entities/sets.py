@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from esid.entities.base import Edges, Entity, asked_for, done, sync_each
+from esid.entities.base import Edges, Entity, asked_for, done, sync_each, unavailable
 from esid.entities.members import Members, Page, Part
-from esid.esi.paging import get_pages, version_of
+from esid.errors import BadBody, BadField, TooLarge
+from esid.esi.paging import Pages, get_pages, version_of
 from esid.esi.routes import Route
 from esid.store.model import Done, Generation, Job
 
@@ -40,7 +41,10 @@ def whole_set(
         least_share, may_shrink: how far an answer is believed that names less than the one before, see `Generation`.
         unused: fields of a member that no column holds, though they are known.
     """
-    shape = _Shape(Members(parts, of or stamp, unused), bool(stamp), least_share, may_shrink)
+    if of and stamp:
+        raise ValueError(f"{name}: rows of a scope have no versions of their own")
+    # A version that stays takes nothing away, however small it is.
+    shape = _Shape(Members(parts, of or stamp, unused), bool(stamp), 0.0 if stamp else least_share, may_shrink)
     tables = tuple(part.table for part in parts)
     return Entity(name, lane, route, shape.refuse, tables, sync=partial(sync_each, ask=shape.ask))
 
@@ -61,22 +65,33 @@ class _Shape:
     def ask(self, entity: Entity, job: Job, edges: Edges) -> Done:
         """All pages of a set. Raises as `get_pages`."""
         asked, stored = asked_for(entity, job, edges), edges.stored(entity.name, job.id)
-        if stored is None:
+        if stored is None or self.is_stamped:
             asked["etag"] = None
-        read = partial(self._page, job)
-        pages = get_pages(edges.client, entity.route, read, stored=stored.at if stored else None, **asked)
-        outcome = replace(done(job, pages.first), etag=pages.first.etag if pages.count == 1 else None)
-        return outcome if pages.members is None else self._whole(entity, job, outcome, pages.members, pages.at, pages.count)
+        try:
+            read = partial(self._page, entity, job)
+            pages = get_pages(edges.client, entity.route, read, stored=stored.at if stored else None, **asked)
+            # An ETag stands for what is stored: for all of it, and no older version.
+            is_of_all = pages.count == 1 and not self.is_stamped and not entity.route.is_daily
+            is_older = stored is not None and pages.first.is_new and pages.at < stored.at
+            etag = pages.first.etag if is_of_all and not is_older else None
+            outcome = replace(done(job, pages.first), etag=etag, is_confirmed=not pages.first.is_new)
+            return self._whole(entity, job, outcome, pages) if pages.members is not None else outcome
+        except (BadBody, BadField, TooLarge) as error:
+            # The same version says the same again.
+            raise unavailable(error, entity.route.cache_s) from error
 
-    def _page(self, job: Job, answer: Answer) -> list[Page]:
-        return [self.members.page(job, answer, version_of(answer) if self.is_stamped else job.id)]
+    def _page(self, entity: Entity, job: Job, answer: Answer) -> list[Page]:
+        return [self.members.page(job, answer, version_of(entity.route, answer) if self.is_stamped else job.id)]
 
-    def _whole(self, entity: Entity, job: Job, outcome: Done, pages: list[Page], at: Any, count: int) -> Done:
-        owned = self.members.owned(job, pages, at if self.is_stamped else job.id, at)
+    def _whole(self, entity: Entity, job: Job, outcome: Done, pages: Pages) -> Done:
+        at, members = pages.at, list[Page](pages.members or ())
+        owned = self.members.owned(job, members, at if self.is_stamped else job.id, at)
         return replace(
             outcome,
             owned=owned,
             seen=self.members.seen(owned),
-            generation=Generation(at, count, len(owned[0].rows), self.least_share, self.may_shrink, entity.route.cache_s),
-            unknown=tuple(sorted(frozenset().union(*(page.unknown for page in pages)))),
+            generation=Generation(
+                at, pages.count, len(owned[0].rows), self.least_share, self.may_shrink, entity.route.cache_s
+            ),
+            unknown=tuple(sorted(frozenset().union(*(page.unknown for page in members)))),
         )

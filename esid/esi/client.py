@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import threading
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from esid.errors import (
     Stopping,
     TooLarge,
     Unreachable,
+    let_go,
 )
 from esid.esi import cache
 from esid.esi.answers import Answer, check_encoding, check_held, check_status, value_of
@@ -219,7 +219,7 @@ class Client:
                 try:
                     return _understood(question, status, headers, data, read)
                 except EsiError as error:
-                    _let_go(error)
+                    let_go(error)
                     raise
         except EsiError as error:
             outcome.fail(error)
@@ -303,13 +303,6 @@ def _understood(
         headers=headers,
     )
     return read(answer) if read else answer
-
-
-def _let_go(error: BaseException | None) -> None:
-    """An error is kept until its message has been worked off; the answers that its frames have in hand are not."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__context__
 
 
 def _is_vip(answer: Answer) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from esid import clock
-from esid.errors import BadBody, BadField, HeldAlone, NotFound
+from esid import bounds, clock
+from esid.errors import BadField, HeldAlone, NotFound
 from esid.esi.answers import Answer
 from esid.esi.cache import http_date
 from esid.esi.headers import pages as pages_of
@@ -62,8 +62,8 @@ def get_pages(
         of: as for `Client.get`, like `id`.
 
     Raises:
-        BadBody: the set changed under each of 3 reads. BadField: a page is no list, or the pages are too many.
-        HeldAlone: its version ends too soon to begin with it.
+        BadField: a page is no list, or the pages are too many.
+        HeldAlone: its version ends too soon to begin with it, or the set changed under each of 3 reads.
         EsiError, Held, Stopping: as `Client.get`.
     """
 
@@ -79,21 +79,26 @@ def get_pages(
 
     for attempt in range(MOST_READS):
         first, members = ask(1, None if attempt else etag)
-        at, count = version_of(first), pages_of(first.headers)
+        at, count = version_of(route, first), pages_of(first.headers)
         if count is None:
             raise BadField(route.path, "X-Pages", first.headers.get("X-Pages"))
+        if not first.is_new and count > 1:
+            # It has grown under an equal first page, of which alone the ETag is.
+            continue
         if not first.is_new or _is_known(route, at, stored):
             return Pages(first, at, None, count)
         if count > 1:
-            _check_time(client, first, count)
+            _check_time(client, route, first, count)
         if _add_rest(ask, first, count, members):
             return Pages(first, at, members, count)
-    raise BadBody(f"{route.path}: its pages changed while they were read, {MOST_READS} times in a row")
+    raise HeldAlone(_left_s(first), f"{route.path}: its pages changed while they were read, {MOST_READS} times in a row")
 
 
-def version_of(answer: Answer) -> dt.datetime:
-    """The version of the set that an answer belongs to."""
-    return http_date(answer.headers.get("Last-Modified")) or answer.checked_at
+def version_of(route: Route, answer: Answer) -> dt.datetime:
+    """The version of the set that an answer belongs to. Of daily routes `Last-Modified` says nothing."""
+    told = None if route.is_daily else http_date(answer.headers.get("Last-Modified"))
+    # What lies ahead would be newer than all that follows.
+    return min(told, bounds.ahead(clock.now())) if told else answer.checked_at
 
 
 def _is_known(route: Route, at: dt.datetime, stored: dt.datetime | None) -> bool:
@@ -101,10 +106,19 @@ def _is_known(route: Route, at: dt.datetime, stored: dt.datetime | None) -> bool
     return stored is not None and (at < stored or (at == stored and not route.is_daily))
 
 
-def _check_time(client: Client, first: Answer, count: int) -> None:
-    left_s = (first.expires_at - clock.now()).total_seconds()
-    if left_s < _MARGIN * client.takes_s(count - 1):
-        raise HeldAlone(left_s, f"{count} pages take longer than their version lasts")
+def _check_time(client: Client, route: Route, first: Answer, count: int) -> None:
+    if not first.headers.get("Last-Modified"):
+        raise BadField(route.path, "Last-Modified", None)
+    date, expires = http_date(first.headers.get("Date")), http_date(first.headers.get("Expires"))
+    takes_s = _MARGIN * client.takes_s(count - 1)
+    # Where no version lasts long enough, one more lucky than the others is all that there is to hope for.
+    if date and expires and 0 < (expires - date).total_seconds() < takes_s < route.cache_s:
+        raise HeldAlone(_left_s(first), f"{count} pages take longer than their version lasts")
+
+
+def _left_s(first: Answer) -> float:
+    """Seconds until there is another version."""
+    return max(1.0, (first.expires_at - clock.now()).total_seconds())
 
 
 def _add_rest(ask: Callable[[int], tuple[Answer, list[Any]]], first: Answer, count: int, members: list[Any]) -> bool:

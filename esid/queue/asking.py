@@ -99,7 +99,9 @@ class Asking:
         for letters in dead_letters.pages(self._store, wanted):
             count += sum(map(self._send_again, letters))
             for entity in ENTITIES:
-                keys = [(one.entity_id, None) for one in letters if one.entity_type == entity.name and one.entity_id]
+                keys = [
+                    (one.entity_id, None) for one in letters if one.entity_type == entity.name and one.entity_id is not None
+                ]
                 count += sum(len(accepted.queued) for accepted in self.enqueue(entity, keys))
         return count
 

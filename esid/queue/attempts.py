@@ -84,7 +84,7 @@ class Attempts:
         """Seconds before the next attempt; None = it is given up."""
         attempt, most = failed.job.retry_count + 1, failed.error.max_attempts
         if attempt < most:
-            return self._client.retry_wait_s(entity.route, wait_s(attempt))
+            return self._client.retry_wait_s(entity.route, failed.error.again_in_s or wait_s(attempt))
         if _had_answer(failed.job) and attempt <= len(GONE_WAITS_S):
             return GONE_WAITS_S[attempt - 1]
         return None

@@ -81,8 +81,9 @@ class Harvest:
         return waited_s > (LATER_S if self.written else FIRST_S) and waited_s > SLOW_S * (len(self.done) - self.written)
 
     def hand_over(self) -> list[Done]:
-        """What is not written yet; it counts as written from now on."""
+        """What is not written yet; it counts as written from now on, and its rows are the caller's alone."""
         part = self.done[self.written :]
+        self.done[self.written :] = [Done(one.id) for one in part]
         self.written = len(self.done)
         return part
 

@@ -225,6 +225,7 @@ class Done:
         argument: what the route needs beside the id, where the answer tells it; None leaves the ledger's alone.
         unfinished: True when the job has more to do and stays pending (a character known in part).
         changed: True when the answer is a new one that fills no row (a list of ids).
+        is_confirmed: a 304: it says that the answer with its ETag holds.
         stands: of a 304 the column that has a value in each row in which the answer stands that has its ETag; None = it
             says nothing of a row.
         unknown: names of fields that nobody here knows.
@@ -240,6 +241,7 @@ class Done:
     unfinished: bool = False
     changed: bool = False
     stands: Field | None = None
+    is_confirmed: bool = False
     unknown: tuple[str, ...] = ()
     owned: tuple[Owned, ...] = ()
     generation: Generation | None = None

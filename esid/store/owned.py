@@ -9,7 +9,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 from esid.store import copying
@@ -52,56 +53,53 @@ def replace(store: Store, owned: Owned, now: dt.datetime, *, copied: bool = Fals
     Returns:
         The scopes of which rows have changed; {None} where the whole table is one set.
     """
-    key, place = owned.table.key(), {name: number for number, name in enumerate(owned.columns)}
-    key_of, scope_of = [place[name] for name in key], place.get(owned.of)
-    told = [number for name, number in place.items() if name not in key and name != owned.of]
-    columns, ends = owned.columns, owned.gone not in (DELETED, KEPT, EMPTIED)
-    if ends:
+    place = {name: number for number, name in enumerate(owned.columns)}
+    key_of, scope_of = _values_of([place[name] for name in owned.table.key()]), place.get(owned.of)
+    told = [number for name, number in place.items() if name not in owned.table.key() and name != owned.of]
+    columns, is_noted = owned.columns, owned.gone not in (DELETED, KEPT, EMPTIED)
+    if is_noted:
+        # What returns is gone no more.
         columns = (*columns, owned.gone)
     wanted = {}
     for row in owned.rows:
-        stored = copying.as_stored(store, (*row, None) if ends else row)
-        wanted[tuple(stored[number] for number in key_of)] = stored
-    differ, lost = dict[Key, Any](), list[tuple[Key, Any]]()
-    for row in _stored(store, owned, columns, key):
-        this = tuple(row[number] for number in key_of)
-        if (want := wanted.pop(this, None)) is None:
-            if _is_to_end(owned, row, told):
-                lost.append((this, None if scope_of is None else row[scope_of]))
+        stored = copying.as_stored(store, (*row, None) if is_noted else row)
+        wanted[key_of(stored)] = stored
+    differ, lost, touched = dict[Key, Any](), list[Key](), set[Any]()
+    for row in _stored(store, owned, columns, is_noted=is_noted):
+        if (want := wanted.pop(key_of(row), None)) is None:
+            is_there = owned.gone != EMPTIED or any(row[number] is not None for number in told)
+            if owned.gone != KEPT and is_there:
+                lost.append(key_of(row))
+                touched.add(None if scope_of is None else row[scope_of])
         elif want != row:
-            differ[this] = want
-    touched = {scope for _, scope in lost} | {
-        None if scope_of is None else row[scope_of] for some in (differ, wanted) for row in some.values()
-    }
-    new = [wanted[one] for one in sorted(wanted)]
+            differ[key_of(want)] = want
+    touched.update(None if scope_of is None else row[scope_of] for some in (differ, wanted) for row in some.values())
     if copied:
-        copying.add(store, owned.table, columns, new, now)
+        copying.add(store, owned.table, columns, [wanted[one] for one in sorted(wanted)], now)
     else:
         differ |= wanted
     put(store, owned.table, columns, [differ[one] for one in sorted(differ)], now)
-    _end(store, owned, [one for one, _ in lost], now)
-    return {plain(scope) for scope in touched}
+    _end(store, owned, lost, now)
+    return set(map(plain, touched))
 
 
-def _is_to_end(owned: Owned, row: Sequence[Any], told: Sequence[int]) -> bool:
-    """Whether a row that the answer does not name is still as if it did.
-
-    Args:
-        told: places of what the answer tells of a row.
-    """
-    if owned.gone in (DELETED, KEPT):
-        return owned.gone == DELETED
-    if owned.gone == EMPTIED:
-        return any(row[number] is not None for number in told)
-    return row[-1] is None
+def _values_of(places: Sequence[int]) -> Callable[[Sequence[Any]], Key]:
+    """Reads the values at these places of a row."""
+    if len(places) == 1:
+        (only,) = places
+        return lambda row: (row[only],)
+    return itemgetter(*places)
 
 
-def _stored(store: Store, owned: Owned, columns: Sequence[str], key: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+def _stored(store: Store, owned: Owned, columns: Sequence[str], *, is_noted: bool) -> Iterator[tuple[Any, ...]]:
+    """The rows of its scopes, but for those that are noted as gone already."""
     if owned.of and not owned.scopes:
         return
+    key = owned.table.key()
     names, order = ", ".join(columns), ", ".join(key)
-    key_of = [columns.index(name) for name in key]
+    key_of = _values_of([columns.index(name) for name in key])
     where, values = _scope(store, owned)
+    where += f" AND {owned.gone} IS NULL" if is_noted else ""
     after, last = "", list[Any]()
     while True:
         sql = f"SELECT {names} FROM {name_of(owned.table)} WHERE {where}{after} ORDER BY {order} LIMIT {PAGE}"
@@ -109,7 +107,7 @@ def _stored(store: Store, owned: Owned, columns: Sequence[str], key: Sequence[st
         yield from rows
         if len(rows) < PAGE:
             return
-        after, last = f" AND ({order}) > ({marks(key)})", [rows[-1][number] for number in key_of]
+        after, last = f" AND ({order}) > ({marks(key)})", list(key_of(rows[-1]))
 
 
 def _scope(store: Store, owned: Owned) -> tuple[str, list[Any]]:
@@ -135,9 +133,11 @@ def _end(store: Store, owned: Owned, keys: Sequence[Key], now: dt.datetime) -> N
             f"json_extract(value, '$.{name}')" if store.is_sqlite else f"listed.{name}" for name in key
         )
         listed += " FROM json_each(%s)" if store.is_sqlite else f" FROM json_populate_recordset(NULL::{table}, %s) AS listed"
-        which = f"({', '.join(key)}) IN ({listed})"
+        # What somebody has moved to another scope meanwhile is not gone.
+        scope, values = _scope(store, owned)
+        which = f"({', '.join(key)}) IN ({listed}) AND {scope}"
         if owned.gone == DELETED:
-            store.rows(f"DELETE FROM {table} WHERE {which}", (text,))
+            store.rows(f"DELETE FROM {table} WHERE {which}", (text, *values))
         else:
             assigned = ", ".join(f"{name} = %s" for name in sets)
-            store.rows(f"UPDATE {table} SET {assigned} WHERE {which}", (*sets.values(), text))
+            store.rows(f"UPDATE {table} SET {assigned} WHERE {which}", (*sets.values(), text, *values))

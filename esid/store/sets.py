@@ -9,7 +9,7 @@ import datetime as dt
 import logging
 from dataclasses import dataclass, replace
 
-from esid import log
+from esid import bounds, clock, log
 from esid.store.connection import Store
 from esid.store.model import Done, Generation, utc_text, utc_time
 from esid.words import counted
@@ -18,6 +18,9 @@ from esid.words import counted
 SMALL = 50
 #: The part of the cache time after which a later version is another one: ESI's servers are seconds apart.
 _APART = 0.9
+#: The part by which the members of two versions may differ that say the same.
+_ALIKE = 0.1
+_LONG_AGO = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _log = log.get("sets")
 
 
@@ -26,25 +29,27 @@ class Stored:
     """The version that is stored.
 
     Attributes:
-        suspect_at: the first later version that was not believed; None = there was none.
+        suspect_at, suspect_count: the first later version that was not believed, and its members; None = there was none.
     """
 
     at: dt.datetime
     pages: int
     count: int
-    suspect_at: dt.datetime | None
+    suspect_at: dt.datetime | None = None
+    suspect_count: int | None = None
 
 
 def stored(store: Store, entity: str, scope: int) -> Stored | None:
     """The version of a set that is stored; None = none. Locked where the caller is in a transaction."""
     lock = "" if store.is_sqlite or not store.database.in_transaction() else " FOR UPDATE"
-    sql = f"SELECT generation, pages, rows, suspect_generation FROM sets WHERE entity = %s AND scope = %s{lock}"
+    names = "generation, pages, rows, suspect_generation, suspect_rows"
     with store.connection():
-        found = store.rows(sql, (entity, scope))
-    for at, pages, count, suspect_at in found:
-        time = utc_time(at)
-        assert time is not None
-        return Stored(time, pages, count, utc_time(suspect_at))
+        found = store.rows(f"SELECT {names} FROM sets WHERE entity = %s AND scope = %s{lock}", (entity, scope))
+    now = clock.now()
+    for at, pages, count, suspect_at, suspect_count in found:
+        # A time that cannot be true would make all that follows older.
+        time = bounds.happened(utc_time(at), now) or _LONG_AGO
+        return Stored(time, pages, count, bounds.happened(utc_time(suspect_at), now), suspect_count)
     return None
 
 
@@ -59,9 +64,9 @@ def judged(store: Store, entity: str, one: Done, now: dt.datetime) -> Done:
         return one
     # The next version is wanted whole, even if it has the same ETag.
     refused = replace(one, rows=(), owned=(), seen=(), etag=None)
-    if new.at >= known.at and known.suspect_at is None:
-        sql = "UPDATE sets SET suspect_generation = %s, read_at = %s WHERE entity = %s AND scope = %s"
-        store.rows(sql, (utc_text(new.at), utc_text(now), entity, one.id))
+    if new.at >= known.at and (known.suspect_at is None or not _is_said_again(new, known)):
+        sql = "UPDATE sets SET suspect_generation = %s, suspect_rows = %s, read_at = %s WHERE entity = %s AND scope = %s"
+        store.rows(sql, (utc_text(new.at), new.count, utc_text(now), entity, one.id))
         words = (
             f"the answer of {new.at:%Y-%m-%d %H:%M} UTC has {counted(new.count, 'row')}, where {known.count:,} are stored; "
             f"these stay {'until a later answer says the same' if new.may_shrink else 'until an answer has as many again'}"
@@ -75,12 +80,17 @@ def _is_suspect(new: Generation, known: Stored) -> bool:
     is_shrunk = known.count and (not new.count or (known.count >= SMALL and new.count < new.least_share * known.count))
     if not is_shrunk:
         return False
-    is_said_again = known.suspect_at and (new.at - known.suspect_at).total_seconds() >= _APART * new.cache_s
-    return not (new.may_shrink and is_said_again)
+    is_later = known.suspect_at and (new.at - known.suspect_at).total_seconds() >= _APART * new.cache_s
+    return not (new.may_shrink and is_later and _is_said_again(new, known))
+
+
+def _is_said_again(new: Generation, known: Stored) -> bool:
+    """Whether it has about as many members as the version that was not believed."""
+    return known.suspect_count is not None and abs(new.count - known.suspect_count) <= _ALIKE * known.suspect_count
 
 
 def _note(store: Store, entity: str, scope: int, new: Generation, now: dt.datetime) -> None:
-    columns = ("entity", "scope", "generation", "pages", "rows", "suspect_generation", "read_at")
-    row = (entity, scope, utc_text(new.at), new.pages, new.count, None, utc_text(now))
+    columns = ("entity", "scope", "generation", "pages", "rows", "suspect_generation", "suspect_rows", "read_at")
+    row = (entity, scope, utc_text(new.at), new.pages, new.count, None, None, utc_text(now))
     sets = ", ".join(f"{name} = excluded.{name}" for name in columns[2:])
     store.insert("sets", columns, [row], f"ON CONFLICT (entity, scope) DO UPDATE SET {sets}")

@@ -21,7 +21,7 @@ def upsert(store: Store, rows: Iterable[Row], now: dt.datetime) -> set[tuple[typ
     on rows where a value differs.
 
     Returns:
-        (model, key) of every row that is new or has changed.
+        (model, key) of every row that is new or has changed; times are texts in a key.
     """
     groups: dict[tuple[type[Table], tuple[str, ...]], dict[Key, Row]] = defaultdict(dict)
     for row in rows:
@@ -29,18 +29,30 @@ def upsert(store: Store, rows: Iterable[Row], now: dt.datetime) -> set[tuple[typ
     changed: set[tuple[type[Table], Key]] = set()
     for (model, names), by_key in sorted(groups.items(), key=lambda item: (item[0][0].__name__, item[0][1])):
         values = [[by_key[key].values[name] for name in names] for key in sorted(by_key)]
-        changed.update((model, key) for key in put(store, model, names, values, now))
+        returned = put(store, model, names, values, now, returning=True)
+        changed.update((model, tuple(map(plain, key))) for key in returned)
     return changed
 
 
 def put(
-    store: Store, model: type[Table], names: tuple[str, ...], rows: Iterable[Sequence[Any]], now: dt.datetime
+    store: Store,
+    model: type[Table],
+    names: tuple[str, ...],
+    rows: Iterable[Sequence[Any]],
+    now: dt.datetime,
+    *,
+    returning: bool = False,
 ) -> list[Key]:
-    """Insert or update rows of one shape, in the order in which they come. Returns the keys of those that are new or have
-    changed."""
+    """Insert or update rows of one shape, in the order in which they come.
+
+    Args:
+        returning: the keys of those that are new or have changed are returned.
+    """
     stamps = stamps_of(model, now)
     values = [[*map(plain, row), *stamps.values()] for row in rows]
-    return store.insert(name_of(model), (*names, *stamps), values, _tail(model, names, store.is_sqlite))
+    tail = _tail(model, names, store.is_sqlite)
+    tail += f" RETURNING {', '.join(model.key())}" if returning else ""
+    return store.insert(name_of(model), (*names, *stamps), values, tail)
 
 
 def stamps_of(model: type[Table], now: dt.datetime) -> dict[str, str | None]:
@@ -64,10 +76,10 @@ def _tail(model: type[Table], names: tuple[str, ...], is_sqlite: bool) -> str:
     keys = ", ".join(key)
     rest = [name for name in names if name not in key]
     if not rest:
-        return f"ON CONFLICT ({keys}) DO NOTHING RETURNING {keys}"
+        return f"ON CONFLICT ({keys}) DO NOTHING"
     sets = [f"{name} = excluded.{name}" for name in rest]
     if issubclass(model, StampedTable):
         sets.append("updated_at = excluded.updated_at")
     differs = "IS NOT" if is_sqlite else "IS DISTINCT FROM"
     where = " OR ".join(f"{table}.{name} {differs} excluded.{name}" for name in rest)
-    return f"ON CONFLICT ({keys}) DO UPDATE SET {', '.join(sets)} WHERE {where} RETURNING {keys}"
+    return f"ON CONFLICT ({keys}) DO UPDATE SET {', '.join(sets)} WHERE {where}"

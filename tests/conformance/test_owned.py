@@ -110,6 +110,30 @@ def test_what_is_gone_is_noted_with_the_time_and_returns(offers: Store) -> None:
     assert [one[-1] for one in there(offers)] == [None, None]
 
 
+def test_what_has_moved_to_another_scope_meanwhile_is_not_gone(offers: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a row that somebody moves between the look at it and its end
+    write(offers, row(1, 0, "here"), of="name", scopes=("here",))
+    end = owned._end
+
+    def move(*arguments: Any) -> None:
+        offers.rows("UPDATE offers SET name = 'there'")
+        end(*arguments)
+
+    monkeypatch.setattr(owned, "_end", move)
+    write(offers, of="name", scopes=("here",))
+    assert [one[2] for one in there(offers)] == ["there"]
+
+
+def test_what_is_gone_already_is_not_read_again(offers: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(offers, *(row(1, hour) for hour in range(100)), gone="gone_at", at=NOW)
+    write(offers, row(1, 0), gone="gone_at", at=NOW)
+    found = list[int]()
+    rows = offers.rows
+    monkeypatch.setattr(offers, "rows", lambda *asked: (answer := rows(*asked), found.append(len(answer)))[0])
+    write(offers, row(1, 0), gone="gone_at", at=NOW)
+    assert max(found) == 1
+
+
 def test_what_cannot_be_gone_stays_without_values(offers: Store) -> None:
     write(offers, row(1, 0), row(1, 1))
     assert write(offers, row(1, 0), gone=EMPTIED) == {None}

@@ -6,7 +6,8 @@ import datetime as dt
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,19 +20,23 @@ from esid import clock
 from esid.entities import BY_NAME, base
 from esid.entities.base import LIST_ID, Edges, Entity
 from esid.entities.columns import Flag, Id, Integer, Number, Text
-from esid.entities.flows import by_max_id, each, history
+from esid.entities.flows import by_max_id, each, history, listing
 from esid.entities.members import Part
 from esid.entities.sets import whole_set
+from esid.errors import Implausible
 from esid.esi.budget import Budget, Limits
 from esid.esi.client import Client
 from esid.esi.decode import Fields
 from esid.esi.routes import Route
+from esid.queue import asking
 from esid.queue.broker import open_broker
 from esid.queue.publish import Publisher
 from esid.queue.work import Work
-from esid.store import ledger, sets
+from esid.schedule import tasks
+from esid.store import audit, ledger, notes, sets
 from esid.store.connection import Store
-from esid.store.model import EMPTIED, Done, EntityTable, Job, Seen, StampedTable, UtcField
+from esid.store.dead_letters import Filter
+from esid.store.model import EMPTIED, Done, EntityTable, Job, Seen, StampedTable, UtcField, utc_time
 from tests.tools import mirror
 from tests.tools.simulation import Raw
 
@@ -217,6 +222,7 @@ class Mirror:
     esi: Esi
     work: Work
     edges: Edges
+    publisher: Publisher
     now: dt.datetime = START
 
     def ask(self, entity: Entity, *ids: int) -> Any:
@@ -248,8 +254,9 @@ def mirrored(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     for entity in (CAMPAIGNS, ORDERS, CLAIMS, KILLS, DAILY, HISTORY, WARS, KIND):
         monkeypatch.setitem(BY_NAME, entity.name, entity)
     client = Client("http://127.0.0.1", budget, adapter=(esi := Esi()))
-    work = Work(store, client, Publisher(store, open_broker(store, "", "work"), "work"), [])
-    made = Mirror(store, esi, work, Edges(client, lambda *_: set(), lambda *_: None))
+    publisher = Publisher(store, open_broker(store, "", "work"), "work")
+    edges = Edges(client, lambda *_: set(), lambda *_: None)
+    made = Mirror(store, esi, Work(store, client, publisher, []), edges, publisher)
     monkeypatch.setattr(clock, "now", lambda: made.now)
     monkeypatch.setattr(base.random, "random", lambda: 1.0)
     with store.connection():
@@ -265,6 +272,13 @@ def campaign(key: int, score: float = 0.5, *allies: int) -> dict[str, Any]:
 
 
 PATH = "/sovereignty/campaigns"
+
+
+def test_a_declaration_that_contradicts_itself_is_refused_where_it_stands() -> None:
+    with pytest.raises(ValueError, match="no column that must have a value"):
+        whole_set("orders", "alliance", Route("/orders"), Part(Order, gone=EMPTIED))
+    with pytest.raises(ValueError, match="no versions of their own"):
+        whole_set("kills", "alliance", Route("/kills"), Part(Kills), of="system_id", stamp="at")
 
 
 def test_a_set_fills_its_tables_and_its_ids_become_known(mirrored: Mirror) -> None:
@@ -345,6 +359,75 @@ def test_an_older_version_that_was_read_beside_a_newer_one_changes_nothing(mirro
     assert found.at == mirrored.esi.version.replace(microsecond=0)
 
 
+def test_a_version_that_shrinks_further_is_another_one(mirrored: Mirror) -> None:
+    mirrored.esi.pages[PATH] = [[campaign(1 + one) for one in range(100)]]
+    mirrored.ask(CAMPAIGNS)
+    for count, open_ones in ((40, 100), (0, 100), (0, 0)):
+        mirrored.later()
+        mirrored.esi.pages[PATH] = [[campaign(1 + one) for one in range(count)]]
+        mirrored.ask(CAMPAIGNS)
+        assert len([row for row in mirrored.rows(Campaign) if row[-1] is None]) == open_ones
+
+
+def test_an_older_answer_leaves_no_etag_behind(mirrored: Mirror) -> None:
+    # Given a second version, and then an answer of the first, out of an old cache
+    for etag, key in (('"a"', 1), ('"b"', 2)):
+        mirrored.later()
+        mirrored.esi.etag, mirrored.esi.pages[PATH] = etag, [[campaign(key)]]
+        mirrored.ask(CAMPAIGNS)
+    newest = mirrored.now
+    mirrored.now += dt.timedelta(minutes=6)
+    mirrored.esi.etag, mirrored.esi.version = '"a"', newest - dt.timedelta(minutes=6)
+    mirrored.ask(CAMPAIGNS)
+    # When a third version is what the first was
+    mirrored.later()
+    mirrored.esi.pages[PATH] = [[campaign(1)]]
+    mirrored.ask(CAMPAIGNS)
+    # Then it is there
+    assert [row[0] for row in mirrored.rows(Campaign) if row[-1] is None] == [1]
+
+
+def test_a_304_for_the_answer_of_another_worker_changes_nothing(mirrored: Mirror) -> None:
+    mirrored.esi.etag, mirrored.esi.pages[PATH] = '"a"', [[campaign(1)]]
+    mirrored.ask(CAMPAIGNS)
+    job = Job("campaigns", LIST_ID, etag='"a"')
+    edges = replace(mirrored.edges, stored=lambda *_: sets.stored(mirrored.store, "campaigns", LIST_ID))
+    (late,) = CAMPAIGNS.sync(CAMPAIGNS, [job], edges)
+    mirrored.later()
+    mirrored.esi.etag, mirrored.esi.pages[PATH] = '"b"', [[campaign(2)]]
+    mirrored.ask(CAMPAIGNS)
+    assert isinstance(late, Done)
+    ledger.finish(mirrored.store, "campaigns", [late])
+    assert (ledger.job(mirrored.store, "campaigns", LIST_ID) or {})["etag"] == '"b"'
+
+
+def test_another_compatibility_date_has_the_same_version_read_again(mirrored: Mirror) -> None:
+    mirrored.esi.pages[PATH] = [[campaign(1)], [campaign(2)]]
+    mirrored.ask(CAMPAIGNS)
+    mirrored.store.run(lambda: ledger.forget_etags(mirrored.store))
+    mirrored.now += dt.timedelta(minutes=6)
+    mirrored.esi.pages[PATH] = [[campaign(1, 0.9)], [campaign(2)]]
+    mirrored.ask(CAMPAIGNS)
+    assert [row[3] for row in mirrored.rows(Campaign)] == [0.9, 0.5]
+
+
+def test_a_set_that_changes_under_the_reader_waits_for_its_next_version_and_has_not_failed(mirrored: Mirror) -> None:
+    torn: list[Body] = [[campaign(1)], [campaign(2)]]
+    mirrored.esi.pages[PATH] = torn
+    send = mirrored.esi.send
+
+    def tear(request: Any, *more: Any, **named: Any) -> requests.Response:
+        mirrored.esi.version += dt.timedelta(seconds=1)
+        return send(request, *more, **named)
+
+    mirrored.esi.send = tear  # type: ignore[method-assign]
+    mirrored.ask(CAMPAIGNS)
+    job = ledger.job(mirrored.store, "campaigns", LIST_ID) or {}
+    assert (job["status"], job["retry_count"], len(mirrored.esi.asked)) == ("pending", 0, 6)
+    due_s = (utc_time(job["due_at"]) - mirrored.now).total_seconds()  # type: ignore[operator]
+    assert 290 < due_s < 340
+
+
 def test_a_set_that_was_emptied_once_stays_and_is_emptied_when_that_is_said_again(
     mirrored: Mirror, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -421,8 +504,11 @@ def test_one_bad_member_fails_the_whole_version(mirrored: Mirror, members: Any, 
     mirrored.esi.pages[PATH] = [members]
     mirrored.ask(CAMPAIGNS)
     assert [row[0] for row in mirrored.rows(Campaign)] == ([1, 7] if is_read else [7])
-    # A route of which there is one fails as ESI does, and is asked again
-    assert (ledger.job(mirrored.store, "campaigns", LIST_ID) or {})["status"] == ("completed" if is_read else "pending")
+    # A route of which there is one fails as ESI does, and is asked again when there is another version
+    job = ledger.job(mirrored.store, "campaigns", LIST_ID) or {}
+    assert job["status"] == ("completed" if is_read else "pending")
+    if not is_read:
+        assert (utc_time(job["due_at"]) - mirrored.now).total_seconds() >= CAMPAIGNS.route.cache_s  # type: ignore[operator]
 
 
 def test_a_set_of_one_scope_leaves_the_others_alone(mirrored: Mirror) -> None:
@@ -464,12 +550,54 @@ def test_daily_sets_are_compared_by_content_and_never_asked_with_an_etag(mirrore
     assert mirrored.rows(Claim) == [(1, 99_000_002, None)]
 
 
+def test_a_daily_set_whose_version_never_moves_shrinks_when_that_is_said_again(mirrored: Mirror) -> None:
+    shrinking = whole_set(
+        "daily", "alliance", Route("/fw/wars", cache_s=86_400.0, is_daily=True), Part(Order), may_shrink=True
+    )
+    version = mirrored.esi.version
+    for found, left in (([1, 2], 2), ([], 2), ([], 0)):
+        mirrored.esi.pages["/fw/wars"] = [[{"order_id": one, "region_id": 1, "price": 1.0} for one in found]]
+        mirrored.ask(shrinking)
+        assert len(mirrored.rows(Order)) == left
+        mirrored.later(24 * 60)
+        mirrored.esi.version = version
+
+
 def test_a_daily_list_is_never_asked_with_an_etag(mirrored: Mirror) -> None:
     mirrored.esi.etag, mirrored.esi.pages["/corporations/npccorps"] = '"of all daily routes"', [[1_000_001]]
     for _ in range(2):
         mirrored.ask(BY_NAME["npccorps"])
         mirrored.now += dt.timedelta(days=1, hours=1)
     assert [etag for _, etag in mirrored.esi.asked] == [None, None]
+
+
+def test_every_version_of_a_stamped_set_is_kept_however_few_it_names(mirrored: Mirror) -> None:
+    mirrored.esi.etag = '"the same"'
+    for count in (300, 100, 300):
+        mirrored.esi.pages["/universe/system_kills"] = [[{"system_id": 1 + one, "ship_kills": 1} for one in range(count)]]
+        mirrored.ask(KILLS)
+        mirrored.later(90)
+    assert len(mirrored.rows(Kills)) == 700
+    assert {etag for _, etag in mirrored.esi.asked} == {None}
+
+
+def test_an_older_history_overwrites_no_newer_one(mirrored: Mirror) -> None:
+    path = "/characters/90000001/corporationhistory"
+    mirrored.esi.pages[path] = [[{"record_id": 1, "corporation_id": 98_000_001}]]
+    (late,) = HISTORY.sync(HISTORY, [Job("history", 90_000_001)], mirrored.edges)
+    mirrored.later()
+    mirrored.esi.pages[path] = [[{"record_id": 1, "corporation_id": 98_000_002}]]
+    mirrored.ask(HISTORY, 90_000_001)
+    assert isinstance(late, Done)
+    ledger.finish(mirrored.store, "history", [late])
+    assert mirrored.rows(Record) == [(90_000_001, 1, 98_000_002)]
+
+
+def test_the_audit_lets_a_history_rest(mirrored: Mirror) -> None:
+    mirrored.esi.pages["/characters/90000001/corporationhistory"] = [[{"record_id": 1, "corporation_id": 98_000_001}]]
+    mirrored.ask(HISTORY, 90_000_001)
+    assert audit.look(mirrored.store, [tasks.kind(HISTORY)]) == {}
+    assert (ledger.job(mirrored.store, "history", 90_000_001) or {})["next_at"] is None
 
 
 def test_a_history_is_asked_once_and_a_record_that_disappears_stays(mirrored: Mirror) -> None:
@@ -505,6 +633,28 @@ def test_a_list_of_the_newest_is_followed_down_to_what_is_known(mirrored: Mirror
     # Then none is left out, and no list is asked that has nothing new
     assert [url for url, _ in esi.asked] == ["/wars", "/wars?max_war_id=38", "/wars?max_war_id=35"]
     assert mirrored.seen("killmail") == {28, 29, 30, 31, 34, 35, 36, 37, 38, 39, 40}
+
+
+def test_a_list_far_longer_than_before_is_not_believed_at_once(mirrored: Mirror) -> None:
+    mirrored.esi.pages["/wars"] = [list(range(1, 30_000))]
+    edges = replace(mirrored.edges, disbelieved=partial(notes.disbelieved, mirrored.store))
+    (failed,) = WARS.sync(WARS, [Job("wars", LIST_ID)], edges)
+    assert isinstance(failed, base.Failed)
+    assert isinstance(failed.error, Implausible)
+
+
+def test_a_list_of_ids_from_0_names_it(mirrored: Mirror) -> None:
+    kinds = listing("kinds", "alliance", Route("/universe/types"), of="kind", most=100, first=0)
+    mirrored.esi.pages["/universe/types"] = [[0, 1]]
+    mirrored.ask(kinds)
+    assert mirrored.seen("kind") == {0, 1}
+
+
+def test_a_dead_letter_of_id_0_is_asked_again(mirrored: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "ENTITIES", (KIND,))
+    mirrored.ask(KIND, 0, 1)
+    requests_ = asking.Asking(mirrored.store, mirrored.publisher, "work")
+    assert requests_.retry_dead(Filter()) == 2
 
 
 def test_of_more_new_ids_than_are_believed_the_rest_is_named(mirrored: Mirror, caplog: pytest.LogCaptureFixture) -> None:

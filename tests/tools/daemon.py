@@ -16,11 +16,16 @@ from esid.errors import DatabaseUnavailable
 from esid.store import processes
 from esid.store.connection import Store
 from tests.tools.waiting import wait_until
+from tests.tools.zygote import Zygote
 
 ROOT = Path(__file__).resolve().parents[2]
 HOOKS = ROOT / "tests" / "fault" / "hooks"
 #: Commands that look at a database, and make none.
 LOOKING = {"enqueue", "sync", "purge", "status", "show", "dead", "schedule", "heal"}
+
+#: Runs the commands whose environment changes nothing of Python itself.
+ZYGOTE = Zygote({"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)})
+_OURS = ("ESI_", "ESID_", "DB_", "DATABASE_URL", "RABBITMQ_URL", "WORKER_TYPES")
 
 
 @dataclass
@@ -66,9 +71,13 @@ class Daemon:
         """Run one command to its end."""
         if not self.is_set_up and LOOKING & set(arguments) and not {"help", "--help"} & set(arguments):
             self.set_up(**changes)
+        environment = {**self.environment, **changes}
+        if _is_plain(environment) and "run" not in arguments:
+            code, out, err = ZYGOTE.run(arguments, environment, str(self.directory), stdin.encode(), timeout_s)
+            return Ran(code, out.decode(), err.decode())
         done = subprocess.run(
             [sys.executable, "-m", "esid", *arguments],
-            env={**self.environment, **changes},
+            env=environment,
             cwd=self.directory,
             input=stdin.encode(),
             capture_output=True,
@@ -161,3 +170,9 @@ class Daemon:
 
 #: Makes a daemon with settings (capital letters) and hooks; all of them are ended after the test.
 Make = Callable[..., Daemon]
+
+
+def _is_plain(environment: dict[str, str]) -> bool:
+    """Whether it differs from that of the zygote in settings alone."""
+    others = {name: value for name, value in environment.items() if not name.startswith(_OURS) and name != "HOME"}
+    return others == dict(ZYGOTE.environment) and not any(name.startswith("ESID_TEST_") for name in environment)

@@ -280,6 +280,7 @@ class Set(Table):
     rows = BigIntegerField()
     #: The first later version that is not believed, since most of the set is gone in it.
     suspect_generation = UtcField(null=True)
+    suspect_rows = BigIntegerField(null=True)
     read_at = UtcField()
 
     class Meta:

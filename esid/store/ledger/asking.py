@@ -91,6 +91,8 @@ def purge(store: Store, entity: str, *, in_bulk: bool = False) -> int:
 def forget_etags(store: Store) -> None:
     """ETags belong to a compatibility date: after a change of it every answer is asked for whole. Joins a transaction."""
     store.rows("UPDATE sync_jobs SET etag = NULL WHERE etag IS NOT NULL")
+    # How much was there is still to be believed; which version it was is not.
+    store.rows("UPDATE sets SET generation = %s", ("1970-01-01 00:00:00.000000+00:00",))
 
 
 def _request(

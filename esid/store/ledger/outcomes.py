@@ -21,7 +21,7 @@ from esid.store.connection import Store
 from esid.store.ledger.discovery import discover
 from esid.store.ledger.words import OPEN, PENDING, UNPLANNED, grace, planned
 from esid.store.model import Done, Failure, Job, Rhythm, Row, Seen, utc_text, utc_time
-from esid.store.upsert import upsert
+from esid.store.upsert import plain, upsert
 
 _ONCE, _NOTHING = Rhythm(), (None, None, None, None)
 #: Seconds: no id waits longer for itself after the death of its worker (see `store.recoveries`).
@@ -192,7 +192,7 @@ def _write_rows(store: Store, fresh: Sequence[Done], known: dict[int, tuple[Any,
     """The ids whose answer has changed a row."""
     rows = [(one.id, row) for one in fresh for row in one.rows if not _is_older(row, one, known.get(one.id))]
     written = upsert(store, [row for _, row in rows], now)
-    changed = {key for key, row in rows if (row.model, row.key) in written} if written else set()
+    changed = {key for key, row in rows if (row.model, tuple(map(plain, row.key))) in written} if written else set()
     parts = [(one.id, part) for one in fresh for part in one.owned]
     return changed | owned.write(store, parts, now) if parts else changed
 
@@ -234,10 +234,12 @@ def _is_older(row: Row, done: Done, known: tuple[Any, ...] | None) -> bool:
 
 def _is_past(done: Done, known: tuple[Any, ...] | None) -> bool:
     """True of an answer of which nothing is newer than what the ledger holds."""
-    if done.stands is not None:
+    if done.is_confirmed:
         # It says something of the answer with its ETag alone: not of the one that another worker has brought meanwhile.
         etag = known[3] if known else None
         return etag is not None and etag != done.etag
+    if done.owned and not done.generation and not done.rows:
+        return known is not None and None not in (known[0], done.checked_at) and known[0] > done.checked_at
     return bool(done.rows) and all(_is_older(row, done, known) for row in done.rows)
 
 

@@ -6,6 +6,7 @@ CREATE TABLE sets (
     pages BIGINT NOT NULL,
     rows BIGINT NOT NULL,
     suspect_generation TIMESTAMPTZ,
+    suspect_rows BIGINT,
     read_at TIMESTAMPTZ NOT NULL,
     PRIMARY KEY (entity, scope)
 );
