@@ -19,7 +19,7 @@ from esid.esi.answers import Answer
 from esid.esi.routes import Route
 from esid.queue.broker import open_broker
 from esid.queue.publish import Publisher
-from esid.queue.work import Work
+from esid.queue.work import Harvest, Work
 from esid.store import dead_letters, ledger, notes
 from esid.store.connection import Store
 from esid.store.dead_letters import Filter
@@ -55,6 +55,16 @@ def test_answers_that_come_slowly_are_not_written_one_by_one_beside_a_slow_datab
     # Then the first is there at once, and the others in parts
     assert written == [1, 7, 7, 5]
     assert ledger.counts(store) == {"corporation": {"completed": 20}}
+
+
+def test_what_is_written_is_not_kept_until_the_end_of_its_message() -> None:
+    jobs = [Job("corporation", key) for key in (1, 2)]
+    harvest = Harvest(jobs, 0.0, [Done(1, (Row(Corporation, {"id": 1}),))])
+    (part,) = harvest.hand_over()
+    assert part.rows
+    assert harvest.done[0].rows == ()
+    assert [job.id for job in harvest.open_jobs()] == [2]
+    assert harvest.hand_over() == []
 
 
 def test_an_answer_that_the_database_refuses_keeps_no_other_from_being_written(store: Store) -> None:
