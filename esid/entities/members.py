@@ -59,7 +59,7 @@ class Members:
                 raise ValueError(f"{part.table.__name__}: what cannot be gone has no column that must have a value")
         self._of = of
         self._parts = [(part, Reader(part.table, key=of)) for part in parts]
-        self._known = frozenset(unused).union(*(reader.known for part, reader in self._parts if not part.split))
+        self._known = frozenset(unused).union(*(reader.known for _, reader in self._parts))
 
     def page(self, job: Job, answer: Answer, scope: Any) -> Page:
         """One answer. Raises BadField."""
@@ -73,6 +73,8 @@ class Members:
             for some, (part, reader) in zip(rows, self._parts, strict=True):
                 for fields in part.split(member) if part.split else (member,):
                     some.append(tuple(reader.values(fields, scope).values()))
+                    if part.split:
+                        unknown.update(fields.unknown(reader.known))
         return Page(tuple(rows), frozenset(unknown))
 
     def owned(self, job: Job, pages: Sequence[Page], scope: Any, at: dt.datetime) -> tuple[Owned, ...]:

@@ -274,6 +274,14 @@ def campaign(key: int, score: float = 0.5, *allies: int) -> dict[str, Any]:
 PATH = "/sovereignty/campaigns"
 
 
+def test_new_fields_of_members_and_of_the_rows_inside_them_are_named(mirrored: Mirror) -> None:
+    mirrored.esi.pages[PATH] = [[campaign(1, 0.5, 99_000_002) | {"new": 1}]]
+    mirrored.esi.pages[PATH][0][0]["participants"][0]["inner"] = 2  # type: ignore[index,call-overload]
+    (done,) = CAMPAIGNS.sync(CAMPAIGNS, [Job("campaigns", LIST_ID)], mirrored.edges)
+    assert isinstance(done, Done)
+    assert done.unknown == ("inner", "new")
+
+
 def test_a_declaration_that_contradicts_itself_is_refused_where_it_stands() -> None:
     with pytest.raises(ValueError, match="no column that must have a value"):
         whole_set("orders", "alliance", Route("/orders"), Part(Order, gone=EMPTIED))
