@@ -31,6 +31,9 @@ from tests.tools.stacks import STACKS, Stack, database_url_of, stack_of
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would everything that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# `nohup` has them ignore the end of a terminal.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # On a busy machine an example may take as long as it likes.
 hypothesis.settings.register_profile("esid", deadline=None)

@@ -60,7 +60,7 @@ def answer(name: str, at: dt.datetime, fresh: dt.timedelta = HOUR) -> Done:
 
 def not_modified(name: str, at: dt.datetime) -> Done:
     """A 304 to an ETag."""
-    return Done(KEY, etag=f'"{name}"', checked_at=at, expires_at=at + HOUR, stands=Alliance.id)
+    return Done(KEY, etag=f'"{name}"', checked_at=at, expires_at=at + HOUR, is_confirmed=True, stands=Alliance.id)
 
 
 def ask(store: Store, entity: str = "alliance", key: int = KEY) -> None:

@@ -390,7 +390,7 @@ def test_a_304_whose_row_is_not_there_is_asked_for_whole(store: Store) -> None:
     ledger.finish(store, "corporation", [Done(1, etag="A", checked_at=now, expires_at=now - HOUR)])
     ask(store, 1)
     ledger.take(store, "corporation", [1])
-    same = Done(1, etag="A", checked_at=now, expires_at=now + HOUR, stands=Corporation.id)
+    same = Done(1, etag="A", checked_at=now, expires_at=now + HOUR, is_confirmed=True, stands=Corporation.id)
     assert ledger.finish(store, "corporation", [same]) == [Seen("corporation", 1)]
     (job,) = ledger.take(store, "corporation", [1])
     assert job.etag is None
