@@ -42,7 +42,8 @@ def history(name: str, lane: str, route: Route, table: type[Table], of: str, unu
     Args:
         of: the column that says whose records they are; the record's own id stands in the answer.
     """
-    return Entity(name, lane, route, partial(_records, Members((Part(table, gone=KEPT),), of, unused)), (table,))
+    parse = partial(_records, Members((Part(table, gone=KEPT),), of, unused))
+    return Entity(name, lane, replace(route, is_lasting=True), parse, (table,))
 
 
 def listing(name: str, lane: str, route: Route, of: str, most: int, first: int = 1) -> Entity:

@@ -118,7 +118,7 @@ def rows_of(body: Body, values: dict[str, Any] | None = None) -> list[Row]:
 KILLMAIL = Entity(
     "killmail",
     "killmail",
-    Route("/killmails/{id}/{argument}", cache_s=2_592_000.0, group="killmail", largest=LARGEST_KILLMAIL),
+    Route("/killmails/{id}/{argument}", cache_s=2_592_000.0, group="killmail", largest=LARGEST_KILLMAIL, is_lasting=True),
     parse,
     (Killmail, Attacker, KillmailItem),
     argument="hash",

@@ -55,6 +55,7 @@ class Route:
         query: names and values that go along with each request.
         is_daily: its answers change at 11:05 UTC, and many of them share one ETag and one `Last-Modified`, which say nothing
             of their content: it is asked unconditionally.
+        is_lasting: its answers never change: each is asked for once.
     """
 
     path: str
@@ -64,6 +65,7 @@ class Route:
     largest: int = LARGEST_BODY
     query: tuple[tuple[str, str], ...] = ()
     is_daily: bool = False
+    is_lasting: bool = False
 
 
 #: Asked by the breaker while nothing else is answered.

@@ -128,7 +128,7 @@ class Asking:
 
     def _expired(self, entity: Entity) -> Iterator[list[int]]:
         # What never changes never expires: a person may ask for what the schedule asks for.
-        if entity.argument:
+        if entity.route.is_lasting:
             return self._scheduled(entity)
         return due.by_person(self._store, entity.name, _looked_before(entity), AT_ONCE)
 

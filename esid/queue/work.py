@@ -60,7 +60,8 @@ class Harvest:
         jobs: what was asked for.
         at: when answers had been written last, or the message was begun, on the monotonic clock.
         interruption: why some were not asked.
-        written: so many of `done` are in the database.
+        done: answers that are not written yet.
+        ended: ids whose answers are.
     """
 
     jobs: Sequence[Job]
@@ -68,23 +69,23 @@ class Harvest:
     done: list[Done] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     interruption: Held | Stopping | None = None
-    written: int = 0
+    ended: set[int] = field(default_factory=set)
 
     def open_jobs(self) -> list[Job]:
         """Those that have neither been done nor failed."""
-        ended = {one.id for one in self.done} | {one.job.id for one in self.failed}
+        ended = self.ended | {one.id for one in self.done} | {one.job.id for one in self.failed}
         return [job for job in self.jobs if job.id not in ended]
 
     def is_late(self) -> bool:
         """Whether answers come so slowly that those that there are should not wait for the rest."""
         waited_s = clock.monotonic() - self.at
-        return waited_s > (LATER_S if self.written else FIRST_S) and waited_s > SLOW_S * (len(self.done) - self.written)
+        return waited_s > (LATER_S if self.ended else FIRST_S) and waited_s > SLOW_S * len(self.done)
 
     def hand_over(self) -> list[Done]:
-        """What is not written yet; it counts as written from now on, and its rows are the caller's alone."""
-        part = self.done[self.written :]
-        self.done[self.written :] = [Done(one.id) for one in part]
-        self.written = len(self.done)
+        """What is not written yet. It counts as written from now on, and its rows are the caller's alone."""
+        part = self.done
+        self.ended.update(one.id for one in part)
+        self.done = []
         return part
 
 

@@ -72,7 +72,7 @@ def works(
 
 def kind(entity: Entity) -> audit.Kind:
     """An entity as the audit sees it."""
-    return audit.Kind(entity.name, entity.own, entity.argument, entity.bulk is not None)
+    return audit.Kind(entity.name, entity.own, entity.argument, entity.route.is_lasting)
 
 
 def _audited(store: Store) -> str:

@@ -48,18 +48,13 @@ class Kind:
     Attributes:
         table: its own; None = a list of ids.
         argument: the column of the table that the route needs beside the id; "" = none.
-        in_bulk: it has bulk routes, whose answers name no expiry.
+        is_lasting: its answers never change: they are never asked for again.
     """
 
     entity: str
     table: type[Table] | None
     argument: str = ""
-    in_bulk: bool = False
-
-    @property
-    def is_lasting(self) -> bool:
-        """Its answers never change: they are never asked for again."""
-        return bool(self.argument)
+    is_lasting: bool = False
 
 
 def look(store: Store, kinds: Sequence[Kind], seconds: float = LOOK_S) -> Counter[str]:
@@ -115,10 +110,9 @@ def _step(store: Store, kind: Kind) -> tuple[Counter[str], bool]:
 
 
 def _no_time(store: Store, kind: Kind, first: int, last: int) -> int:
-    """An id that was asked for has a time at which it is asked again; an answer that never expires has none."""
-    answered = "checked_at" if kind.in_bulk else "expires_at"
-    which = f"(status = 'failed' OR (status = 'completed' AND {answered} IS NOT NULL)) AND next_at IS NULL"
-    ids = _jobs(store, kind, first, last, which, ())
+    """An id that was asked for has a time at which it is asked again; an answer that never changes has none."""
+    answered = "status = 'failed'" if kind.is_lasting else "(status = 'failed' OR checked_at IS NOT NULL)"
+    ids = _jobs(store, kind, first, last, f"status IN ('completed', 'failed') AND {answered} AND next_at IS NULL", ())
     now = utc_text(clock.now())
     lookup.update(store, kind.entity, ids, ("completed", "failed"), "next_at = %s, updated_at = %s", (now, now))
     return len(ids)

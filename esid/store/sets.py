@@ -53,6 +53,12 @@ def stored(store: Store, entity: str, scope: int) -> Stored | None:
     return None
 
 
+def forget_versions(store: Store) -> None:
+    """Whatever is answered next is read. How many rows there are stays known: it guards them. Joins the caller's
+    transaction."""
+    store.rows("UPDATE sets SET generation = %s", (utc_text(_LONG_AGO),))
+
+
 def judged(store: Store, entity: str, one: Done, now: dt.datetime) -> Done:
     """The answer as far as it is believed, which is noted: without its rows where it is older than what is stored, or says
     that most of that is gone. Joins the caller's transaction."""

@@ -63,6 +63,13 @@ PLANTED = {
 }
 
 
+def test_an_answer_without_any_time_is_found_too(filled: Store) -> None:
+    change(
+        filled, "UPDATE sync_jobs SET next_at = NULL, expires_at = NULL WHERE entity_type = 'corporation' AND entity_id = 3"
+    )
+    assert audit.look(filled, KINDS) == {"no_time": 1}
+
+
 @pytest.mark.parametrize("what", PLANTED)
 def test_what_is_planted_is_found_and_mended_and_found_no_more(filled: Store, what: str) -> None:
     times = {"later": clock.now() + dt.timedelta(days=30), "earlier": clock.now() - dt.timedelta(days=2)}

@@ -16,6 +16,7 @@ from esid.esi.client import Client
 from esid.queue.broker import open_broker
 from esid.queue.publish import Publisher
 from esid.queue.work import Work
+from esid.schedule import tasks
 from esid.store import audit, ledger
 from esid.store.connection import Store
 from esid.store.model import Seen, utc_text
@@ -58,7 +59,7 @@ def test_an_answer_fills_the_tables_and_the_same_again_moves_nothing(
     assert job is not None
     assert (job["status"], job["error"]) == ("completed", None)
     assert all(first.values()), first
-    assert audit.look(store, [audit.Kind(name, entity.own, entity.argument)]) == {}
+    assert audit.look(store, [tasks.kind(entity)]) == {}
     # And a later look at the same moves nothing
     stamps = [store.rows(f"SELECT * FROM {table._meta.table_name}") for table in entity.tables]
     start = clock.now()

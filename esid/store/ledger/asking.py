@@ -9,6 +9,7 @@ from typing import Any
 
 import esid.store.ledger.lookup as lookup
 from esid import bounds, clock
+from esid.store import sets
 from esid.store.connection import Store
 from esid.store.ledger.discovery import add, known, own_time
 from esid.store.ledger.words import IS_OPEN, OPEN, UNPLANNED, grace, planned
@@ -91,8 +92,7 @@ def purge(store: Store, entity: str, *, in_bulk: bool = False) -> int:
 def forget_etags(store: Store) -> None:
     """ETags belong to a compatibility date: after a change of it every answer is asked for whole. Joins a transaction."""
     store.rows("UPDATE sync_jobs SET etag = NULL WHERE etag IS NOT NULL")
-    # How much was there is still to be believed; which version it was is not.
-    store.rows("UPDATE sets SET generation = %s", ("1970-01-01 00:00:00.000000+00:00",))
+    sets.forget_versions(store)
 
 
 def _request(
